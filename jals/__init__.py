@@ -1,0 +1,24 @@
+"""jals: differentiable matrix factorization by alternating least squares, in JAX."""
+
+from . import metrics, normal, split
+from .als import ALS
+from .certificate import Certificate, certify
+from .errors import (
+    ArgumentError,
+    ConfigError,
+    DataError,
+    FitError,
+    Interrupted,
+    JalsError,
+    StorageError,
+)
+from .factors import Factors, predict
+from .fitting import History, Progress, Result, fit, run
+from .gradient import Gradient
+from .objectives import Objective, als_wr, explicit, hu_koren, ials, loss
+from .problem import Problem
+from .protocol import Info, State
+from .ratings import Ratings
+from .storage import Saved, load, save
+
+__version__ = "0.1.0"

@@ -1,0 +1,87 @@
+"""The factors, and the prediction they make."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import ArgumentError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """What is learnt, a pytree. Biases and mean are None where the objective has none.
+
+    Attributes:
+        user: `(num_users, rank)`, X.
+        item: `(num_items, rank)`, Y.
+        user_bias, item_bias: `(num_users,)`, `(num_items,)`.
+        mean: `()`, the weighted mean of the training values, set by `init` and never changed by a solver.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    user_bias: jax.Array | None = None
+    item_bias: jax.Array | None = None
+    mean: jax.Array | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.user.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.user.dtype
+
+    def joint(self, side: str) -> jax.Array:
+        """The unknowns of one side, "user" or "item", as its normal equations see them: the rows, and where there are
+        biases the bias as last column."""
+        rows, bias = getattr(self, side), getattr(self, f"{side}_bias")
+        return rows if bias is None else jnp.concatenate([rows, bias[:, None]], axis=1)
+
+
+def scores(factors: Factors, user: jax.Array, item: jax.Array) -> jax.Array:
+    """s = mean + b_u + b_i + x_u . y_i for parallel arrays of ids; what `loss` and `predict` share."""
+    score = jnp.sum(factors.user[user] * factors.item[item], axis=-1)
+    if factors.user_bias is not None:
+        score += factors.user_bias[user] + factors.item_bias[item]
+    return score if factors.mean is None else score + factors.mean
+
+
+def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | None = None) -> jax.Array:
+    """The score of each (user, item) pair, mean + b_u + b_i + x_u . y_i, on the scale of the training values.
+
+    A user or item without training entries has factors at the prior mean (0 by default) and bias 0, so it is
+    predicted by the mean and the other's bias; never NaN.
+
+    Args:
+        factors: as fitted.
+        user, item: integer ids of one shape (or shapes that broadcast).
+        clip: (low, high) to limit the scores to, or None.
+
+    Returns: the scores, in the factors' dtype. Differentiable in the factors.
+
+    Raises:
+        ArgumentError: for ids that are not integers, or out of range. (Ids traced by a transformation cannot be
+            checked: jax clamps those out of range to the last row.)
+    """
+    user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
+    score = _scores(factors, *jnp.broadcast_arrays(user, item))
+    return score if clip is None else jnp.clip(score, *clip)
+
+
+_scores = jax.jit(scores)
+
+
+def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
+    if not isinstance(ids, jax.core.Tracer):
+        ids = np.asarray(ids)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
+        if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s (from 0).")
+    return jnp.asarray(ids)

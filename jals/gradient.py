@@ -1,0 +1,254 @@
+"""Gradient methods on the very loss that ALS minimises: any optax optimizer, full batch or minibatch."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from . import normal
+from .errors import ArgumentError
+from .factors import Factors, scores
+from .objectives import Objective, loss, penalty
+from .problem import Problem
+from .protocol import Info, State, cast, check_rank, initial_factors, sweep_info
+
+
+class Memory(NamedTuple):
+    """What `Gradient` carries beside the factors: the optimizer's state, and the key of the next epoch's shuffle."""
+
+    optimizer: Any
+    key: jax.Array
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """A gradient method on `jals.loss`: same objective, same initial factors for a key as ALS; `mean` stays as set.
+
+    A sweep is one step of the optimizer with the gradient of the whole loss, or, with `batch_size`, one epoch:
+
+    - full batch: the gradient goes through the layouts, row by row on each side, without a scatter: two passes over
+      the entries, the loss included. Each evaluation of a line search costs two more and is counted.
+    - minibatch: the entries are shuffled and cut into K = ceil(entries / batch_size) batches, the last one short. A
+      step uses K * (gradient of the batch's entries) + (gradient of all of the rest: regularisation and the sum over
+      all pairs). The mean of these over an epoch's batches is exactly the gradient of the loss, so each is unbiased
+      for a batch drawn at random. An epoch makes two passes, forward and backward.
+
+    Attributes:
+        rank: columns of X and Y; static.
+        optimizer: a function that makes an optax optimizer, such as `optax.adam`; static, compared by identity, so
+            pass the same function each time (a fresh lambda compiles again).
+        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument's
+            default is real, or it is the learning rate), booleans, functions and None are static.
+        batch_size: entries a step, or None for all; static.
+        init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
+
+    Line searches (`optax.lbfgs`) get value and gradient as they need; they cannot be differentiated in reverse mode,
+    since they loop until satisfied. Everything else differentiates forward and reverse.
+    """
+
+    rank: int
+    optimizer: Callable[..., Any] = optax.adam
+    hyper: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"learning_rate": 1e-2})
+    batch_size: int | None = None
+    init_scale: Any = 0.1
+
+    def __post_init__(self):
+        check_rank(self.rank)
+        if not callable(self.optimizer):
+            raise ArgumentError(
+                f"optimizer is {type(self.optimizer).__name__}, but must be a function that makes one: pass "
+                'optimizer=optax.adam, hyper={"learning_rate": 1e-2} rather than optax.adam(1e-2).'
+            )
+        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise ArgumentError(f"batch_size is {self.batch_size!r}, but must be None or a whole number >= 1.")
+
+    exact = False  # a sweep does not end at a minimum of one side
+
+    def init(
+        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
+    ) -> State:
+        """The state before the first sweep: from `initial_factors`, or from given ones. Pure and jittable."""
+        if factors is None:
+            factors = initial_factors(key, self.rank, self.init_scale, problem, objective)
+        memory = Memory(self._optimizer().init(_learnt(factors)), jax.random.fold_in(key, 1))
+        return State(factors, memory)
+
+    def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
+        """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes."""
+        dtype = state.factors.dtype
+        return _sweep(cast(self, dtype), state, problem, objective.cast(dtype), loss)
+
+    def _optimizer(self) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(self.optimizer(**self.hyper))
+
+    def tree_flatten_with_keys(self):
+        numbers = {name: value for name, value in self.hyper.items() if _is_number(self.optimizer, name, value)}
+        fixed = tuple(sorted((name, value) for name, value in self.hyper.items() if name not in numbers))
+        key = jax.tree_util.GetAttrKey
+        children = ((key("hyper"), numbers), (key("init_scale"), self.init_scale))
+        return children, (self.rank, self.optimizer, fixed, self.batch_size)
+
+    @classmethod
+    def tree_unflatten(cls, static, children):
+        rank, optimizer, fixed, batch_size = static
+        numbers, init_scale = children
+        solver = object.__new__(cls)  # without the checks: jax rebuilds pytrees with placeholders in them
+        solver.__dict__.update(
+            rank=rank, optimizer=optimizer, hyper=numbers | dict(fixed), batch_size=batch_size, init_scale=init_scale
+        )
+        return solver
+
+
+def layout_loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    """`jals.loss`, evaluated through the layouts with a gradient that needs no scatter. (That one is written entry by
+    entry, to be read and checked against; this one is for speed, and a test ties the two.)"""
+    problem = problem.arrange()
+    counts = (problem.user_slots.count, problem.item_slots.count)
+    return _entry_loss(factors, problem, objective) + penalty(factors, counts, objective)
+
+
+@jax.custom_jvp
+def _entry_loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    return _one_side(factors, problem, objective, "user")[0]
+
+
+@functools.partial(_entry_loss.defjvp, symbolic_zeros=True)
+def _entry_loss_jvp(primals, tangents):
+    factors, problem, objective = primals
+    factors_dot, problem_dot, objective_dot = tangents
+    value, *users = _one_side(factors, problem, objective, "user")
+    _, *items = _one_side(factors, problem, objective, "item")
+    along = (factors_dot.user, factors_dot.user_bias, factors_dot.item, factors_dot.item_bias)
+    value_dot = jnp.zeros_like(value)
+    for residual, dot in zip((*users, *items), along, strict=True):
+        if residual is not None and not _is_zero(dot):
+            value_dot -= 2 * jnp.vdot(residual, dot)
+    # What is not a factor is rarely differentiated (never by an optimizer), and then by plain autodiff of one side.
+    numbers = (factors.mean, problem, objective)
+    numbers_dot = (factors_dot.mean, problem_dot, objective_dot)
+    if not all(map(_is_zero, jax.tree.leaves(numbers_dot))):
+
+        def entries(mean, problem, objective):
+            return _one_side(dataclasses.replace(factors, mean=mean), problem, objective, "user")[0]
+
+        value_dot += jax.jvp(entries, numbers, jax.tree.map(_instantiate, numbers, numbers_dot))[1]
+    return value, value_dot
+
+
+def _one_side(factors: Factors, problem: Problem, objective: Objective, side: str):
+    """(the entries' loss, minus half its gradient in the side's rows, and in its biases or None), in one pass."""
+    view = normal.view(factors, problem, dataclasses.replace(objective, prior_user=None, prior_item=None), side)
+    losses, residual = normal.entry_loss_and_residuals(view, factors.joint(side))
+    return losses.sum(), residual[:, : factors.rank], residual[:, -1] if objective.bias else None
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiate(primal: jax.Array, tangent: Any) -> Any:
+    if not _is_zero(tangent):
+        return tangent
+    real = jnp.issubdtype(primal.dtype, jnp.inexact)
+    return jnp.zeros_like(primal) if real else np.zeros(primal.shape, jax.dtypes.float0)
+
+
+@functools.partial(jax.jit, static_argnames=("with_loss",))
+def _sweep(
+    solver: Gradient, state: State, problem: Problem, objective: Objective, with_loss: bool
+) -> tuple[State, Info]:
+    problem = problem.arrange()
+    step = _full_batch if solver.batch_size is None else _epoch
+    learnt, memory, passes = step(solver, state, problem, objective)
+    factors = dataclasses.replace(learnt, mean=state.factors.mean)
+    after = loss(factors, problem, objective) if with_loss else None
+    return State(factors, memory), sweep_info(factors, jnp.ones(1, bool), jnp.ones(1, bool), passes, after)
+
+
+def _full_batch(solver: Gradient, state: State, problem: Problem, objective: Objective):
+    optimizer, memory = solver._optimizer(), state.memory
+
+    def value_of(learnt):
+        return layout_loss(dataclasses.replace(learnt, mean=state.factors.mean), problem, objective)
+
+    learnt = _learnt(state.factors)
+    # A line search has evaluated where it stopped, and says how often it looked.
+    known = optax.tree.get(memory.optimizer, "value"), optax.tree.get(memory.optimizer, "grad")
+    if any(part is None for part in known):
+        value, grad = jax.value_and_grad(value_of)(learnt)
+        evaluations = 1
+    else:
+        value, grad = optax.value_and_grad_from_state(value_of)(learnt, state=memory.optimizer)
+        evaluations = jnp.where(jnp.isfinite(known[0]), 0, 1)
+    updates, optimizer_state = optimizer.update(
+        grad, memory.optimizer, learnt, value=value, grad=grad, value_fn=value_of
+    )
+    looks = optax.tree.get(optimizer_state, "num_linesearch_steps")
+    evaluations += 0 if looks is None else looks
+    return optax.apply_updates(learnt, updates), memory._replace(optimizer=optimizer_state), 2 * evaluations
+
+
+def _epoch(solver: Gradient, state: State, problem: Problem, objective: Objective):
+    optimizer, memory = solver._optimizer(), state.memory
+    key, shuffle = jax.random.split(memory.key)
+    batches = epoch_batches(shuffle, problem.num_entries, solver.batch_size)
+
+    def step(carry, batch):
+        learnt, optimizer_state = carry
+
+        def value_of(learnt):
+            factors = dataclasses.replace(learnt, mean=state.factors.mean)
+            return batch_loss(factors, problem, objective, batch, len(batches))
+
+        value, grad = jax.value_and_grad(value_of)(learnt)
+        updates, optimizer_state = optimizer.update(
+            grad, optimizer_state, learnt, value=value, grad=grad, value_fn=value_of
+        )
+        return (optax.apply_updates(learnt, updates), optimizer_state), None
+
+    (learnt, optimizer_state), _ = jax.lax.scan(step, (_learnt(state.factors), memory.optimizer), batches)
+    return learnt, Memory(optimizer_state, key), 2
+
+
+def epoch_batches(key: jax.Array, num_entries: int, batch_size: int) -> jax.Array:
+    """The entries of an epoch's batches, shuffled: int32 `(batches, batch_size)`; `num_entries` fills the last up."""
+    batches = -(-num_entries // batch_size)
+    order = jax.random.permutation(key, jnp.arange(num_entries, dtype=jnp.int32))
+    filled = jnp.pad(order, (0, batches * batch_size - num_entries), constant_values=num_entries)
+    return filled.reshape(batches, batch_size)
+
+
+def batch_loss(
+    factors: Factors, problem: Problem, objective: Objective, batch: jax.Array, batches: int
+) -> jax.Array:
+    """`batches` times the loss of a batch's entries, plus all of the loss that is no sum over entries: its mean over
+    an epoch's batches is the loss."""
+
+    def column(numbers):
+        return numbers.at[batch].get(mode="fill", fill_value=0)
+
+    entry = objective.entry(column(problem.value), column(problem.weight))
+    losses = entry.loss(scores(factors, column(problem.user), column(problem.item)))
+    counts = (problem.user_slots.count, problem.item_slots.count)
+    return batches * losses.sum() + penalty(factors, counts, objective)
+
+
+def _learnt(factors: Factors) -> Factors:
+    return dataclasses.replace(factors, mean=None)
+
+
+def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:
+    """Whether an optimizer's argument is traced rather than static."""
+    if isinstance(value, (bool, np.bool_, str, type(None))) or (callable(value) and not isinstance(value, jax.Array)):
+        return False
+    if isinstance(value, (int, np.integer)):
+        parameter = inspect.signature(optimizer).parameters.get(name)
+        return name == "learning_rate" or (parameter is not None and isinstance(parameter.default, float))
+    return True

@@ -1,0 +1,317 @@
+"""The one objective, and the presets that name its conventions.
+
+    L(X, Y) = sum over entries of  w (s - t)^2 + q (1 - 2 s)
+              + a0 * sum over all pairs (u, i) of (x_u . y_i)^2
+              + sum over users of  lambda_u |x_u - m_u|^2 + lambda_bu b_u^2  + the same over items
+
+    s = mean + b_u + b_i + x_u . y_i        lambda_u = reg_user (n_u + a0 num_items)^nu
+    n_u = the user's entries with weight v > 0    lambda_i = reg_item (n_i + a0 num_users)^nu
+
+Sums as written: no 1/2, no mean. An entry's (w, t, q) come from its value r and weight v by the preset. With
+p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so implicit feedback needs no second loss; written
+around t it does not cancel in float32, and nothing is divided by a confidence that may be 0.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import ArgumentError, DataError
+from .factors import Factors, scores
+from .problem import Problem
+
+_CHUNK = 2**16  # entries whose factors the loss gathers at a time
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Entry(NamedTuple):
+    """An entry's part in the loss, w (s - t)^2 + q (1 - 2 s): arrays of one shape."""
+
+    w: jax.Array
+    t: jax.Array
+    q: jax.Array
+
+    def loss(self, s: jax.Array) -> jax.Array:
+        return self.w * (s - self.t) ** 2 + self.q * (1 - 2 * s)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The loss's numbers (traced leaves) and form (static). Make one with a preset: `explicit`, `als_wr`, `hu_koren`
+    or `ials`.
+
+    Attributes:
+        reg_user, reg_item: lambda before scaling by counts, `()` or one a row.
+        reg_bias: takes their place for the biases, scaled alike; None: the biases share their row's lambda.
+        reg_power: nu.
+        unobserved_weight: a0, or None without a term over all pairs.
+        alpha: confidence a unit of value, or None.
+        prior_user, prior_item: m, `(rank,)` or one a row `(rows, rank)`; None means 0.
+        feedback: how (w, t, q) follow from value r and weight v; static.
+            "rating": (v, r, 0). "confidence": (v alpha r, 1, v). "event": (v, 1, 0).
+        bias, center: whether there are biases and a mean; static.
+    """
+
+    reg_user: Any
+    reg_item: Any
+    reg_bias: Any
+    reg_power: Any
+    unobserved_weight: Any
+    alpha: Any
+    prior_user: Any
+    prior_item: Any
+    feedback: str = dataclasses.field(metadata={"static": True})
+    bias: bool = dataclasses.field(metadata={"static": True})
+    center: bool = dataclasses.field(metadata={"static": True})
+
+    def entry(self, value: jax.Array, weight: jax.Array) -> Entry:
+        """(w, t, q) of entries with these values and weights."""
+        zero, one = jnp.zeros_like(value), jnp.ones_like(value)
+        if self.feedback == "rating":
+            return Entry(weight, value, zero)
+        if self.feedback == "confidence":
+            return Entry(weight * self.alpha * value, one, weight)
+        return Entry(weight, one, zero)
+
+    def row_reg(self, side: str, count: jax.Array, others: int) -> tuple[jax.Array, jax.Array]:
+        """(lambda, lambda of the bias) of every row, each `(rows,)`, for n = `count` and `others` rows opposite."""
+        base = count if self.unobserved_weight is None else count + self.unobserved_weight * others
+        scale = _power(base, jnp.asarray(self.reg_power, base.dtype))
+        reg = self.reg_user if side == "user" else self.reg_item
+        reg_bias = reg if self.reg_bias is None else self.reg_bias
+        return reg * scale, reg_bias * scale
+
+    def cast(self, dtype: Any) -> "Objective":
+        """Every number as an array of one dtype, so that all spellings of a number share one compilation."""
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
+
+    def check(self, problem: Problem, rank: int) -> None:
+        """Refuses what cannot be meant: shapes always, ranges where the numbers are not traced.
+
+        Raises:
+            ArgumentError: a negative or non-finite number, or a shape that fits neither one number nor one a row.
+            DataError: for `hu_koren`, an entry with value <= 0.
+        """
+        for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
+            _check_shape(f"reg_{side}", getattr(self, f"reg_{side}"), ((), (rows,)), f"one number, or one for each {side}")
+            prior = getattr(self, f"prior_{side}")
+            _check_shape(f"prior_{side}", prior, ((rank,), (rows, rank)), f"(rank,) or (num_{side}s, rank)")
+        for name in ("reg_bias", "reg_power", "unobserved_weight", "alpha"):
+            _check_shape(name, getattr(self, name), ((),), "one number")
+        for name in ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha"):
+            numbers = getattr(self, name)
+            if numbers is None or isinstance(numbers, jax.core.Tracer):
+                continue
+            numbers = np.asarray(numbers)
+            wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+            if wrong.any():
+                row = f" in row {np.flatnonzero(wrong)[0]}" if numbers.ndim else ""
+                raise ArgumentError(f"{name} is {numbers[wrong].flat[0]}{row}, but must be a finite number >= 0.")
+        if self.feedback == "confidence" and not isinstance(problem.value, jax.core.Tracer):
+            wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                raise DataError(
+                    f"value of entry {at} is {problem.value[at]}, but hu_koren weighs an entry by alpha * value and "
+                    "needs values > 0. Leave such entries out: a missing pair already counts as 0."
+                )
+
+
+def explicit(
+    reg: Any = None,
+    *,
+    reg_user: Any = None,
+    reg_item: Any = None,
+    reg_bias: Any = None,
+    prior_user: Any = None,
+    prior_item: Any = None,
+    bias: bool = False,
+    center: bool = False,
+) -> Objective:
+    """Explicit ratings, lambda outside the sum over entries (nu = 0). It minimises
+
+        sum_entries v (r - s)^2 + sum_u reg_user (|x_u - m_u|^2 + b_u^2) + sum_i reg_item (|y_i - m_i|^2 + b_i^2).
+
+    Args:
+        reg: lambda >= 0 for both sides; or give
+        reg_user, reg_item: each one number, or one for each row.
+        reg_bias: lambda of the biases; None: that of their row.
+        prior_user, prior_item: m, `(rank,)` or `(rows, rank)`; None: 0.
+        bias: learn b_u and b_i, jointly with their row's factors.
+        center: subtract the weighted mean of the training values.
+
+    Source: the classic ALS lecture notes' equations (1) and (2), with lambda added to the Gram's diagonal.
+    """
+    reg_user, reg_item = _both(reg, reg_user, reg_item)
+    return Objective(reg_user, reg_item, reg_bias, 0.0, None, None, prior_user, prior_item, "rating", bias, center)
+
+
+def als_wr(
+    reg: Any = None,
+    *,
+    reg_user: Any = None,
+    reg_item: Any = None,
+    reg_bias: Any = None,
+    prior_user: Any = None,
+    prior_item: Any = None,
+    reg_power: Any = 1.0,
+    bias: bool = False,
+    center: bool = False,
+) -> Objective:
+    """Explicit ratings, lambda inside the sum over entries: weighted-lambda regularisation (nu = 1). It minimises
+
+        sum_entries v [(r - s)^2] + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2) + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
+
+    with n the number of a row's entries of weight > 0. Arguments as for `explicit`; `reg_power` is nu (1 here, any
+    number >= 0: n^nu). Spark and LensKit scale lambda so.
+
+    Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize" (2008).
+    """
+    reg_user, reg_item = _both(reg, reg_user, reg_item)
+    return Objective(
+        reg_user, reg_item, reg_bias, reg_power, None, None, prior_user, prior_item, "rating", bias, center
+    )
+
+
+def hu_koren(
+    reg: Any = None,
+    alpha: Any = 1.0,
+    *,
+    reg_user: Any = None,
+    reg_item: Any = None,
+    prior_user: Any = None,
+    prior_item: Any = None,
+    bias: bool = False,
+    center: bool = False,
+) -> Objective:
+    """Implicit feedback with confidence 1 + alpha r on observed pairs and 1 on missing ones. It minimises, up to a
+    constant,
+
+        sum over all (u, i) of c_ui (p_ui - x_u . y_i)^2 + sum_u reg_user |x_u - m_u|^2 + sum_i reg_item |y_i - m_i|^2
+
+    with c = 1 + alpha r, p = 1 where observed; c = 1, p = 0 where missing. (The library `implicit` uses confidence
+    alpha r, without the 1.) A data weight v multiplies what an observed entry adds: alpha r (s - 1)^2 + 1 - 2 s.
+
+    Args: `reg` ... `prior_item` as for `explicit`; `alpha` >= 0. Values must be > 0.
+
+    Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
+
+    Source: Hu, Koren, Volinsky, "Collaborative filtering for implicit feedback datasets" (2008), equation (3).
+    """
+    _refuse_offsets("hu_koren", bias, center)
+    reg_user, reg_item = _both(reg, reg_user, reg_item)
+    return Objective(reg_user, reg_item, None, 0.0, 1.0, alpha, prior_user, prior_item, "confidence", False, False)
+
+
+def ials(
+    reg: Any = None,
+    unobserved_weight: Any = 1.0,
+    reg_power: Any = 1.0,
+    *,
+    reg_user: Any = None,
+    reg_item: Any = None,
+    prior_user: Any = None,
+    prior_item: Any = None,
+    bias: bool = False,
+    center: bool = False,
+) -> Objective:
+    """Implicit feedback with one weight for all pairs, and lambda scaled by frequency. It minimises
+
+        sum_entries v (1 - x_u . y_i)^2 + a0 sum over all (u, i) of (x_u . y_i)^2
+        + sum_u reg_user (n_u + a0 num_items)^nu |x_u - m_u|^2 + sum_i reg_item (n_i + a0 num_users)^nu |y_i - m_i|^2.
+
+    The values of the table are not used. Args: `unobserved_weight` is a0 >= 0, `reg_power` nu; others as for
+    `explicit`.
+
+    Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
+
+    Source: Rendle, Krichene, Zhang, Koren, "Revisiting the performance of iALS on item recommendation benchmarks"
+    (2022), equations (2) to (4).
+    """
+    _refuse_offsets("ials", bias, center)
+    reg_user, reg_item = _both(reg, reg_user, reg_item)
+    return Objective(
+        reg_user, reg_item, None, reg_power, unobserved_weight, None, prior_user, prior_item, "event", False, False
+    )
+
+
+def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    """L at these factors, `()`: exactly the sum at the top of this module, constants included.
+
+    Evaluated entry by entry in the order of the ratings, without the layouts, so that it can serve as a check of
+    them. One pass over the entries; differentiable, jittable and vmappable in everything that is a float.
+    """
+    return _loss(factors, problem, objective.cast(factors.dtype))
+
+
+@jax.jit
+def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
+    def chunk(user, item, value, weight):
+        return objective.entry(value, weight).loss(scores(factors, user, item)).sum()
+
+    columns = (problem.user, problem.item, problem.value, problem.weight)
+    whole = problem.num_entries // _CHUNK
+    chunks = [column[: whole * _CHUNK].reshape(whole, _CHUNK) for column in columns]
+    total = jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
+    total += chunk(*(column[whole * _CHUNK :] for column in columns))
+    return total + penalty(factors, entry_counts(problem), objective)
+
+
+def entry_counts(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """(n of every user, n of every item): how many entries of weight > 0 each row has, counted entry by entry."""
+    here = (problem.weight > 0).astype(problem.dtype)
+    user = jnp.zeros(problem.num_users, problem.dtype).at[problem.user].add(here)
+    return user, jnp.zeros(problem.num_items, problem.dtype).at[problem.item].add(here)
+
+
+def penalty(factors: Factors, counts: tuple[jax.Array, jax.Array], objective: Objective) -> jax.Array:
+    """All of L but the sum over entries: the sum over all pairs, and the regularisation."""
+    total = jnp.zeros((), factors.dtype)
+    if objective.unobserved_weight is not None:
+        total += objective.unobserved_weight * jnp.sum(squared_sum(factors.user) * squared_sum(factors.item))
+    rows = {"user": (factors.user, factors.user_bias), "item": (factors.item, factors.item_bias)}
+    for (side, (row, bias)), count in zip(rows.items(), counts, strict=True):
+        prior = objective.prior_user if side == "user" else objective.prior_item
+        others = rows["item" if side == "user" else "user"][0].shape[0]
+        reg, reg_bias = objective.row_reg(side, count, others)
+        total += jnp.sum(reg * jnp.sum((row if prior is None else row - prior) ** 2, axis=-1))
+        if bias is not None:
+            total += jnp.sum(reg_bias * bias**2)
+    return total
+
+
+def squared_sum(rows: jax.Array) -> jax.Array:
+    """Y'Y `(rank, rank)`, the Gram of all rows."""
+    return jnp.einsum("ik,il->kl", rows, rows, precision=_HIGHEST)
+
+
+def _power(base: jax.Array, power: jax.Array) -> jax.Array:
+    """base^power for base >= 0 with 0^0 = 1 and 0^power = 0; finite derivatives at base 0 (both guards are needed:
+    without the inner one the unused branch's NaN reaches the gradient)."""
+    positive = base > 0
+    return jnp.where(positive, jnp.where(positive, base, 1.0) ** power, jnp.where(power == 0, 1.0, 0.0))
+
+
+def _both(reg: Any, reg_user: Any, reg_item: Any) -> tuple[Any, Any]:
+    if (reg is None) == (reg_user is None and reg_item is None) or (reg_user is None) != (reg_item is None):
+        raise ArgumentError("give either reg, or both reg_user and reg_item.")
+    return (reg, reg) if reg_user is None else (reg_user, reg_item)
+
+
+def _refuse_offsets(preset: str, bias: bool, center: bool) -> None:
+    if bias or center:
+        asked = " and ".join(f"{name}=True" for name, on in (("bias", bias), ("center", center)) if on)
+        raise ArgumentError(
+            f"{preset} sums over all pairs (unobserved_weight) and cannot take {asked}: "
+            "leave it out, or use explicit or als_wr."
+        )
+
+
+def _check_shape(name: str, numbers: Any, shapes: tuple, allowed: str) -> None:
+    if numbers is not None and np.shape(numbers) not in shapes:
+        raise ArgumentError(f"{name} has shape {np.shape(numbers)}, but must be {allowed}.")

@@ -1,0 +1,132 @@
+"""A ratings table on the device, ready to be solved: entries in input order, and both sides' layouts."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import ArgumentError
+from .layouts import Side, build_side
+from .ratings import Ratings
+
+
+class Slots(NamedTuple):
+    """The entries' numbers in the order of one side's layout.
+
+    `value` and `weight` hold one array `(slabs, pieces, width)` a bucket, 0 in padding; `count` `(num_rows,)` holds
+    n, how many of each row's entries have weight > 0, in the values' dtype.
+    """
+
+    value: tuple[jax.Array, ...]
+    weight: tuple[jax.Array, ...]
+    count: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a solver works on. A pytree; make one with `Problem.build`.
+
+    Attributes:
+        user, item: int32 `(entries,)`, in the order of the ratings it was built from.
+        value, weight: float32 or float64 `(entries,)`. Factors take this dtype.
+        user_side, item_side: the layouts.
+        user_slots, item_slots: values and weights in layout order, or None before `arrange`.
+        num_users, num_items: static.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    value: jax.Array
+    weight: jax.Array
+    user_side: Side
+    item_side: Side
+    user_slots: Slots | None
+    item_slots: Slots | None
+    num_users: int = dataclasses.field(metadata={"static": True})
+    num_items: int = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def build(cls, ratings: Ratings, layout: str = "bucketed") -> "Problem":
+        """Lays the table out (on the host, NumPy) and puts it on the default device.
+
+        Args:
+            ratings: a checked table. float64 values stay float64 where x64 is enabled, else they become float32.
+            layout: "bucketed", "padded" or "segmented" (see `jals.layouts`); results agree up to rounding.
+
+        Raises:
+            DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
+        """
+        if not isinstance(ratings, Ratings):
+            raise ArgumentError(f"expected jals.Ratings, got {type(ratings).__name__}. Make one with Ratings.from_arrays.")
+        value = jnp.asarray(ratings.value)
+        weight = jnp.ones_like(value) if ratings.weight is None else jnp.asarray(ratings.weight, value.dtype)
+        user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout)
+        item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout)
+        user, item, user_side, item_side = jax.tree.map(jnp.asarray, (ratings.user, ratings.item, user_side, item_side))
+        return cls(user, item, value, weight, user_side, item_side, None, None, ratings.num_users, ratings.num_items)
+
+    @property
+    def num_entries(self) -> int:
+        return self.user.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
+    def with_values(self, values: Any, weight: Any = None) -> "Problem":
+        """The same entries with other numbers; traceable, and nothing is compiled again.
+
+        Args:
+            values: `(entries,)` in the order of the ratings; float64 where x64 is enabled and float64 is given, else
+                float32.
+            weight: `(entries,)`, each >= 0, or None to keep the weights. A weight of 0 makes an entry missing, so a
+                fold of a cross-validation is a weight mask. Derivatives in a weight hold at weights > 0.
+        """
+        values = _as_real(values)
+        weight = self.weight if weight is None else jnp.asarray(weight)
+        for name, array in (("values", values), ("weight", weight)):
+            if array.shape != self.value.shape:
+                raise ArgumentError(f"{name} has shape {array.shape}, but the table has {self.num_entries:,} entries.")
+        weight = weight.astype(values.dtype)
+        return dataclasses.replace(self, value=values, weight=weight, user_slots=None, item_slots=None)
+
+    def arrange(self) -> "Problem":
+        """The same problem with values and weights gathered into layout order (a problem that has them stays as it
+        is). Solvers do it themselves; doing it once before a loop of sweeps saves the gathers inside."""
+        if self.user_slots is not None:
+            return self
+        user_slots, item_slots = (_slots(side, self.value, self.weight) for side in (self.user_side, self.item_side))
+        return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
+
+    def describe(self) -> dict:
+        """The layouts' cost by side: `{"user": {...}, "item": {...}}`, see `Side.describe`."""
+        return {"user": self.user_side.describe(), "item": self.item_side.describe()}
+
+
+@jax.jit
+def _slots(side: Side, value: jax.Array, weight: jax.Array) -> Slots:
+    def gather(numbers):
+        numbers = jnp.append(numbers, 0)  # what padding reads
+        read = functools.partial(jax.lax.map, lambda entry: numbers.at[entry].get(mode="promise_in_bounds"))
+        return tuple(read(bucket.entry) for bucket in side.buckets)  # slab by slab: no temporaries of the table's size
+
+    weights = gather(weight)
+    count = jnp.zeros(side.num_rows, value.dtype)
+    for bucket, slot_weight in zip(side.buckets, weights, strict=True):
+        here = (slot_weight > 0).sum(axis=-1).astype(value.dtype)
+        row = bucket.row
+        if bucket.piece_row is not None:
+            beyond = jnp.full((row.shape[0], 1), side.num_rows, row.dtype)
+            row = jnp.take_along_axis(jnp.concatenate([row, beyond], axis=1), bucket.piece_row, axis=1)
+        count = count.at[row].add(here, mode="drop")
+    return Slots(gather(value), weights, count)
+
+
+def _as_real(values: Any) -> jax.Array:
+    values = values if isinstance(values, jax.Array) else np.asarray(values)
+    double = values.dtype == np.float64 and jax.config.read("jax_enable_x64")
+    return jnp.asarray(values, np.float64 if double else np.float32)
