@@ -43,12 +43,28 @@ class Factors:
         return rows if bias is None else jnp.concatenate([rows, bias[:, None]], axis=1)
 
 
-def scores(factors: Factors, user: jax.Array, item: jax.Array) -> jax.Array:
-    """s = mean + b_u + b_i + x_u . y_i for parallel arrays of ids; what `loss` and `predict` share."""
-    score = jnp.sum(factors.user[user] * factors.item[item], axis=-1)
+def score_terms(factors: Factors, user: jax.Array, item: jax.Array) -> list[jax.Array]:
+    """The terms of s = mean + b_u + b_i + x_u . y_i that there are, for parallel arrays of ids."""
+    terms = [] if factors.mean is None else [jnp.broadcast_to(factors.mean, user.shape)]
     if factors.user_bias is not None:
-        score += factors.user_bias[user] + factors.item_bias[item]
-    return score if factors.mean is None else score + factors.mean
+        terms += [factors.user_bias[user], factors.item_bias[item]]
+    return [*terms, jnp.sum(factors.user[user] * factors.item[item], axis=-1)]
+
+
+def remainder(value: jax.Array, terms: list[jax.Array]) -> jax.Array:
+    """value - sum(terms), with the rounding errors carried along.
+
+    Where mean and biases all but explain a value, what is left for the factors is far smaller than the terms; a plain
+    sum would round it away in float32, and a row with few entries would then miss its certificate. Source: Neumaier's
+    variant of Kahan's sum (1974). The errors are constants to autodiff, as they are to mathematics.
+    """
+    total, lost = value, jnp.zeros_like(value)
+    for term in terms:
+        new = total - term
+        part = new - total
+        lost += jax.lax.stop_gradient((total - (new - part)) - (term + part))
+        total = new
+    return total + lost
 
 
 def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | None = None) -> jax.Array:
@@ -73,7 +89,7 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
     return score if clip is None else jnp.clip(score, *clip)
 
 
-_scores = jax.jit(scores)
+_scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
 
 
 def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:

@@ -215,7 +215,7 @@ def _advance(
         after, info = solver.sweep(before, problem, objective)
         well = _went_well(info)
         state = jax.tree.map(lambda new, old: jnp.where(well, new, old), after, before)
-        return state, info, done + well, passes + well * info.passes
+        return state, info, done + well.astype(jnp.int32), passes + jnp.where(well, info.passes, 0)
 
     zero = jnp.zeros((), jnp.int32)
     fine = Info(jnp.array(True), zero - 1, zero - 1, zero, None)

@@ -13,7 +13,7 @@ import optax
 
 from . import normal
 from .errors import ArgumentError
-from .factors import Factors, scores
+from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
 from .problem import Problem
 from .protocol import Info, State, cast, check_rank, initial_factors, sweep_info
@@ -235,7 +235,7 @@ def batch_loss(
         return numbers.at[batch].get(mode="fill", fill_value=0)
 
     entry = objective.entry(column(problem.value), column(problem.weight))
-    losses = entry.loss(scores(factors, column(problem.user), column(problem.item)))
+    losses = entry.loss(remainder(entry.t, score_terms(factors, column(problem.user), column(problem.item))))
     counts = (problem.user_slots.count, problem.item_slots.count)
     return batches * losses.sum() + penalty(factors, counts, objective)
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .factors import Factors
+from .factors import Factors, remainder
 from .layouts import Side
 from .objectives import Entry, Objective, squared_sum
 from .problem import Problem, Slots
@@ -37,7 +37,7 @@ class View(NamedTuple):
         layout, slots: the side's rows, and the entries' numbers in their order.
         objective: where an entry's (w, t, q) come from.
         table: `(others, k)`, z.
-        offset: `(others,)` or `()`, o.
+        mean, held_bias: `()` and `(others,)`, which make up o; None for 0.
         prior: `(rows, k)`, m; None for 0.
         reg: `(rows, k)`, the diagonal of P.
         precision: `(k, k)` or `(rows, k, k)`, the rest of P; None for 0.
@@ -45,14 +45,15 @@ class View(NamedTuple):
         blank: bool `(rows,)`, rows that nothing pulls from their prior mean; their matrix counts as the identity.
         strict: bool `(rows,)`, rows whose pivots must exceed k * eps * (the matrix's largest diagonal element), as
             their P does not make them solvable.
-        needed: int32 `(rows,)`, how many entries a strict row must have.
+        needed: `(rows,)`, how many entries a strict row must have.
     """
 
     layout: Side
     slots: Slots
     objective: Objective
     table: jax.Array
-    offset: jax.Array
+    mean: jax.Array | None
+    held_bias: jax.Array | None
     prior: jax.Array | None
     reg: jax.Array
     precision: jax.Array | None
@@ -63,7 +64,7 @@ class View(NamedTuple):
 
     @property
     def has_bias(self) -> bool:
-        return self.offset.ndim > 0
+        return self.held_bias is not None
 
 
 class Solved(NamedTuple):
@@ -98,7 +99,6 @@ def view(
     else:
         layout, slots, table, held_bias = problem.item_side, problem.item_slots, factors.user, factors.user_bias
     rows, (others, rank), dtype = layout.num_rows, table.shape, table.dtype
-    offset = jnp.zeros((), dtype) if factors.mean is None else factors.mean
     unknowns = rank
     reg, reg_bias = objective.row_reg(side, slots.count, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
@@ -112,7 +112,6 @@ def view(
     strict = reg == 0
     reg = jnp.broadcast_to(reg[:, None], (rows, rank))
     if held_bias is not None:
-        offset = offset + held_bias
         unknowns += (reg_bias == 0).astype(jnp.int32)
         table = jnp.concatenate([table, jnp.ones((others, 1), dtype)], axis=1)
         reg = jnp.concatenate([reg, reg_bias[:, None]], axis=1)
@@ -125,27 +124,27 @@ def view(
         blank &= jnp.trace(matrix, axis1=-2, axis2=-1) == 0
     if gram is not None:
         blank &= reg.sum(axis=-1) + jnp.trace(gram) == 0
-    needed = jnp.where(strict & (matrix is None) & (gram is None), unknowns, 0)
-    return View(layout, slots, objective, table, offset, prior, reg, matrix, gram, blank, strict, needed)
+    needed = jnp.where(strict, unknowns, 0).astype(dtype) if matrix is None and gram is None else jnp.zeros(rows, dtype)
+    return View(layout, slots, objective, table, factors.mean, held_bias, prior, reg, matrix, gram, blank, strict, needed)
 
 
 # ---- one piece of a row ----
 
 
 class Piece(NamedTuple):
-    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), and `base`, the score at d = 0."""
+    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), and `gap`, t - s at d = 0."""
 
     z: jax.Array
     entry: Entry
-    base: jax.Array
+    gap: jax.Array
 
     def target(self) -> jax.Array:
         """p of each slot."""
-        return self.entry.w * (self.entry.t - self.base) + self.entry.q
+        return self.entry.w * self.gap + self.entry.q
 
     def scores(self, d: jax.Array) -> jax.Array:
         """z.d of each slot."""
-        return jnp.sum(self.z * d, axis=-1)
+        return jnp.einsum("sk,k->s", self.z, d, precision=_HIGHEST)
 
 
 def _gram(piece: Piece) -> tuple[jax.Array, jax.Array]:
@@ -170,9 +169,8 @@ def _residual(piece: Piece, d: jax.Array) -> jax.Array:
 
 
 def _loss_and_residual(piece: Piece, d: jax.Array) -> tuple[jax.Array, jax.Array]:
-    score = piece.scores(d) + piece.base
-    residual = piece.entry.w * (piece.entry.t - score) + piece.entry.q
-    return piece.entry.loss(score).sum(), _weighted(piece, residual)
+    left = piece.gap - piece.scores(d)
+    return piece.entry.loss(left).sum(), _weighted(piece, piece.entry.w * left + piece.entry.q)
 
 
 def _weighted(piece: Piece, numbers: jax.Array) -> jax.Array:
@@ -219,10 +217,13 @@ def _over_slabs(view: View, work: Callable, initial: Any) -> Any:
 def _summing(slab: _Slab, view: View, step: int) -> Callable:
     def gather(row, other, value, weight):
         z = view.table.at[other].get(mode="promise_in_bounds")
-        base = view.offset.at[other].get(mode="promise_in_bounds") if view.offset.ndim else jnp.broadcast_to(view.offset, other.shape)
+        entry = view.objective.entry(value, weight)
+        held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
+        if view.held_bias is not None:
+            held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))
         if view.prior is not None:
-            base += jnp.einsum("psk,pk->ps", z, _take(view.prior, row), precision=_HIGHEST)
-        return Piece(z, view.objective.entry(value, weight), base)
+            held.append(jnp.einsum("psk,pk->ps", z, _take(view.prior, row), precision=_HIGHEST))
+        return Piece(z, entry, remainder(entry.t, held))
 
     if slab.piece_row is None:
         whole = gather(slab.row, slab.other, slab.value, slab.weight)
@@ -409,6 +410,24 @@ def _exact_jvp(linsolve, primals, tangents):
     return (d, good), (d_dot, np.zeros(good.shape, jax.dtypes.float0))
 
 
+def _each_row(solver: Callable, matrix: jax.Array, rhs: jax.Array, differentiable: bool) -> tuple[jax.Array, ...]:
+    """`solver` for each of a slab's systems: batched on accelerators; on a CPU one LAPACK call a system.
+
+    jaxlib 0.10 splits a batched LAPACK call over XLA's thread pool and waits there for the parts. As many such calls at
+    once as the pool has threads (two buckets of one sweep on two cores; the shards of a `shard_map`) wait for ever.
+    Calls for single systems never wait, were measured faster, and leave the other threads to other buckets.
+    `sequential_vmap` keeps them single under the caller's `vmap`; it does not differentiate, which only the `keep`
+    path asks for.
+    """
+    single = solver if differentiable else jax.custom_batching.sequential_vmap(solver)
+    return jax.lax.platform_dependent(
+        matrix,
+        rhs,
+        cpu=lambda matrix, rhs: jax.lax.map(lambda system: single(*system), (matrix, rhs)),
+        default=jax.vmap(solver),
+    )
+
+
 def _equations(view: View, row: jax.Array, sums: Callable) -> tuple[jax.Array, jax.Array]:
     """(matrix, right-hand side) of a slab's rows, for d."""
     gram, target = sums(_gram)
@@ -444,7 +463,7 @@ def _factorize_and_solve(
         blank = _take(view.blank, row, True)
         matrix = jnp.where(blank[:, None, None], jnp.eye(k, dtype=matrix.dtype), matrix)
         target = jnp.where(blank[:, None], 0.0, target) if rhs is None else _take(rhs, row)
-        d, pivots, factor = jax.vmap(_EXACT[linsolve])(matrix, target)
+        d, pivots, factor = _each_row(_EXACT[linsolve], matrix, target, differentiable=keep)
         largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
         solvable = ~_take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
         good = jnp.isfinite(d).all(axis=-1) & solvable & (_take(view.slots.count, row) >= _take(view.needed, row))

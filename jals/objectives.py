@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import ArgumentError, DataError
-from .factors import Factors, scores
+from .factors import Factors, remainder, score_terms
 from .problem import Problem
 
 _CHUNK = 2**16  # entries whose factors the loss gathers at a time
@@ -34,8 +34,9 @@ class Entry(NamedTuple):
     t: jax.Array
     q: jax.Array
 
-    def loss(self, s: jax.Array) -> jax.Array:
-        return self.w * (s - self.t) ** 2 + self.q * (1 - 2 * s)
+    def loss(self, remainder: jax.Array) -> jax.Array:
+        """The entry's term, from remainder = t - s."""
+        return self.w * remainder**2 + self.q * (1 - 2 * (self.t - remainder))
 
 
 @jax.tree_util.register_dataclass
@@ -252,7 +253,8 @@ def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
 def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
-        return objective.entry(value, weight).loss(scores(factors, user, item)).sum()
+        entry = objective.entry(value, weight)
+        return entry.loss(remainder(entry.t, score_terms(factors, user, item))).sum()
 
     columns = (problem.user, problem.item, problem.value, problem.weight)
     whole = problem.num_entries // _CHUNK

@@ -110,7 +110,7 @@ class Problem:
 @jax.jit
 def _slots(side: Side, value: jax.Array, weight: jax.Array) -> Slots:
     def gather(numbers):
-        numbers = jnp.append(numbers, 0)  # what padding reads
+        numbers = jnp.pad(numbers, (0, 1))  # the 0 that padding reads
         read = functools.partial(jax.lax.map, lambda entry: numbers.at[entry].get(mode="promise_in_bounds"))
         return tuple(read(bucket.entry) for bucket in side.buckets)  # slab by slab: no temporaries of the table's size
 

@@ -66,6 +66,7 @@ def save(
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
             temporary = file.name
             np.savez(file, allow_pickle=False, **arrays)
+            os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's only
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None:

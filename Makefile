@@ -1,0 +1,48 @@
+# Needs python3 (3.11 or newer) with pip, and make. Every target sets up what it uses; a second call finds it ready.
+PYTHON ?= python3
+VENV   := .venv
+FLOOR  := .venv-floor
+BIN    := $(VENV)/bin
+PIP    := python -m pip install --quiet --disable-pip-version-check
+
+# The core requirements of pyproject.toml with >= read as ==: the floor is stated once, there.
+CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
+	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
+
+.PHONY: help demo test lint floor clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificate again from the files
+	$(BIN)/jals run configs/movielens.toml
+	$(BIN)/jals certify runs/movielens
+
+test: lint  ## ruff, pyright and pytest
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/ready  ## ruff and pyright only
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that pyproject.toml allows
+	$(FLOOR)/bin/python -m pytest -n 2
+
+clean:  ## remove environments, runs and caches
+	rm -rf $(VENV) $(FLOOR) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+# Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them.
+$(FLOOR)/ready: pyproject.toml constraints.txt | $(FLOOR)/bin/python
+	$(FLOOR)/bin/$(PIP) --editable '.[test]' $$($(CORE_AT_FLOOR)) --constraint constraints.txt
+	touch $@
+
+# Debian's python3 lacks ensurepip unless python3-venv is installed; the machine's own pip then fills the environment.
+%/bin/python:
+	$(PYTHON) -m venv $* || { \
+		$(PYTHON) -m venv --clear --without-pip $* && $(PYTHON) -m pip --python $@ install --quiet pip; }

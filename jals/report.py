@@ -1,0 +1,148 @@
+"""What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from . import schema
+from .errors import FitError
+from .ratings import Ratings
+from .vocabulary import Vocabulary
+
+
+def setting(console: Console, config: schema.Config, ratings: Ratings, folder: Path) -> None:
+    grid = Table.grid(padding=(0, 2))
+    data = config.data.source or config.data.path
+    density = len(ratings) / (ratings.num_users * ratings.num_items)
+    shape = f"{ratings.num_users:,} users x {ratings.num_items:,} items, {len(ratings):,} entries ({density:.2%})"
+    grid.add_row("data", f"{data}: {shape}")
+    for name in ("split", "objective", "problem", "fit"):
+        grid.add_row(name, _said(getattr(config, name)))
+    for solver in config.solver:
+        grid.add_row("solver", _said(solver) if solver.name is None else f"{solver.name}: {_said(solver)}")
+    grid.add_row("output", str(folder))
+    console.print(grid)
+    console.print()
+
+
+def progress(console: Console, fit: dict) -> None:
+    """One line when a fit has ended."""
+    sweeps, seconds = fit["history"]["sweep"][-1], fit["history"]["seconds"][-1]
+    kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
+    console.print(f"{_label(fit)}: {sweeps} sweeps in {seconds:.2f} s{kept}; ended by {fit['reason']}")
+
+
+def results(console: Console, fits: list[dict]) -> None:
+    table = _table(
+        *("", "train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE"),
+        *("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling"),
+    )
+    for fit in fits:
+        sweeps, seconds = fit["history"]["sweep"][-1], fit["history"]["seconds"][-1]
+        table.add_row(
+            _label(fit),
+            *_scores(fit.get("metrics")),
+            *_proof(fit.get("certificate")),
+            f"{seconds / sweeps:.3f}" if sweeps else "-",
+            f"{fit['compile_seconds']:.2f}",
+        )
+    for solver, metrics in _means(fits).items():
+        table.add_row(f"{solver} mean", *_scores(metrics))
+    console.print(table)
+    _verdict(console, fits)
+
+
+def certificates(console: Console, fits: list[dict]) -> None:
+    table = _table("", "fresh\nupdate", "last\nupdate", "statio-\nnarity", "sweeps")
+    for fit in fits:
+        table.add_row(_label(fit), *_proof(fit["certificate"]), str(fit["sweeps"]))
+    console.print(table)
+    _verdict(console, fits)
+
+
+def saved(console: Console, result: Path, factors: Iterable[str]) -> None:
+    console.print(f"saved {result} and, beside it, {', '.join(factors)}", soft_wrap=True)
+
+
+def stopped(console: Console, why: BaseException, vocab: Vocabulary) -> None:
+    """Why a fit ended early, with the outside id of the row that failed."""
+    text = str(why).removesuffix(".") + "."
+    if isinstance(why, FitError) and why.side and why.row is not None:
+        text += f" That row is the {why.side} with id {getattr(vocab, why.side)[why.row]}."
+    console.print(f"{text} The factors of the last finished sweep are saved.", soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading), overflow="fold")
+    return table
+
+
+def _label(fit: dict) -> str:
+    return fit["solver"] if fit["fold"] is None else f"{fit['solver']}/{fit['fold']}"
+
+
+def _scores(metrics: dict | None) -> list[str]:
+    if metrics is None:
+        return ["-"] * 4
+    return [f"{metrics[part][metric]:.4f}" for part in ("train", "test") for metric in ("rmse", "mae")]
+
+
+def _proof(certificate: dict | None) -> list[str]:
+    if certificate is None:
+        return ["-"] * 3
+    bound = certificate["bound"]
+    fresh = max(certificate["user"], certificate["item"])
+    last = certificate["last_updated"]
+    return [
+        _marked(fresh, fresh <= bound),
+        _marked(last, last <= bound or not certificate["last_updated_required"]),
+        f"{certificate['stationarity']:.1e}",
+    ]
+
+
+def _marked(number: float, fine: bool) -> str:
+    return f"{number:.1e}" if fine else f"[bold red]{number:.1e}[/]"
+
+
+def _means(fits: list[dict]) -> dict[str, dict]:
+    """Each solver's metrics averaged over its folds, where there are folds."""
+    folds: dict[str, list[dict]] = {}
+    for fit in fits:
+        if fit["fold"] is not None and "metrics" in fit:
+            folds.setdefault(fit["solver"], []).append(fit["metrics"])
+
+    def mean(of: list[dict]) -> dict:
+        return {part: {name: sum(each[part][name] for each in of) / len(of) for name in of[0][part]} for part in of[0]}
+
+    return {solver: mean(metrics) for solver, metrics in folds.items()}
+
+
+def _verdict(console: Console, fits: list[dict]) -> None:
+    """What the numbers were held against, and the rows that failed, with the number that did."""
+    proofs = [fit for fit in fits if "certificate" in fit]
+    if not proofs:
+        return
+    bound = proofs[0]["certificate"]["bound"]
+    console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
+    failed = [_label(fit) for fit in proofs if not fit["certificate"]["passed"]]
+    if failed:
+        console.print(f"[bold red]certificate FAILED[/]: {', '.join(failed)}", soft_wrap=True)
+    else:
+        console.print("[bold green]certificate passed[/]")
+
+
+def _said(table: Any) -> str:
+    """A config table in words: random, test_fraction 0.1, seed 0."""
+    values = table.model_dump(exclude={"name"}, exclude_none=True)
+    values |= values.pop("hyper", {})
+    parts = []
+    for key, value in values.items():
+        if value is not False:
+            parts.append(key if value is True else str(value) if key in ("kind", "preset") else f"{key} {value}")
+    return ", ".join(parts)

@@ -1,0 +1,97 @@
+"""The same mathematics in plain NumPy loops, float64, written from the presets' formulas and sharing no code with jals."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Table:
+    user: np.ndarray
+    item: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
+    num_users: int
+    num_items: int
+
+
+@dataclasses.dataclass
+class Setting:
+    """A preset's name and its numbers; `reg_user` and `reg_item` one number a row."""
+
+    preset: str
+    reg_user: np.ndarray
+    reg_item: np.ndarray
+    reg_bias: float | None = None
+    reg_power: float = 0.0
+    alpha: float | None = None
+    unobserved_weight: float | None = None
+    prior_user: np.ndarray | None = None
+    prior_item: np.ndarray | None = None
+    bias: bool = False
+    center: bool = False
+
+
+def row_reg(table: Table, setting: Setting, side: str, row: int) -> tuple[float, float]:
+    """(lambda, lambda of the bias) of one row."""
+    ids, others = (table.user, table.num_items) if side == "user" else (table.item, table.num_users)
+    reg = (setting.reg_user if side == "user" else setting.reg_item)[row]
+    count = sum(1 for e in range(len(ids)) if ids[e] == row and table.weight[e] > 0)
+    base = count + (setting.unobserved_weight or 0.0) * others
+    scale = float(base) ** setting.reg_power  # Python: 0.0 ** 0.0 == 1.0
+    return reg * scale, (reg if setting.reg_bias is None else setting.reg_bias) * scale
+
+
+def loss(table: Table, setting: Setting, X, Y, bu, bi, mean) -> float:
+    total = 0.0
+    for u, i, r, v in zip(table.user, table.item, table.value, table.weight, strict=True):
+        s = X[u] @ Y[i] + bu[u] + bi[i] + mean
+        if setting.preset in ("explicit", "als_wr"):
+            total += v * (r - s) ** 2
+        elif setting.preset == "hu_koren":  # (1 + a r)(1 - s)^2 - s^2: what the entry adds to the sum over all pairs
+            total += v * ((1 + setting.alpha * r) * (1 - s) ** 2 - s**2)
+        else:
+            total += v * (1 - s) ** 2
+    if setting.unobserved_weight is not None:
+        total += setting.unobserved_weight * sum((x @ y) ** 2 for x in X for y in Y)
+    for side, rows, biases, prior in (("user", X, bu, setting.prior_user), ("item", Y, bi, setting.prior_item)):
+        for row in range(len(rows)):
+            reg, reg_bias = row_reg(table, setting, side, row)
+            away = rows[row] - (0 if prior is None else prior[row])
+            total += reg * away @ away + reg_bias * biases[row] ** 2
+    return total
+
+
+def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
+    """The rows and biases of one side that minimise `loss` with the other side held."""
+    ids, other_ids = (table.user, table.item) if side == "user" else (table.item, table.user)
+    rows, others, other_bias = (X, Y, bi) if side == "user" else (Y, X, bu)
+    prior = setting.prior_user if side == "user" else setting.prior_item
+    new_rows, new_bias = np.zeros_like(rows), np.zeros(len(rows))
+    rank = rows.shape[1]
+    for row in range(len(rows)):
+        reg, reg_bias = row_reg(table, setting, side, row)
+        A = np.diag([reg] * rank + [reg_bias] * setting.bias)
+        b = np.concatenate([reg * (np.zeros(rank) if prior is None else prior[row]), np.zeros(int(setting.bias))])
+        if setting.unobserved_weight is not None:
+            for y in others:
+                A += setting.unobserved_weight * np.outer(y, y)
+        entries = [e for e in range(len(ids)) if ids[e] == row]
+        for e in entries:
+            z = np.concatenate([others[other_ids[e]], np.ones(int(setting.bias))])
+            r, v, held = table.value[e], table.weight[e], mean + other_bias[other_ids[e]]
+            if setting.preset in ("explicit", "als_wr"):
+                w, p = v, v * (r - held)
+            elif setting.preset == "hu_koren":
+                w, p = v * setting.alpha * r, v * (1 + setting.alpha * r)
+            else:
+                w, p = v, v
+            A += w * np.outer(z, z)
+            b += p * z
+        if setting.unobserved_weight is None and not any(table.weight[e] > 0 for e in entries):
+            x = np.zeros(len(b)) if prior is None else np.concatenate([prior[row], np.zeros(int(setting.bias))])
+        else:
+            x = np.linalg.solve(A, b)
+        new_rows[row] = x[:rank]
+        new_bias[row] = x[rank] if setting.bias else 0.0
+    return new_rows, new_bias

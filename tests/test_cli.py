@@ -1,0 +1,251 @@
+"""The command line: what it shows and writes, its exit codes, and what it says of bad input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("pydantic", reason='the command line needs the extra "cli"')
+pytest.importorskip("rich", reason='the command line needs the extra "cli"')
+pytest.importorskip("typer", reason='the command line needs the extra "cli"')
+
+from typer.testing import CliRunner
+
+import jals
+from jals import cli
+
+CONFIG = """\
+[data]
+path = "{data}"
+
+[split]
+kind = "random"
+test_fraction = 0.2
+
+[objective]
+preset = "als_wr"
+reg = 0.1
+bias = true
+center = true
+
+[[solver]]
+kind = "als"
+rank = 2
+
+[fit]
+sweeps = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _restored_x64():
+    """A run sets jax's float64 switch for its process; a test run is many in one."""
+    before = jax.config.read("jax_enable_x64")
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def jals_command(*arguments):
+    return CliRunner().invoke(cli.build(), [str(argument) for argument in arguments])
+
+
+def write_experiment(folder: Path, *changes: tuple[str, str]) -> Path:
+    """A small table with outside ids that are no row numbers, and a config for it with text replaced."""
+    pairs = np.random.default_rng(0).permutation(12 * 8)[:70]
+    user, item = np.divmod(pairs, 8)
+    np.savez(folder / "table.npz", user=100 + 10 * user, item=7000 + item, rating=1.0 + pairs % 5)
+    text = CONFIG.format(data=folder / "table.npz")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "experiment.toml").write_text(text)
+    return folder / "experiment.toml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run: (its folder, what it printed). Tests that change the folder work on a copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = jals_command("run", write_experiment(folder), "--out", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder / "run", done.output
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+
+
+def test_run_shows_and_saves(finished):
+    folder, output = finished
+    output = " ".join(output.split())  # the terminal's width breaks lines
+    for words in ("12 users x 8 items, 70 entries", "als_wr, reg 0.1, bias, center", "RMSE", "certificate passed"):
+        assert words in output
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["versions"]["jax"] == jax.__version__
+    (fit,) = result["fits"]
+    assert fit["history"]["sweep"] == [0, 1, 2, 3]
+    assert fit["history"]["loss"][0] > fit["history"]["loss"][-1]
+    assert fit["certificate"]["last_updated"] <= fit["certificate"]["bound"] == 1e-5
+    saved = jals.load(folder / "factors.npz")
+    assert saved.factors.item.shape == (8, 2)
+    assert saved.vocab is not None
+    assert saved.vocab.user.tolist() == [100 + 10 * row for row in range(12)]
+    assert f"{fit['metrics']['test']['rmse']:.4f}" in output
+    assert not list(folder.glob("*.part*"))
+
+
+def test_metrics_are_those_of_the_saved_factors(finished):
+    """The split again, the factors from their file, RMSE and MAE by NumPy."""
+    folder, _ = finished
+    arrays = np.load(folder.parent / "table.npz")
+    ratings = jals.Ratings.from_arrays((arrays["user"] - 100) // 10, arrays["item"] - 7000, arrays["rating"])
+    factors = jals.load(folder / "factors.npz").factors
+    metrics = json.loads((folder / "result.json").read_text())["fits"][0]["metrics"]
+    for name, part in zip(("train", "test"), jals.split.random(ratings, 0.2, seed=0), strict=True):
+        score = factors.mean + factors.user_bias[part.user] + factors.item_bias[part.item]
+        error = score + (factors.user[part.user] * factors.item[part.item]).sum(axis=1) - part.value
+        assert metrics[name]["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)
+        assert metrics[name]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+
+
+def test_certify_passes_on_what_was_saved(finished):
+    done = jals_command("certify", finished[0])
+    assert done.exit_code == 0, done.output
+    assert "certificate passed" in done.output
+
+
+def test_certify_fails_when_a_saved_item_row_is_moved(copy):
+    arrays = dict(np.load(copy / "factors.npz"))
+    arrays["factors/item"][5] += 1e-2
+    np.savez(copy / "factors.npz", **arrays)
+    done = jals_command("certify", copy)
+    assert done.exit_code == 1, done.output
+    assert "certificate FAILED: als" in done.output
+
+
+def test_certify_refuses_other_data_and_damaged_files(copy, tmp_path):
+    config = copy / "config.toml"
+    config.write_text(config.read_text().replace("test_fraction = 0.2", "test_fraction = 0.2\nseed = 1"))
+    done = jals_command("certify", copy)
+    assert (done.exit_code, "was fitted to other ratings" in done.output) == (2, True)
+    config.write_text(config.read_text().replace('kind = "als"', 'kind = "als"\nname = "other"') + SECOND_SOLVER)
+    done = jals_command("certify", copy)
+    assert (done.exit_code, "disagree on the fits" in done.output) == (2, True)
+    (copy / "result.json").write_text('{"fits": [{}]}')
+    done = jals_command("certify", copy)
+    assert (done.exit_code, "result.json cannot be read" in done.output) == (2, True)
+    done = jals_command("certify", tmp_path / "nowhere")
+    assert (done.exit_code, "not the folder of a `jals run`" in done.output) == (2, True)
+
+
+SECOND_SOLVER = """
+[[solver]]
+kind = "gradient"
+rank = 2
+hyper = { learning_rate = 0.1 }
+"""
+
+
+def test_several_solvers_and_folds_in_float64(tmp_path):
+    config = write_experiment(
+        tmp_path,
+        ('kind = "random"\ntest_fraction = 0.2', 'kind = "kfold"\nfolds = 2'),
+        ("sweeps = 3", 'sweeps = 2\ndtype = "float64"\n' + SECOND_SOLVER),
+    )
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    fits = json.loads((tmp_path / "run" / "result.json").read_text())["fits"]
+    names = [f"factors-{solver}-{fold}.npz" for fold in (0, 1) for solver in ("als", "gradient")]
+    assert [fit["factors"] for fit in fits] == names
+    assert all(fit["certificate"]["bound"] == 1e-13 for fit in fits)
+    mean = sum(fit["metrics"]["test"]["rmse"] for fit in fits if fit["solver"] == "als") / 2
+    row = next(line for line in done.output.splitlines() if line.startswith("als mean"))
+    assert f"{mean:.4f}" in row
+    certified = jals_command("certify", tmp_path / "run")
+    assert certified.exit_code == 0, certified.output
+    for label in ("als/0", "als/1", "gradient/0", "gradient/1"):
+        assert label in certified.output
+
+
+def test_output_folder_is_tried_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(jals, "fit", lambda *_, **__: pytest.fail("fitted before the folder was tried"))
+    (tmp_path / "file").write_text("")
+    done = jals_command("run", write_experiment(tmp_path), "--out", tmp_path / "file" / "run")
+    assert done.exit_code == 2
+    assert "cannot write to the output folder" in done.output
+    assert "--out" in done.output
+
+
+def test_last_result_is_gone_once_a_new_run_begins(copy, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(jals, "fit", killed)
+    jals_command("run", write_experiment(tmp_path), "--out", copy)
+    assert not (copy / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("sweeps = 3", "swepes = 3", ["line 19, fit.swepes", 'Did you mean "sweeps"?']),
+        ('kind = "als"', 'kind = "alz"', ["solver[0].kind", 'Did you mean "als"?']),
+        ("rank = 2", 'rank = "2"', ["solver[0].rank", "must be an integer"]),
+        ("table.npz", "absent.npz", ["no file", "JALS_DATA"]),
+        ("test_fraction = 0.2", "test_fraction = 0.001", ["test_fraction is 0.001"]),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path, old, new, words):
+    done = jals_command("run", write_experiment(tmp_path, (old, new)), "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    for word in words:
+        assert word in done.output
+    assert "Traceback" not in done.output
+
+
+def test_interrupted_run_keeps_what_there_is(tmp_path, monkeypatch):
+    whole = jals.fit
+
+    def interrupted(*arguments, **options):
+        result = whole(*arguments, **options | {"sweeps": 2})
+        raise jals.Interrupted("interrupted after 2 of 3 sweeps", result=result)
+
+    config = write_experiment(tmp_path, ("[fit]", SECOND_SOLVER + "[fit]"))
+    monkeypatch.setattr(jals, "fit", interrupted)
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 130, done.output
+    assert "interrupted after 2 of 3 sweeps" in done.output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "Interrupted"
+    assert [(fit["factors"], fit["sweeps"]) for fit in result["fits"]] == [("factors-als.npz", 2)]
+    assert jals_command("certify", tmp_path / "run").exit_code == 0
+
+
+def test_fit_that_breaks_down_names_the_row_and_keeps_the_last_factors(tmp_path):
+    config = write_experiment(
+        tmp_path, ("reg = 0.1", "reg = 0"), ("rank = 2", "rank = 9"), ("bias = true\ncenter = true", "")
+    )
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 1, done.output
+    assert "user 0 has no unique solution" in done.output
+    assert "the user with id 100" in done.output
+    assert np.isfinite(jals.load(tmp_path / "run" / "factors.npz").factors.item).all()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "FitError"
+
+
+def test_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "rich" else object())
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == 'jals: the command line needs rich: pip install "jals[cli]"\n'
+
+
+def test_version_and_help():
+    assert jals_command("--version").output == f"jals {jals.__version__}\n"
+    assert "certify" in jals_command("--help").output

@@ -1,0 +1,243 @@
+"""The door for tables: what is kept, what is merged, what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jals
+
+from_arrays, from_scipy = jals.Ratings.from_arrays, jals.Ratings.from_scipy
+
+USER, ITEM, VALUE = [2, 0, 2], [1, 3, 0], [4.0, 1.0, 2.5]
+COLUMNS = ("user", "item", "value", "weight", "time", "source_index")
+
+
+def sorted_columns(ratings):
+    order = np.lexsort((ratings.item, ratings.user))
+    return {name: getattr(ratings, name)[order] for name in ("user", "item", "value")}
+
+
+def test_columns_are_kept_in_order():
+    ratings = from_arrays(USER, ITEM, VALUE, weight=[1, 0, 2], time=np.array([30, 10, 20]))
+    expected = (USER, ITEM, VALUE, [1, 0, 2], [30, 10, 20], [0, 1, 2])
+    for name, column in zip(COLUMNS, expected, strict=True):
+        np.testing.assert_array_equal(getattr(ratings, name), column)
+    assert (ratings.num_users, ratings.num_items, len(ratings)) == (3, 4, 3)
+    assert (ratings.user.dtype, ratings.item.dtype, ratings.source_index.dtype) == (np.int32,) * 3
+    assert ratings.weight.dtype == ratings.value.dtype
+    assert "3 users x 4 items, 3 entries" in repr(ratings)
+    plain = from_arrays(USER, ITEM, VALUE, num_users=7, num_items=np.int64(9))  # pyright: ignore[reportArgumentType]
+    assert (plain.num_users, plain.num_items, plain.weight, plain.time) == (7, 9, None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(np.float64, np.float64), (np.float32, np.float32), (np.float16, np.float32), (np.int8, np.float32)],
+)
+def test_float64_values_stay_and_others_become_float32(given, kept):
+    assert from_arrays(USER, ITEM, np.array([4, 1, 2], given)).value.dtype == kept
+
+
+@pytest.mark.parametrize("given", [np.int8, np.uint16, np.int64, np.uint64])
+def test_ids_of_any_integer_type(given):
+    np.testing.assert_array_equal(from_arrays(np.array(USER, given), np.array(ITEM, given), VALUE).user, USER)
+
+
+BAD_TABLES = {
+    "nan": ({"value": [4, np.nan, np.nan]}, r"value of entry 1 is nan; 2 entries are not finite\. Leave missing"),
+    "inf": ({"value": [4, 1, -np.inf]}, r"value of entry 2 is -inf; 1 entries are not finite\. Leave missing"),
+    "complex value": ({"value": [4, 1, 2j]}, "value must be real numbers, got complex128"),
+    "text value": ({"value": ["4", "1", "2"]}, "value must be real numbers, got <U1"),
+    "object value": ({"value": [4, None, 2]}, "value must be real numbers, got object"),
+    "negative user": ({"user": [2, -1, 2]}, "user of entry 1 is -1, but ids start at 0"),
+    "negative item": ({"item": [1, 3, -7]}, "item of entry 2 is -7, but ids start at 0"),
+    "user beyond": ({"num_users": 2}, r"user of entry 0 is 2, but num_users is 2 \(ids run from 0\)"),
+    "item beyond": ({"num_items": 3}, r"item of entry 1 is 3, but num_items is 3 \(ids run from 0\)"),
+    "user 2**31": ({"user": [0, 2**31, 1]}, r"user of entry 1 is 2147483648, .* 2\*\*31 - 1\. Number them with numpy"),
+    "item 2**63": ({"item": np.array([0, 2**63, 1], np.uint64)}, r"item of entry 1 is 9223372036854775808, .* Number"),
+    "float ids": ({"user": [2.0, 0.0, 2.0]}, r"user ids must be integers, got float64\. .*ids\.astype\(int\)"),
+    "text ids": ({"item": ["a", "b", "c"]}, r"item ids must be integers, got <U1\. .*numpy\.unique"),
+    "boolean ids": ({"item": [True, False, True]}, "item ids must be integers, got bool"),
+    "duplicate": (
+        {"item": [1, 3, 1]},
+        r'1 duplicate entries; the first: user 2, item 1 at entries 0 and 2\. Merge them with duplicates="last"',
+    ),
+    "empty": ({"user": np.empty(0, int), "item": np.empty(0, int), "value": []}, "the table is empty"),
+    "negative weight": ({"weight": [1, 1, -0.5]}, r"weight of entry 2 is -0\.5, but weights must be >= 0"),
+    "nan weight": ({"weight": [1, np.nan, 1]}, "weight of entry 1 is nan"),
+    "short values": ({"value": [4, 1]}, r"columns differ in length: .*'value': 2.* Give one value of each an entry"),
+    "short items": ({"item": [4, 1]}, "columns differ in length: .*'item': 2"),
+    "short weights": ({"weight": [4, 1]}, "columns differ in length: .*'weight': 2"),
+    "short times": ({"time": [4, 1]}, "columns differ in length: .*'time': 2"),
+    "2-d users": ({"user": [[2, 0, 2]]}, r"user must be one-dimensional, got shape \(1, 3\)"),
+    "2-d values": ({"value": [[4], [1], [2]]}, r"value must be one-dimensional, got shape \(3, 1\)"),
+    "2-d weights": ({"weight": np.ones((3, 3))}, r"weight must be one-dimensional, got shape \(3, 3\)"),
+    "scalar value": ({"value": 4.0}, r"value must be one-dimensional, got shape \(\)"),
+    "num_users 0": ({"num_users": 0}, "num_users is 0, but must be a whole number >= 1"),
+    "num_items real": ({"num_items": 4.0}, r"num_items is 4\.0, but must be a whole number >= 1"),
+    "num_items True": ({"num_items": True}, "num_items is True, but must be a whole number >= 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_tables_are_refused(case):
+    change, message = BAD_TABLES[case]
+    with pytest.raises(jals.DataError, match=message):
+        from_arrays(**({"user": USER, "item": ITEM, "value": VALUE} | change))
+
+
+def test_too_many_entries_are_refused():
+    ids = np.broadcast_to(np.int32(0), 2**31)
+    with pytest.raises(jals.DataError, match=r"2,147,483,648 entries, but a table holds fewer than 2\*\*31; split it"):
+        from_arrays(ids, ids, np.broadcast_to(np.float32(1), 2**31))
+
+
+@pytest.mark.xfail(reason="not refused yet")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"time": 5}, "time must be one-dimensional"),
+        ({"time": np.zeros((3, 2))}, "time must be one-dimensional"),
+        ({"num_users": 2**31}, "num_users is 2147483648"),
+        ({"item": [1, 3, 1], "value": np.array([3e38, 1, 3e38], np.float32), "duplicates": "sum"}, "entry 0"),
+    ],
+    ids=["scalar time", "2-d time", "num_users 2**31", "sum beyond float32"],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_bad_tables_that_slip_through(change, message):
+    with pytest.raises(jals.DataError, match=message):
+        from_arrays(**({"user": USER, "item": ITEM, "value": VALUE} | change))
+
+
+def test_unknown_merge_rule_is_refused():
+    with pytest.raises(jals.ArgumentError, match=r"duplicates is 'means', .*\"sum\"\. Did you mean \"mean\"\?"):
+        from_arrays(USER, ITEM, VALUE, duplicates="means")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (np.eye(3), r"expected a two-dimensional scipy\.sparse table, got ndarray\. .*from_arrays"),
+        (scipy.sparse.coo_array(np.ones(3)), r"expected a two-dimensional scipy\.sparse table, got coo_array"),
+        (scipy.sparse.csr_array((3, 4)), "the table is empty"),
+        (scipy.sparse.csr_array(np.array([[1.0, np.nan]])), "value of entry 1 is nan"),
+        (scipy.sparse.csr_array(np.array([[1j]])), "value must be real numbers"),
+        (scipy.sparse.coo_array(([1.0, 2.0], ([0, 0], [1, 1]))), "user 0, item 1 at entries 0 and 1"),
+    ],
+)
+def test_bad_scipy_tables_are_refused(table, message):
+    with pytest.raises(jals.DataError, match=message):
+        from_scipy(table)
+
+
+@pytest.mark.parametrize("form", ["csr_array", "csc_array", "coo_array", "csr_matrix", "dok_array", "lil_matrix"])
+def test_both_doors_give_the_same_table(form):
+    rng = np.random.default_rng(0)
+    user, item = np.nonzero(rng.random((6, 9)) < 0.4)
+    shuffle = rng.permutation(len(user))
+    value = rng.normal(size=len(user)).astype(np.float32)
+    table = scipy.sparse.coo_array((value, (user, item)), shape=(8, 9))
+    by_scipy = from_scipy(getattr(scipy.sparse, form)(table))
+    by_arrays = from_arrays(user[shuffle], item[shuffle], value[shuffle], num_users=8, num_items=9)
+    assert (by_scipy.num_users, by_scipy.num_items) == (8, 9)
+    np.testing.assert_equal(sorted_columns(by_scipy), sorted_columns(by_arrays))
+    assert by_scipy.data_hash() == by_arrays.data_hash()
+
+
+def test_stored_zeros_are_observed():
+    ratings = from_scipy(scipy.sparse.coo_array(([0.0, 2.0], ([0, 1], [1, 0])), shape=(2, 2)).tocsr())
+    np.testing.assert_array_equal(ratings.value, [0, 2])
+
+
+def test_scipy_duplicates_can_be_merged():
+    table = scipy.sparse.coo_array(([1.0, 2.0, 5.0], ([0, 0, 1], [1, 1, 0])))
+    np.testing.assert_array_equal(from_scipy(table, duplicates="sum").value, [3, 5])
+
+
+def merged_by_loop(entries, rule):
+    """`entries` are (user, item, value, weight, time); returns the same and the source index, in input order."""
+    groups = {}
+    for place, (user, item, *rest) in enumerate(entries):
+        groups.setdefault((user, item), []).append((place, *rest))
+    merged = []
+    for (user, item), group in groups.items():
+        places, values, weights, times = zip(*group, strict=True)
+        if rule == "last":
+            merged.append((places[-1], user, item, values[-1], weights[-1], times[-1]))
+            continue
+        share = weights if sum(weights) > 0 else [1] * len(weights)
+        mean = sum(w * v for w, v in zip(share, values, strict=True)) / sum(share)
+        value = sum(values) if rule == "sum" else mean
+        merged.append((places[0], user, item, value, sum(weights) / len(weights), max(times)))
+    source, *columns = zip(*sorted(merged), strict=True)
+    return *columns, source
+
+
+ENTRIES = st.lists(
+    st.tuples(
+        st.integers(0, 3), st.integers(0, 2), st.integers(-8, 8), st.sampled_from([0, 0.5, 1, 3]), st.integers(0, 9)
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(ENTRIES, st.sampled_from(["last", "mean", "sum"]))
+def test_duplicates_are_merged_like_a_loop(entries, rule):
+    user, item, value, weight, time = zip(*entries, strict=True)
+    merged = from_arrays(user, item, np.array(value, float), weight=weight, duplicates=rule, time=time)
+    for name, column in zip(COLUMNS, merged_by_loop(entries, rule), strict=True):
+        np.testing.assert_allclose(getattr(merged, name), column, rtol=1e-14, err_msg=name)
+    bare = from_arrays(user, item, np.array(value, float), duplicates=rule)
+    alike = [(*entry[:3], 1, 0) for entry in entries]
+    np.testing.assert_allclose(bare.value, merged_by_loop(alike, rule)[2], rtol=1e-14)
+    assert bare.weight is None
+    assert bare.time is None
+
+
+def test_dates_are_kept_and_merged():
+    days = np.array(["2001-05-01", "2003-01-01", "2002-01-01"], "datetime64[D]")
+    merged = from_arrays([0, 0, 1], [0, 0, 0], [1.0, 2.0, 3.0], duplicates="mean", time=days)
+    np.testing.assert_array_equal(merged.time, days[[1, 2]])
+
+
+def test_select_keeps_shape_and_order():
+    ratings = from_arrays(USER, ITEM, VALUE, weight=[1, 2, 3], time=[7, 8, 9])
+    for which in (np.array([True, False, True]), np.array([0, 2])):
+        part = ratings.select(which)
+        for name in COLUMNS:
+            np.testing.assert_array_equal(getattr(part, name), getattr(ratings, name)[[0, 2]])
+        assert (part.num_users, part.num_items) == (3, 4)
+    with pytest.raises(jals.DataError, match="leaves no entry"):
+        ratings.select(np.zeros(3, bool))
+
+
+def test_hash_ignores_order_and_sees_every_change():
+    whole = {"user": USER, "item": ITEM, "value": VALUE, "weight": [1, 1, 2]}
+    changes = [
+        {"user": [2, 1, 2]},
+        {"item": [1, 2, 0]},
+        {"user": [2, 2, 0], "item": [1, 3, 0]},
+        {"value": [4.0, 1.0, np.nextafter(2.5, 3)]},
+        {"value": [4.0, 2.5, 1.0]},
+        {"value": np.array(VALUE, np.float32)},
+        {"weight": [1, 2, 1]},
+        {"weight": None},
+        {"num_users": 4},
+        {"num_items": 5},
+    ]
+    hashes = [from_arrays(**(whole | change)).data_hash() for change in [{}, *changes]]
+    assert len(set(hashes)) == len(hashes)
+    user, item, value, weight = (np.array(column)[[2, 0, 1]] for column in whole.values())
+    assert from_arrays(user, item, value, weight=weight).data_hash() == hashes[0]
+    assert from_arrays(**whole, time=[1, 2, 3]).data_hash() == hashes[0]
+
+
+def test_ratings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        from_arrays(USER, ITEM, VALUE).num_users = 5  # pyright: ignore[reportAttributeAccessIssue]
