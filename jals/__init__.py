@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import metrics, normal, split
+from . import datasets, metrics, normal, rowsolve, split
 from .als import ALS
 from .certificate import Certificate, certify
 from .errors import (

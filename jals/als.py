@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from . import normal
+from . import normal, rowsolve
 from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss
@@ -35,8 +35,8 @@ class ALS:
 
     def __post_init__(self):
         check_rank(self.rank)
-        check_choice("linsolve", self.linsolve, normal.LINSOLVES)
-        if not isinstance(self.cg_steps, int) or self.cg_steps < 1:
+        check_choice("linsolve", self.linsolve, rowsolve.LINSOLVES)
+        if isinstance(self.cg_steps, bool) or not isinstance(self.cg_steps, int) or self.cg_steps < 1:
             raise ArgumentError(f"cg_steps is {self.cg_steps!r}, but must be a whole number >= 1.")
 
     @property
@@ -67,9 +67,9 @@ class ALS:
         """Half a sweep: (factors with one side's rows solved for, good `(rows,)`)."""
         view = normal.view(factors, problem, objective, side)
         if self.exact:
-            solved = normal.solve(view, self.linsolve)
+            solved = rowsolve.solve(view, self.linsolve)
         else:
-            solved = normal.solve_cg(view, factors.joint(side), self.cg_steps)
+            solved = rowsolve.solve_cg(view, factors.joint(side), self.cg_steps)
         return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved.good
 
 

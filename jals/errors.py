@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from jax.core import Tracer
+
 
 class JalsError(Exception):
     """Base of every error that jals raises on purpose."""
@@ -43,6 +45,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, *, result: Any):
         super().__init__(message)
         self.result = result
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is known only while a transformation runs the program, so that no range can be checked."""
+    return isinstance(value, Tracer)
 
 
 def did_you_mean(word: Any, options: Iterable[Any]) -> str:

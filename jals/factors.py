@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, is_traced
 
 
 @jax.tree_util.register_dataclass
@@ -93,11 +93,11 @@ _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, ite
 
 
 def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
-    if not isinstance(ids, jax.core.Tracer):
+    if not is_traced(ids):
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
         if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
             wrong = ids.min() if ids.min() < 0 else ids.max()
-            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s (from 0).")
+            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s.")
     return jnp.asarray(ids)

@@ -38,6 +38,13 @@ class History:
     passes: list[int] = dataclasses.field(default_factory=list)
     validation: list[float] = dataclasses.field(default_factory=list)
 
+    def add(self, sweep: int, loss: float, seconds: float, passes: int, validation: float) -> None:
+        self.sweep.append(sweep)
+        self.loss.append(loss)
+        self.seconds.append(seconds)
+        self.passes.append(passes)
+        self.validation.append(validation)
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -134,8 +141,8 @@ def fit(
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last sweep.
     """
-    callbacks = tuple(callbacks)
-    _check(solver, problem, objective, sweeps, tol, validation, patience, loss_every)
+    _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
+    callbacks, sweeps, loss_every = tuple(callbacks), int(sweeps), int(loss_every)
     objective, solver, problem = objective.cast(problem.dtype), cast(solver, problem.dtype), problem.arrange()
     if init is not None:
         check_factors("init", init, problem, objective, solver.rank)
@@ -164,19 +171,16 @@ def fit(
         while True:
             value = float(loss(after.factors, problem, objective)) if loss_every else np.nan
             if loss_every and not np.isfinite(value):
-                raise failed(f"the loss is {value}. Gradient methods: lower the learning rate.", done + count)
+                how = "Gradient methods: lower the learning rate." if count else "Look at init_scale, or at init."
+                raise failed(f"the loss is {value}. {how}", done + count)
             state, done = after, done + count
             error = np.nan if validation is None else _rmse(state.factors, validation)
-            for column, number in zip(
-                (history.sweep, history.loss, history.seconds, history.passes, history.validation),
-                (done, value, seconds, passes, error),
-                strict=True,
-            ):
-                column.append(number)
+            history.add(done, value, seconds, passes, error)
             if patience is not None and (best is None or error < best[0]):
                 best, best_record = (error, done, state.factors), len(history.sweep)
             progress = Progress(done, sweeps, value, seconds, passes, error, state)
-            if any([callback(progress) is True for callback in callbacks]):
+            answers = [callback(progress) for callback in callbacks]  # each is called, whatever another says
+            if any(answer is True for answer in answers):
                 return result("callback")
             if tol is not None and done and abs(history.loss[-2] - value) <= tol * abs(history.loss[-2]):
                 return result("tol")
@@ -231,8 +235,8 @@ def _breakdown(failed: Callable[..., FitError], info: Info, sweep: int) -> FitEr
         return failed("the factors stopped being finite. Gradient methods: lower the learning rate.", sweep)
     side, row = ("user", "item")[int(info.bad_side)], int(info.bad_row)
     return failed(
-        f"{side} {row} has no unique solution: its matrix is singular to working precision. With reg = 0 a row needs at "
-        "least as many entries as it has unknowns (rank, and 1 for a bias). Give reg > 0, or lower the rank.",
+        f"{side} {row} has no unique solution: its matrix is singular to working precision. With reg = 0 a row needs "
+        "at least as many entries as it has unknowns (rank, and 1 for a bias). Give reg > 0, or lower the rank.",
         sweep,
         side,
         row,
@@ -241,10 +245,26 @@ def _breakdown(failed: Callable[..., FitError], info: Info, sweep: int) -> FitEr
 
 def _rmse(factors: Factors, ratings: Ratings) -> float:
     predicted = predict(factors, ratings.user, ratings.item)
-    return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), ratings.weight))
+    weight = None if ratings.weight is None else ratings.weight.astype(predicted.dtype)
+    return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), weight))
 
 
-def _check(solver, problem, objective, sweeps, tol, validation, patience, loss_every) -> None:
+def _check(
+    solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks
+) -> None:
+    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
+        raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
+    for name, value, kind, how in (
+        ("problem", problem, Problem, "make one with Problem.build(ratings)"),
+        ("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)"),
+        ("key", key, jax.Array | None, "make one with jax.random.key(0)"),
+        ("tol", tol, int | float | np.number | None, "give a number >= 0"),
+        ("init", init, Factors | None, "give the factors of an earlier result"),
+        ("validation", validation, Ratings | None, "give one part of a split"),
+        ("callbacks", callbacks, Iterable, "give a list of functions"),
+    ):
+        if not isinstance(value, kind):
+            raise ArgumentError(f"{name} is of type {type(value).__name__}: {how}.")
     for name, value, least in (("sweeps", sweeps, 0), ("loss_every", loss_every, 0), ("patience", patience, 1)):
         if value is None and name == "patience":
             continue
@@ -254,10 +274,7 @@ def _check(solver, problem, objective, sweeps, tol, validation, patience, loss_e
         raise ArgumentError(f"tol is {tol!r} with loss_every={loss_every}, but must be >= 0 and needs loss_every >= 1.")
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")
-    if not isinstance(problem, Problem):
-        raise ArgumentError(f"problem is {type(problem).__name__}, but must be a jals.Problem: Problem.build(ratings).")
-    if not isinstance(objective, Objective):
-        raise ArgumentError(f"objective is {type(objective).__name__}: make one with a preset such as jals.als_wr(0.05).")
+    problem.check()
     objective.check(problem, solver.rank)
     if validation is not None and (validation.num_users, validation.num_items) != (
         problem.num_users,

@@ -66,7 +66,10 @@ class Gradient:
                 f"optimizer is {type(self.optimizer).__name__}, but must be a function that makes one: pass "
                 'optimizer=optax.adam, hyper={"learning_rate": 1e-2} rather than optax.adam(1e-2).'
             )
-        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+        if not isinstance(self.hyper, Mapping):
+            raise ArgumentError(f'hyper is {self.hyper!r}, but must be a dict such as {{"learning_rate": 1e-2}}.')
+        size = self.batch_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ArgumentError(f"batch_size is {self.batch_size!r}, but must be None or a whole number >= 1.")
 
     exact = False  # a sweep does not end at a minimum of one side
@@ -144,7 +147,7 @@ def _entry_loss_jvp(primals, tangents):
 
 def _one_side(factors: Factors, problem: Problem, objective: Objective, side: str):
     """(the entries' loss, minus half its gradient in the side's rows, and in its biases or None), in one pass."""
-    view = normal.view(factors, problem, dataclasses.replace(objective, prior_user=None, prior_item=None), side)
+    view = normal.view(factors, problem, objective, side)
     losses, residual = normal.entry_loss_and_residuals(view, factors.joint(side))
     return losses.sum(), residual[:, : factors.rank], residual[:, -1] if objective.bias else None
 
@@ -175,7 +178,7 @@ def _sweep(
 def _full_batch(solver: Gradient, state: State, problem: Problem, objective: Objective):
     optimizer, memory = solver._optimizer(), state.memory
 
-    def value_of(learnt):
+    def value_of(learnt: Any) -> jax.Array:
         return layout_loss(dataclasses.replace(learnt, mean=state.factors.mean), problem, objective)
 
     learnt = _learnt(state.factors)
@@ -198,12 +201,13 @@ def _full_batch(solver: Gradient, state: State, problem: Problem, objective: Obj
 def _epoch(solver: Gradient, state: State, problem: Problem, objective: Objective):
     optimizer, memory = solver._optimizer(), state.memory
     key, shuffle = jax.random.split(memory.key)
+    assert solver.batch_size is not None
     batches = epoch_batches(shuffle, problem.num_entries, solver.batch_size)
 
     def step(carry, batch):
         learnt, optimizer_state = carry
 
-        def value_of(learnt):
+        def value_of(learnt: Any) -> jax.Array:
             factors = dataclasses.replace(learnt, mean=state.factors.mean)
             return batch_loss(factors, problem, objective, batch, len(batches))
 
@@ -240,7 +244,8 @@ def batch_loss(
     return batches * losses.sum() + penalty(factors, counts, objective)
 
 
-def _learnt(factors: Factors) -> Factors:
+def _learnt(factors: Factors) -> Any:
+    """What an optimizer sees: all but the mean."""
     return dataclasses.replace(factors, mean=None)
 
 

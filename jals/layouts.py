@@ -14,6 +14,7 @@ A layout holds integers only: values and weights stay in the `Problem`, so that 
 
 import dataclasses
 import heapq
+from typing import Any
 
 import jax
 import numpy as np
@@ -231,7 +232,7 @@ def _number_within(group: np.ndarray) -> np.ndarray:
     return np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
 
 
-def _fill(row, piece_row, source, number, step, width, start, degree, order, other, num_rows) -> Bucket:
+def _fill(row, piece_row, source, number, step, width, start, degree, order: Any, other, num_rows) -> Bucket:
     """The bucket's index arrays: piece `number` of row `source` holds the row's entries number * width onward."""
     used = source >= 0
     begin = np.where(used, start[source] + number * width, 0).astype(np.int32)
@@ -242,6 +243,6 @@ def _fill(row, piece_row, source, number, step, width, start, degree, order, oth
     position[padding] = 0
     other_slots = other[position]
     other_slots[padding] = 0
-    entry = position if order is None else order[position]
+    entry: Any = position if order is None else order[position]
     entry[padding] = len(other)
     return Bucket(np.where(row >= 0, row, num_rows).astype(np.int32), other_slots, entry, piece_row, int(step))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError, DataError
+from .errors import ArgumentError, DataError, is_traced
 from .factors import Factors, remainder, score_terms
 from .problem import Problem
 
@@ -97,22 +97,27 @@ class Objective:
             ArgumentError: a negative or non-finite number, or a shape that fits neither one number nor one a row.
             DataError: for `hu_koren`, an entry with value <= 0.
         """
+        if self.unobserved_weight is not None:
+            _refuse_offsets("unobserved_weight", self.bias, self.center)
         for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
-            _check_shape(f"reg_{side}", getattr(self, f"reg_{side}"), ((), (rows,)), f"one number, or one for each {side}")
+            reg = getattr(self, f"reg_{side}")
+            _check_shape(f"reg_{side}", reg, ((), (rows,)), f"one number, or one for each {side}")
             prior = getattr(self, f"prior_{side}")
             _check_shape(f"prior_{side}", prior, ((rank,), (rows, rank)), f"(rank,) or (num_{side}s, rank)")
         for name in ("reg_bias", "reg_power", "unobserved_weight", "alpha"):
             _check_shape(name, getattr(self, name), ((),), "one number")
         for name in ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha"):
             numbers = getattr(self, name)
-            if numbers is None or isinstance(numbers, jax.core.Tracer):
+            if numbers is None or is_traced(numbers):
                 continue
             numbers = np.asarray(numbers)
+            if not (np.issubdtype(numbers.dtype, np.number) or numbers.dtype == bool):
+                raise ArgumentError(f"{name} is {getattr(self, name)!r}, but must be a number.")
             wrong = ~(np.isfinite(numbers) & (numbers >= 0))
             if wrong.any():
                 row = f" in row {np.flatnonzero(wrong)[0]}" if numbers.ndim else ""
                 raise ArgumentError(f"{name} is {numbers[wrong].flat[0]}{row}, but must be a finite number >= 0.")
-        if self.feedback == "confidence" and not isinstance(problem.value, jax.core.Tracer):
+        if self.feedback == "confidence" and not (is_traced(problem.value) or is_traced(problem.weight)):
             wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
             if wrong.any():
                 at = int(np.argmax(wrong))
@@ -165,12 +170,14 @@ def als_wr(
 ) -> Objective:
     """Explicit ratings, lambda inside the sum over entries: weighted-lambda regularisation (nu = 1). It minimises
 
-        sum_entries v [(r - s)^2] + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2) + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
+        sum_entries v (r - s)^2 + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2)
+                                + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
 
     with n the number of a row's entries of weight > 0. Arguments as for `explicit`; `reg_power` is nu (1 here, any
     number >= 0: n^nu). Spark and LensKit scale lambda so.
 
-    Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize" (2008).
+    Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
+    2008.
     """
     reg_user, reg_item = _both(reg, reg_user, reg_item)
     return Objective(
@@ -309,7 +316,7 @@ def _refuse_offsets(preset: str, bias: bool, center: bool) -> None:
     if bias or center:
         asked = " and ".join(f"{name}=True" for name, on in (("bias", bias), ("center", center)) if on)
         raise ArgumentError(
-            f"{preset} sums over all pairs (unobserved_weight) and cannot take {asked}: "
+            f"{preset} sums over all pairs of user and item and cannot take {asked}: "
             "leave it out, or use explicit or als_wr."
         )
 

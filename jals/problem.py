@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, DataError, is_traced
 from .layouts import Side, build_side
 from .ratings import Ratings
 
@@ -61,13 +61,17 @@ class Problem:
             DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
         """
         if not isinstance(ratings, Ratings):
-            raise ArgumentError(f"expected jals.Ratings, got {type(ratings).__name__}. Make one with Ratings.from_arrays.")
+            raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
         value = jnp.asarray(ratings.value)
         weight = jnp.ones_like(value) if ratings.weight is None else jnp.asarray(ratings.weight, value.dtype)
         user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout)
         item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout)
         user, item, user_side, item_side = jax.tree.map(jnp.asarray, (ratings.user, ratings.item, user_side, item_side))
         return cls(user, item, value, weight, user_side, item_side, None, None, ratings.num_users, ratings.num_items)
+
+    def __repr__(self) -> str:
+        shape = f"{self.num_users:,} users x {self.num_items:,} items"
+        return f"Problem({shape}, {self.num_entries:,} entries, {self.dtype})"
 
     @property
     def num_entries(self) -> int:
@@ -101,6 +105,25 @@ class Problem:
             return self
         user_slots, item_slots = (_slots(side, self.value, self.weight) for side in (self.user_side, self.item_side))
         return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
+
+    def check(self) -> None:
+        """Refuses values and weights that no fit can use, where they are not traced.
+
+        Raises:
+            DataError: naming the first entry with a negative or non-finite weight, or a non-finite value.
+        """
+        if is_traced(self.value) or is_traced(self.weight):
+            return
+        for name, numbers, wrong in (
+            ("weight", self.weight, ~(jnp.isfinite(self.weight) & (self.weight >= 0))),
+            ("value", self.value, ~jnp.isfinite(self.value)),
+        ):
+            if wrong.any():
+                at = int(jnp.argmax(wrong))
+                need = "finite and >= 0" if name == "weight" else "finite"
+                raise DataError(f"{name} of entry {at} is {numbers[at]}, but must be {need}.")
+        if not (self.weight > 0).any():
+            raise DataError("every entry has weight 0: there is nothing to learn from.")
 
     def describe(self) -> dict:
         """The layouts' cost by side: `{"user": {...}, "item": {...}}`, see `Side.describe`."""

@@ -4,6 +4,7 @@
     state, info = solver.sweep(state, problem, objective, loss=False)   # the same tree, shapes and dtypes come back
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ def sweep_info(factors: Factors, good_users: Any, good_items: Any, passes: Any, 
     return Info(finite, row.astype(jnp.int32), side.astype(jnp.int32), jnp.asarray(passes, jnp.int32), loss)
 
 
+@functools.partial(jax.jit, static_argnames=("rank",))
 def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, objective: Objective) -> Factors:
     """Where every solver starts for this key: rows normal around their prior mean with standard deviation
     scale / sqrt(rank), biases 0, and `mean` the weighted mean of the values where the objective centres.

@@ -16,7 +16,8 @@ _DUPLICATES = ("error", "last", "mean", "sum")
 class Ratings:
     """A table of observed entries, as NumPy arrays on the host.
 
-    Make one with `from_arrays` or `from_scipy`, which check it; the constructor itself checks nothing.
+    Make one with `from_arrays` or `from_scipy`, which check it; the constructor itself checks nothing. Arrays of the
+    right dtype are kept, not copied: do not write to them afterwards.
 
     Attributes:
         user, item: int32 `(entries,)`, ids from 0.
@@ -71,12 +72,14 @@ class Ratings:
         value = _checked_numbers("value", value)
         columns = {"user": user, "item": item, "value": value}
         if weight is not None:
-            columns["weight"] = weight = _checked_numbers("weight", weight).astype(value.dtype, copy=False)
+            columns["weight"] = weight = _checked_numbers("weight", weight, value.dtype)
             if (weight < 0).any():
                 at = int(np.argmax(weight < 0))
                 raise DataError(f"weight of entry {at} is {weight[at]}, but weights must be >= 0.")
         if time is not None:
             columns["time"] = time = np.asarray(time)
+            if time.ndim != 1:
+                raise DataError(f"time must be one-dimensional, got shape {time.shape}.")
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the columns differ in length: {lengths}. Give one value of each an entry.")
@@ -104,7 +107,8 @@ class Ratings:
 
     def __repr__(self) -> str:
         density = len(self) / (self.num_users * self.num_items)
-        return f"Ratings({self.num_users:,} users x {self.num_items:,} items, {len(self):,} entries, {density:.2%} full)"
+        shape = f"{self.num_users:,} users x {self.num_items:,} items"
+        return f"Ratings({shape}, {len(self):,} entries, {density:.2%} full)"
 
     def select(self, which: np.ndarray) -> "Ratings":
         """The entries that a boolean mask or an index array picks, with the same users and items.
@@ -155,6 +159,7 @@ class Ratings:
             value, weight, time = self.value.astype(np.float64), self.weight, self.time
             if duplicates == "sum":
                 merged_value = np.bincount(group, value)
+                _checked_numbers("the sum of duplicates of the value", merged_value[group], self.value.dtype)
             else:
                 share = np.ones(len(keys)) if weight is None else weight.astype(np.float64)
                 total = np.bincount(group, share)
@@ -191,8 +196,9 @@ def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, in
         )
     if ids.size > _MAX_ENTRIES:
         raise DataError(f"{ids.size:,} entries, but a table holds fewer than 2**31; split it.")
-    if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1):
-        raise DataError(f"num_{name}s is {count!r}, but must be a whole number >= 1.")
+    whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+    if count is not None and not (whole and 1 <= count < 2**31):
+        raise DataError(f"num_{name}s is {count!r}, but must be a whole number from 1 to 2**31 - 1.")
     low, high = int(ids.min()), int(ids.max())
     if low < 0:
         at = int(np.argmax(ids < 0))
@@ -210,13 +216,15 @@ def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, in
     return ids.astype(np.int32, copy=False), count
 
 
-def _checked_numbers(name: str, numbers: Any) -> np.ndarray:
+def _checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
     numbers = np.asarray(numbers)
     if numbers.ndim != 1:
         raise DataError(f"{name} must be one-dimensional, got shape {numbers.shape}.")
     if not (np.issubdtype(numbers.dtype, np.number) or numbers.dtype == bool) or np.iscomplexobj(numbers):
         raise DataError(f"{name} must be real numbers, got {numbers.dtype}.")
-    numbers = numbers.astype(numbers.dtype if numbers.dtype == np.float64 else np.float32, copy=False)
+    dtype = dtype or (np.float64 if numbers.dtype == np.float64 else np.float32)
+    with np.errstate(over="ignore"):  # what does not fit becomes inf, and is refused below
+        numbers = numbers.astype(dtype, copy=False)
     finite = np.isfinite(numbers)
     if not finite.all():
         at = int(np.argmin(finite))

@@ -25,7 +25,7 @@ import jals
 
 from . import config as configs
 from . import datasets, report
-from .errors import FitError, Interrupted, StorageError
+from .errors import ConfigError, FitError, Interrupted, StorageError
 from .schema import AnySolver, Config
 
 RESULT, CONFIG = "result.json", "config.toml"
@@ -51,6 +51,8 @@ def run(path: Path, out: Path | None, console: Console) -> int:
     """
     started = time.perf_counter()
     config = configs.load(path)
+    if config.tune is not None:
+        raise ConfigError(f"{path} has a [tune] table, which is for the script that its first lines name.")
     folder = _opened(out or Path(config.output.folder or Path("runs", path.stem)))
     _write(folder / CONFIG, path.read_bytes())
     data = _data(config)

@@ -6,6 +6,7 @@
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
+    [tune]       what a script under experiments/ chooses inside the training part, and how
     [fit]        sweeps = 15, seed = 0, dtype = "float32"
     [output]     folder = "runs/name"
 
@@ -154,13 +155,14 @@ class AlsSolver(Solver):
     kind: Literal["als"]
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
     cg_steps: Annotated[int, Field(ge=1)] | None = None
+    init_scale: Number | None = None
 
     def conflicts(self):
         unused = self.cg_steps is not None and self.linsolve != "cg"
         return [("cg_steps", 'needs linsolve = "cg".')] if unused else []
 
     def build(self) -> jals.ALS:
-        return jals.ALS(**self.model_dump(include={"rank", "linsolve", "cg_steps"}, exclude_none=True))
+        return jals.ALS(**self.model_dump(include={"rank", "linsolve", "cg_steps", "init_scale"}, exclude_none=True))
 
 
 def _number(value):
@@ -205,6 +207,30 @@ class Fit(Table):
         return [("tol", "needs the loss, but loss_every = 0 turns it off.")] if blind else []
 
 
+class Tune(Table):
+    """How numbers are chosen inside the training part, by the script that reads the config (`jals run` refuses it)."""
+
+    seed: Seed = 0
+    inner_folds: Annotated[int, Field(ge=2)]
+    search_folds: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1)]
+    trials: Annotated[int, Field(ge=1)]
+    finalists: Annotated[int, Field(ge=2)]
+    ranks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    range: dict[
+        Annotated[str, Field(pattern=r"^(objective|solver)\.[a-z_]+$")],
+        Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)],
+    ]
+
+    def conflicts(self):
+        wrong = [("search_folds", "exceeds inner_folds.")] if self.search_folds > self.inner_folds else []
+        return wrong + [
+            (f"range.{key}", "must be [low, high] with low < high.")
+            for key, (low, high) in self.range.items()
+            if not low < high
+        ]
+
+
 class Output(Table):
     folder: Annotated[str, Field(min_length=1)] | None = None  # default: runs/ and the config's own name
 
@@ -223,6 +249,7 @@ class Config(Table):
     objective: Annotated[Objective, Field(discriminator="preset")]
     solver: Annotated[list[Annotated[AnySolver, Field(discriminator="kind")]], Field(min_length=1)]
     fit: Fit = Fit()
+    tune: Tune | None = None
     output: Output = Output()
 
     def conflicts(self):

@@ -31,10 +31,11 @@ def fold_numbers(ratings: Ratings, folds: int = 5, seed: int = 0) -> np.ndarray:
     entry the folds of Surprise's `KFold(folds, random_state=seed)` on the same list of ratings. As weights
     (`fold_numbers(...) != k`) they turn one `Problem` into every fold without a recompile.
     """
-    if not 2 <= folds <= len(ratings):
-        raise ArgumentError(f"folds is {folds}, but must lie between 2 and the number of entries, {len(ratings):,}.")
+    if not isinstance(folds, (int, np.integer)) or not 2 <= folds <= len(ratings):
+        raise ArgumentError(f"folds is {folds}, but must be a whole number from 2 to the {len(ratings):,} entries.")
     order = np.arange(len(ratings))
-    np.random.RandomState(seed).shuffle(order)  # noqa: NPY002 - the legacy generator is what Surprise's folds are drawn by
+    # The legacy generator is the one that Surprise's folds are drawn by.
+    np.random.RandomState(seed).shuffle(order)
     number = np.empty(len(ratings), np.int64)
     for fold, part in enumerate(np.array_split(order, folds)):
         number[part] = fold
@@ -43,6 +44,5 @@ def fold_numbers(ratings: Ratings, folds: int = 5, seed: int = 0) -> np.ndarray:
 
 def kfold(ratings: Ratings, folds: int = 5, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
     """(train, test) for each fold of `fold_numbers(ratings, folds, seed)`, in order."""
-    number = fold_numbers(ratings, folds, seed)
-    for fold in range(folds):
-        yield ratings.select(number != fold), ratings.select(number == fold)
+    number = fold_numbers(ratings, folds, seed)  # here and not in the generator, so that bad arguments fail at the call
+    return ((ratings.select(number != fold), ratings.select(number == fold)) for fold in range(folds))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,19 +60,24 @@ def save(
     if vocab is not None:
         arrays |= {"vocabulary/user": vocab.user, "vocabulary/item": vocab.item}
     arrays = {name: np.asarray(array) for name, array in arrays.items() if array is not None}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise StorageError(f"{name} holds Python objects, which are not saved: convert it to numbers or strings.")
     arrays["header"] = np.array(json.dumps(header))
     path = pathlib.Path(path)
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
             temporary = file.name
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
             os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's only
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             pathlib.Path(temporary).unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+        if isinstance(error, OSError):
+            raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise
 
 
 def load(path: Any) -> Saved:
@@ -81,27 +87,41 @@ def load(path: Any) -> Saved:
         StorageError: for a file that is missing, damaged, not from jals, or of another format version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays["header"]))
+        known = isinstance(header, dict) and header.get("format") == "jals factors"
+        version = header["version"] if known else None
     except FileNotFoundError as error:
         raise StorageError(f"{path} does not exist.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise StorageError(f"{path} is damaged, or no file of jals ({error}).") from error
-    if not isinstance(header, dict) or header.get("format") != "jals factors":
+    if not known:
         raise StorageError(f"{path} holds no jals factors.")
-    if header["version"] != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise StorageError(
-            f"{path} has format version {header['version']}; this jals reads {FORMAT_VERSION}. Save it again with "
+            f"{path} has format version {version}; this jals reads {FORMAT_VERSION}. Save it again with "
             "the version of jals that reads it."
         )
-    objective = vocab = None
-    if "objective" in header:
-        numbers = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
-        objective = Objective(**{name: arrays.get(f"objective/{name}") for name in numbers}, **header["objective"])
-    if "vocabulary/user" in arrays:
-        vocab = Vocabulary(arrays["vocabulary/user"], arrays["vocabulary/item"])
-    factors = Factors(**{name: arrays.get(f"factors/{name}") for name in _FACTORS})
-    if factors.user is None or factors.item is None:
-        raise StorageError(f"{path} is damaged: the factors are missing.")
-    return Saved(factors, vocab, objective, header["data_hash"])
+    try:
+        return Saved(
+            Factors(*(arrays[f"factors/{name}"] for name in ("user", "item")), *_optional(arrays, _FACTORS[2:])),
+            Vocabulary(arrays["vocabulary/user"], arrays["vocabulary/item"]) if "vocabulary/user" in arrays else None,
+            _objective(arrays, header["objective"]) if "objective" in header else None,
+            header["data_hash"],
+        )
+    except _DAMAGE as error:
+        raise StorageError(f"{path} is damaged, or no file of jals ({error}).") from error
+
+
+# What reading a file that is not ours, or no longer whole, may raise: json, zipfile, zlib and NumPy differ.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def _optional(arrays: dict[str, Any], names: list[str]) -> list[Any]:
+    return [arrays.get(f"factors/{name}") for name in names]
+
+
+def _objective(arrays: dict[str, Any], static: dict[str, Any]) -> Objective:
+    numbers = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
+    return Objective(**{name: arrays.get(f"objective/{name}") for name in numbers}, **static)

@@ -1,7 +1,13 @@
-"""Tests are stricter than use: x64 is on, so a table's dtype decides what is computed in, and ALS may not mix dtypes."""
+"""Tests are stricter than use: x64 is on, a table's dtype decides what is computed in, and ALS may not mix dtypes."""
 
-import jax
-import pytest
+import os
+
+# The suite compiles thousands of small programs and runs each for a moment: LLVM need not try hard.
+FASTER_COMPILES = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + FASTER_COMPILES
+
+import jax  # noqa: E402 - XLA reads its flags when it starts
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 

@@ -1,4 +1,4 @@
-"""The same mathematics in plain NumPy loops, float64, written from the presets' formulas and sharing no code with jals."""
+"""The same mathematics in plain NumPy loops, float64, from the presets' formulas, sharing no code with jals."""
 
 import dataclasses
 

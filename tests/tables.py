@@ -1,6 +1,7 @@
-"""The contract table: every layout, linsolve, preset and kind of data that the suite runs through. A new one adds a row."""
+"""The contract table: every layout, linsolve, preset and kind of data of the suite. A new one adds a row."""
 
 import contextlib
+from typing import Any
 from unittest import mock
 
 import jax
@@ -22,7 +23,8 @@ def table(data: str, weighted: bool, seed: int = 0) -> Table:
     """A small table of one kind of data, or "together": all kinds as blocks of one table."""
     if data == "together":
         blocks = [table(each, weighted, seed) for each in DATA]
-        users, items = (np.cumsum([0] + [getattr(block, side) for block in blocks]) for side in ("num_users", "num_items"))
+        users = np.cumsum([0] + [block.num_users for block in blocks])
+        items = np.cumsum([0] + [block.num_items for block in blocks])
         return Table(
             np.concatenate([block.user + start for block, start in zip(blocks, users[:-1], strict=True)]),
             np.concatenate([block.item + start for block, start in zip(blocks, items[:-1], strict=True)]),
@@ -81,9 +83,10 @@ def objective(setting: Setting) -> jals.Objective:
     return preset(**numbers, reg_bias=setting.reg_bias, bias=setting.bias, center=setting.center)
 
 
-def problem(table: Table, layout: str, dtype=np.float64) -> jals.Problem:
+def problem(table: Table, layout: str, dtype: Any = np.float64) -> jals.Problem:
     layout, _, cut = layout.partition(",")
-    small = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_STEP_SLOTS": 8, "_SLAB_PIECES": 5, "_SLAB_ROWS": 3, "_WIDTH_SLOTS": 0}
+    small = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_WIDTH_SLOTS": 0, "_MAX_WIDTHS": 2}
+    small |= {"_STEP_SLOTS": 8, "_SLAB_PIECES": 5, "_SLAB_ROWS": 3}
     with mock.patch.multiple("jals.layouts", **small) if cut else contextlib.nullcontext():
         ratings = jals.Ratings.from_arrays(
             table.user,

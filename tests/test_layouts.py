@@ -157,7 +157,7 @@ def test_unknown_layout_is_refused():
     ratings = jals.Ratings.from_arrays([0], [0], [1.0])
     with pytest.raises(jals.ArgumentError, match=r"layout is 'buketed', .* Did you mean \"bucketed\"\?"):
         jals.Problem.build(ratings, layout="buketed")
-    with pytest.raises(jals.ArgumentError, match=r"expected jals\.Ratings, got ndarray"):
+    with pytest.raises(jals.ArgumentError, match=r"expected Ratings, got ndarray"):
         jals.Problem.build(np.eye(3))  # pyright: ignore[reportArgumentType]
 
 

@@ -70,7 +70,7 @@ def test_folds_follow_their_seed(ratings):
 
 @pytest.mark.parametrize("folds", [-1, 0, 1, SIZE + 1])
 def test_folds_out_of_range_are_refused(ratings, folds):
-    message = rf"folds is {folds}, but must lie between 2 and the number of entries, {SIZE}"
+    message = rf"folds is {folds}, but must be a whole number from 2 to the {SIZE} entries"
     with pytest.raises(jals.ArgumentError, match=message):
         jals.split.fold_numbers(ratings, folds)
     with pytest.raises(jals.ArgumentError, match=message):

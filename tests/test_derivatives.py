@@ -1,0 +1,112 @@
+"""jvp, grad, jvp of grad and vmap of a whole run, in every number it has, against central differences in float64.
+
+The table has empty rows and weights of many sizes; what is differentiated is a prediction error, which no rotation of
+the factors changes. Weights are > 0, where their derivatives hold.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jals
+from tests import tables
+
+STEP = 1e-5
+SOLVERS = {
+    "cholesky": jals.ALS(tables.RANK, "cholesky", init_scale=1.0),
+    "lu": jals.ALS(tables.RANK, "lu", init_scale=1.0),
+    "cg": jals.ALS(tables.RANK, "cg", init_scale=1.0),
+    "adam": jals.Gradient(tables.RANK, optax.adam, {"learning_rate": 0.05, "eps": 1e-3}, init_scale=1.0),
+    "sgd minibatch": jals.Gradient(tables.RANK, optax.sgd, {"learning_rate": 1e-3, "momentum": 0.9}, 20, 1.0),
+}
+CASES = [(solver, "bucketed", "als_wr+all") for solver in SOLVERS] + [
+    ("cholesky", "segmented", "als_wr+bias"),
+    ("cholesky", "bucketed, cut small", "als_wr+all"),
+    ("cholesky", "padded", "hu_koren+prior"),
+    ("cholesky", "bucketed", "ials"),
+]
+
+pytestmark = pytest.mark.usefixtures("fresh_caches")
+
+
+def held_out_error(solver: str, layout: str, preset: str):
+    """(a function of every number of a run, those numbers)"""
+    table = tables.table("empty_rows", weighted=False)
+    rng = np.random.default_rng(2)
+    problem = tables.problem(table, layout)
+    objective = tables.objective(tables.setting(preset, table)).cast(float)
+    user, item = rng.integers(0, table.num_users, 30), rng.integers(0, table.num_items, 30)
+    target = rng.normal(size=30) + 3
+
+    def error(numbers):
+        now = problem.with_values(numbers["values"], weight=numbers["weight"])
+        state = numbers["solver"].init(jax.random.key(0), now, numbers["objective"])
+        state, _ = jals.run(numbers["solver"], state, now, numbers["objective"], sweeps=3)
+        return jnp.mean((jals.predict(state.factors, user, item) - target) ** 2)
+
+    solver = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), SOLVERS[solver])
+    weight = jnp.asarray(rng.uniform(0.5, 2.0, len(table.user)))
+    return error, {"solver": solver, "objective": objective, "values": jnp.asarray(table.value), "weight": weight}
+
+
+def along(numbers, name: str, seed: int):
+    """A random direction that moves one part of the numbers only."""
+    rng = np.random.default_rng(seed)
+    still = jax.tree.map(jnp.zeros_like, numbers)
+    move = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * (0.1 + np.abs(leaf))), numbers[name])
+    return {**still, name: move}
+
+
+def central(function, numbers, direction):
+    def at(step):
+        return function(jax.tree.map(lambda leaf, d: leaf + step * d, numbers, direction))
+
+    return jax.tree.map(lambda up, down: (up - down) / (2 * STEP), at(STEP), at(-STEP))
+
+
+@pytest.mark.parametrize("solver, layout, preset", CASES)
+def test_derivatives_of_a_run(solver, layout, preset):
+    error, numbers = held_out_error(solver, layout, preset)
+    error = jax.jit(error)
+    gradient = jax.jit(jax.grad(error))
+    slope = jax.jit(lambda numbers, direction: jax.jvp(error, (numbers,), (direction,))[1])
+    curvature = jax.jit(lambda numbers, direction: jax.jvp(jax.grad(error), (numbers,), (direction,))[1])
+    exact = gradient(numbers)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(exact))
+    for seed, name in enumerate(numbers):
+        direction = along(numbers, name, seed)
+        dot = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(exact), jax.tree.leaves(direction), strict=True))
+        difference = central(error, numbers, direction)
+        assert abs(difference) > 1e-8, "a direction that changes nothing tests nothing"
+        np.testing.assert_allclose(dot, difference, rtol=2e-6, atol=1e-9)
+        np.testing.assert_allclose(slope(numbers, direction), dot, rtol=1e-9)
+        second = jax.tree.leaves(curvature(numbers, direction))
+        for ours, theirs in zip(second, jax.tree.leaves(central(gradient, numbers, direction)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * (1 + float(jnp.abs(theirs).max())))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_vmap_of_a_run_equals_one_by_one(solver):
+    error, numbers = held_out_error(solver, "bucketed, cut small", "als_wr+all")
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * 1.5, leaf * 0.7]), numbers)
+    one_by_one = [error(jax.tree.map(lambda leaf, k=k: leaf[k], many)) for k in range(3)]
+    np.testing.assert_allclose(jax.vmap(error)(many), one_by_one, rtol=1e-9)
+    gradients = jax.vmap(jax.grad(error))(many)
+    first = jax.grad(error)(jax.tree.map(lambda leaf: leaf[1], many))
+    assert tables.largest_difference(jax.tree.map(lambda leaf: leaf[1], gradients), first) < 1e-8
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_every_number_of_the_loss_has_a_finite_gradient_with_empty_rows(power):
+    table = tables.table("empty_rows", weighted=True)
+    problem = tables.problem(table, "bucketed")
+    factors = jals.ALS(tables.RANK).init(jax.random.key(0), problem, jals.als_wr(0.1)).factors
+    for objective in (
+        jals.als_wr(0.1, reg_power=power),
+        jals.ials(0.1, unobserved_weight=0.0, reg_power=power),
+        jals.ials(0.1, unobserved_weight=0.3, reg_power=power),
+    ):
+        gradients = jax.grad(jals.loss, argnums=(0, 2))(factors, problem, objective.cast(float))
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))

@@ -1,0 +1,53 @@
+"""A sweep lowers for accelerators on a machine without one."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import jals
+from tests import tables
+
+LINSOLVES = (*tables.EXACT, "cg")
+
+
+@pytest.fixture(scope="module")
+def exported():
+    table = tables.table("skewed", weighted=True)
+    problem = tables.problem(table, "bucketed, cut small", np.float32)
+    objective = tables.objective(tables.setting("als_wr+all", table)).cast(np.float32)
+
+    def export(linsolve, *platforms):
+        solver = jals.ALS(tables.RANK, linsolve)
+        state = solver.init(jax.random.key(0), problem, objective)
+        leaves, tree = jax.tree.flatten((state, problem, objective))
+
+        def sweep(*leaves):
+            return jax.tree.leaves(solver.sweep(*jax.tree.unflatten(tree, leaves))[0])
+
+        return jax.export.export(jax.jit(sweep), platforms=platforms)(*leaves), leaves
+
+    return export
+
+
+@pytest.mark.parametrize("linsolve", LINSOLVES)
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_accelerators_get_no_cpu_call(exported, platform, linsolve):
+    calls = set(re.findall(r"custom_call @([\w.]+)", exported(linsolve, platform)[0].mlir_module()))
+    known = {"cuda": r"cusolver_\w+|cu_\w+", "tpu": r"LuDecomposition|Cholesky"}[platform]
+    assert all(re.fullmatch(known, call) for call in calls), calls
+    if platform == "cuda" and linsolve != "cg":
+        assert calls, "the factorization should be cuSOLVER's"
+
+
+def test_the_same_check_sees_lapack_on_a_cpu(exported):
+    assert "lapack_spotrf_ffi" in exported("cholesky", "cpu")[0].mlir_module()
+
+
+def test_one_artifact_for_all_platforms_runs_here(exported):
+    artifact, leaves = exported("cholesky", "cpu", "cuda", "tpu")
+    again = jax.export.deserialize(artifact.serialize())
+    assert again.platforms == ("cpu", "cuda", "tpu")
+    for ours, theirs in zip(again.call(*leaves), exported("cholesky", "cpu")[0].call(*leaves), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

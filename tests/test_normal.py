@@ -1,0 +1,132 @@
+"""The row solve beyond ALS's own use: other priors, matrix precisions, and the Cholesky factor it hands back."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jals
+from jals import normal, rowsolve
+from tests import tables
+
+
+@pytest.fixture
+def setting():
+    table = tables.table("empty_rows", weighted=True)
+    return table, tables.problem(table, "bucketed, cut small").arrange()
+
+
+def systems(table, factors, objective, precision, prior):
+    """(A, b) of every user row by NumPy, for a matrix precision of the factors."""
+    rank, bias = factors.rank, objective.bias
+    Y, bi = np.asarray(factors.item), np.asarray(factors.item_bias) if bias else np.zeros(table.num_items)
+    for u in range(table.num_users):
+        mine = table.user == u
+        A = np.zeros((rank + bias, rank + bias))
+        A[:rank, :rank] = precision[u]
+        if bias:
+            A[rank, rank] = objective.reg_bias
+        b = A @ np.concatenate([prior[u], np.zeros(int(bias))])
+        for i, r, v in zip(table.item[mine], table.value[mine], table.weight[mine], strict=True):
+            z = np.concatenate([Y[i], np.ones(int(bias))])
+            A += v * np.outer(z, z)
+            b += v * (r - bi[i]) * z
+        if objective.unobserved_weight is not None:
+            A += float(objective.unobserved_weight) * Y.T @ Y
+        yield A, b
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("per_row", [False, True])
+def test_matrix_precision_prior_and_factor(setting, per_row, bias):
+    table, problem = setting
+    rng = np.random.default_rng(0)
+    objective = jals.explicit(0.3, reg_bias=0.5, bias=bias)
+    factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, objective).factors
+    root = rng.normal(size=((table.num_users,) if per_row else ()) + (tables.RANK, tables.RANK))
+    precision = root @ np.swapaxes(root, -1, -2) + np.eye(tables.RANK)
+    prior = rng.normal(size=(table.num_users, tables.RANK))
+    view = normal.view(factors, problem, objective.cast(float), "user", precision, prior)
+    plain, solved = rowsolve.solve(view), rowsolve.solve_with_cholesky(view)
+    every = np.broadcast_to(precision, (table.num_users, tables.RANK, tables.RANK))
+    for u, (A, b) in enumerate(systems(table, factors, objective, every, prior)):
+        x = np.linalg.solve(A, b)
+        for result in (plain, solved):
+            np.testing.assert_allclose(result.rows[u], x[: tables.RANK], atol=1e-10)
+            if bias:
+                np.testing.assert_allclose(result.bias[u], x[-1], atol=1e-10)
+        lower = np.tril(solved.cholesky[u])
+        np.testing.assert_allclose(lower @ lower.T, A, atol=1e-10)
+    assert solved.good.all()
+
+
+def test_factor_of_empty_rows_and_of_the_sum_over_all_pairs(setting):
+    table, problem = setting
+    objective = jals.ials(0.3, unobserved_weight=0.2).cast(float)
+    factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, objective).factors
+    solved = rowsolve.solve_with_cholesky(normal.view(factors, problem, objective, "user"))
+    lower = np.tril(solved.cholesky[0])  # user 0 has no entries
+    reg = 0.3 * 0.2 * table.num_items
+    expected = 0.2 * np.asarray(factors.item).T @ np.asarray(factors.item) + reg * np.eye(tables.RANK)
+    np.testing.assert_allclose(lower @ lower.T, expected, atol=1e-12)
+
+
+def test_scalar_and_row_precision_take_the_place_of_lambda(setting):
+    table, problem = setting
+    factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, jals.explicit(1.0)).factors
+    reg = np.random.default_rng(0).uniform(0.1, 1, table.num_users)
+    by_rows = rowsolve.solve(normal.view(factors, problem, jals.explicit(9.0).cast(float), "user", precision=reg))
+    objective = jals.explicit(reg_user=reg, reg_item=1.0).cast(float)
+    expected = rowsolve.solve(normal.view(factors, problem, objective, "user"))
+    np.testing.assert_allclose(by_rows.rows, expected.rows, rtol=1e-14)
+
+
+def test_the_factor_can_be_differentiated(setting):
+    _, problem = setting
+    factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, jals.explicit(1.0)).factors
+
+    def log_determinant(reg):
+        solved = rowsolve.solve_with_cholesky(normal.view(factors, problem, jals.explicit(reg).cast(float), "item"))
+        return jnp.sum(jnp.log(jnp.diagonal(solved.cholesky, axis1=-2, axis2=-1)) * solved.good[:, None])
+
+    difference = (log_determinant(0.5 + 1e-6) - log_determinant(0.5 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(log_determinant)(0.5), difference, rtol=1e-7)
+
+
+@pytest.mark.parametrize("linsolve", tables.EXACT)
+@pytest.mark.parametrize(
+    "entries, rank, bad",
+    [
+        ([(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)], 2, 2),  # fewer entries than unknowns
+        ([(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (2, 3)], 2, 2),  # enough, but items 2 and 3 are parallel
+    ],
+)
+def test_without_reg_a_row_with_no_unique_solution_is_named(linsolve, entries, rank, bad):
+    user, item = np.array(entries).T
+    problem = jals.Problem.build(jals.Ratings.from_arrays(user, item, np.ones(len(user)), 4, 4))
+    Y = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 3.0], [2.0, 6.0]])
+    factors = jals.Factors(jnp.zeros((4, rank)), Y)
+    objective = jals.explicit(0.0).cast(float)
+    updated, good = jals.ALS(rank, linsolve).update(factors, problem, objective, "user")
+    np.testing.assert_array_equal(good, [True, True, False, True])
+    assert np.isnan(updated.user[bad]).all() and np.isfinite(np.delete(updated.user, bad, axis=0)).all()
+    np.testing.assert_array_equal(updated.user[3], 0)  # no entries: not a failure
+    _, info = jals.ALS(rank, linsolve).sweep(jals.State(factors), problem, objective)
+    assert int(info.bad_row) == bad and int(info.bad_side) == 0 and not info.finite
+    regularised, good = jals.ALS(rank, linsolve).update(factors, problem, jals.explicit(1e-3).cast(float), "user")
+    assert good.all() and np.isfinite(regularised.user).all()
+
+
+def test_conjugate_gradients_approach_the_exact_rows_step_by_step(setting):
+    _, problem = setting
+    objective = jals.als_wr(0.3, bias=True, center=True)
+    start = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, objective).factors
+    exact, _ = jals.ALS(tables.RANK).update(start, problem, objective.cast(float), "user")
+    errors = []
+    for steps in (1, 2, 3, 10):
+        near, good = jals.ALS(tables.RANK, "cg", steps).update(start, problem, objective.cast(float), "user")
+        assert good.all()
+        errors.append(tables.largest_difference(dataclasses.astuple(near), dataclasses.astuple(exact)))
+    assert errors[0] > errors[1] > errors[2] > errors[3] and errors[3] < 1e-9
