@@ -50,7 +50,8 @@ class Gradient:
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
 
     Line searches (`optax.lbfgs`) get value and gradient as they need; they cannot be differentiated in reverse mode,
-    since they loop until satisfied. Everything else differentiates forward and reverse.
+    since they loop until satisfied. Everything else differentiates forward and reverse. Through Adam give
+    `eps_root` > 0, as optax says: the root of a second moment that is 0, an empty row's, has no finite derivative.
     """
 
     rank: int
