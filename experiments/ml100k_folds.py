@@ -28,7 +28,8 @@ import numpy as np
 
 import jals
 from jals import datasets
-from jals.config import Config, load
+from jals.config import load
+from jals.schema import AlsWr, Config, KFoldSplit
 
 OUT = Path("runs/ml100k_folds/result.json")
 
@@ -48,7 +49,9 @@ def model(config: Config, rank: int, trial: dict[str, float]) -> tuple[jals.ALS,
     for key, number in trial.items():
         table, name = key.split(".")
         numbers[table][name] = number
-    objective = jals.als_wr(bias=config.objective.bias, center=config.objective.center, **numbers["objective"])
+    fixed = config.objective
+    assert isinstance(fixed, AlsWr)
+    objective = jals.als_wr(bias=fixed.bias, center=fixed.center, **numbers["objective"])
     return jals.ALS(rank=rank, **numbers["solver"]), objective
 
 
@@ -129,15 +132,18 @@ def tested(config: Config, problem: jals.Problem, ratings: jals.Ratings, trainin
 def main(path: str = "configs/ml100k_folds.toml") -> None:
     try:
         config = load(path)
-        ratings = datasets.load(config.data.source).ratings
+        source, split = config.data.source, config.split
+        if not (source and isinstance(split, KFoldSplit) and isinstance(config.objective, AlsWr) and config.tune):
+            raise jals.ConfigError(f'{path}: this study needs data.source, split "kfold", preset "als_wr" and [tune].')
+        ratings = datasets.load(source).ratings
     except jals.JalsError as error:
         sys.exit(str(error))
     started = time.perf_counter()
     problem = jals.Problem.build(ratings, layout=config.problem.layout)
-    number = jals.split.fold_numbers(ratings, config.split.folds, config.split.seed)
+    number = jals.split.fold_numbers(ratings, split.folds, split.seed)
 
     folds = []
-    for fold in range(config.split.folds):
+    for fold in range(split.folds):
         training = number != fold
         chosen = choose(config, problem, ratings, training, fold)
         test = tested(config, problem, ratings, training, chosen)

@@ -11,7 +11,7 @@ from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, initial_factors, sweep_info
+from .protocol import Info, State, cast, check_rank, start_from, sweep_info
 
 
 @jax.tree_util.register_dataclass
@@ -47,10 +47,8 @@ class ALS:
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from `initial_factors`, or from given ones. Pure and jittable."""
-        if factors is None:
-            factors = initial_factors(key, self.rank, self.init_scale, problem, objective)
-        return State(factors)
+        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
+        return State(start_from(factors, key, self, problem, objective))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: users, then items. Pure, jittable, differentiable forward and reverse in every float; two passes

@@ -16,7 +16,7 @@ from .errors import ArgumentError
 from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, initial_factors, sweep_info
+from .protocol import Info, State, cast, check_rank, start_from, sweep_info
 
 
 class Memory(NamedTuple):
@@ -78,9 +78,8 @@ class Gradient:
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from `initial_factors`, or from given ones. Pure and jittable."""
-        if factors is None:
-            factors = initial_factors(key, self.rank, self.init_scale, problem, objective)
+        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
+        factors = start_from(factors, key, self, problem, objective)
         memory = Memory(self._optimizer().init(_learnt(factors)), jax.random.fold_in(key, 1))
         return State(factors, memory)
 
@@ -169,7 +168,7 @@ def _sweep(
     solver: Gradient, state: State, problem: Problem, objective: Objective, with_loss: bool
 ) -> tuple[State, Info]:
     problem = problem.arrange()
-    step = _full_batch if solver.batch_size is None else _epoch
+    step: Callable[..., Any] = _full_batch if solver.batch_size is None else _epoch
     learnt, memory, passes = step(solver, state, problem, objective)
     factors = dataclasses.replace(learnt, mean=state.factors.mean)
     after = loss(factors, problem, objective) if with_loss else None

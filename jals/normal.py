@@ -236,8 +236,10 @@ def _held(view: View, row: jax.Array | None = None) -> tuple[jax.Array, jax.Arra
     """P of these rows (None: of all) as (diagonal `(rows, k)`, the rest `(k, k)` or `(rows, k, k)` or None)."""
     if row is None:
         return view.reg, view.precision
-    shared = view.precision is None or view.precision.ndim == 2
-    return take(view.reg, row), view.precision if shared else take(view.precision, row)
+    rest = view.precision
+    if rest is not None and rest.ndim == 3:
+        rest = take(rest, row)
+    return take(view.reg, row), rest
 
 
 def _held_product(held: tuple[jax.Array, jax.Array | None], v: jax.Array) -> jax.Array:

@@ -75,6 +75,13 @@ def check_rank(rank: Any) -> None:
         raise ArgumentError(f"rank is {rank!r}, but must be a whole number >= 1.")
 
 
+def start_from(factors: Factors | None, key: jax.Array, solver: Any, problem: Problem, objective: Objective) -> Factors:
+    """The given factors, or a solver's initial ones."""
+    if factors is not None:
+        return factors
+    return initial_factors(key, solver.rank, solver.init_scale, problem, objective)
+
+
 def check_factors(name: str, factors: Factors, problem: Problem, objective: Objective, rank: int) -> None:
     """Raises ArgumentError unless the factors have the shapes that this problem, objective and rank need."""
     expected = {

@@ -50,7 +50,7 @@ def save(
     Raises:
         StorageError: when the file cannot be written (the reason is in the message).
     """
-    arrays = {f"factors/{name}": getattr(factors, name) for name in _FACTORS}
+    arrays: dict[str, Any] = {f"factors/{name}": getattr(factors, name) for name in _FACTORS}
     header: dict[str, Any] = {"format": "jals factors", "version": FORMAT_VERSION, "data_hash": data_hash}
     if objective is not None:
         header["objective"] = {name: getattr(objective, name) for name in _STATIC}
