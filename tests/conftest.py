@@ -12,6 +12,12 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 
 
+@pytest.fixture(autouse=True)
+def x64():
+    """On for every test, whatever a command line under test has set for its own run."""
+    jax.config.update("jax_enable_x64", True)
+
+
 @pytest.fixture
 def strict_dtypes():
     """Mixing dtypes is an error (optax itself mixes them, so this is not for `Gradient`)."""
