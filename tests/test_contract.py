@@ -154,3 +154,12 @@ def test_spark_normal_equations(reg, expected):
         updated, good = jals.ALS(2, linsolve).update(factors, problem, jals.explicit(reg).cast(float), "user")
         assert good.all()
         np.testing.assert_allclose(updated.user[0], expected, rtol=1e-6)
+
+
+def test_qmf_implicit_row():
+    """QMF's WALSEngineTest: one user with both of two items, whose three factors are all .1; alpha = lambda = 1."""
+    problem = jals.Problem.build(jals.Ratings.from_arrays([0, 0], [0, 1], np.array([1.0, 1.0]), num_users=3))
+    factors = jals.Factors(jnp.zeros((3, 3)), jnp.full((2, 3), 0.1))
+    updated, _ = jals.ALS(3).update(factors, problem, jals.hu_koren(1.0, alpha=1.0).cast(float), "user")
+    np.testing.assert_allclose(updated.user[0], 0.35714, atol=1e-5)
+    np.testing.assert_allclose(updated.user[1:], 0, atol=1e-12)
