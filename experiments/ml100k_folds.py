@@ -28,8 +28,8 @@ import numpy as np
 
 import jals
 from jals import datasets
-from jals.config import load
-from jals.schema import AlsWr, Config, KFoldSplit
+from jals.app.config import load
+from jals.app.schema import AlsWr, Config, KFoldSplit
 
 OUT = Path("runs/ml100k_folds/result.json")
 

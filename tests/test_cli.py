@@ -15,7 +15,7 @@ pytest.importorskip("typer", reason='the command line needs the extra "cli"')
 from typer.testing import CliRunner
 
 import jals
-from jals import cli
+from jals.app import cli
 
 CONFIG = """\
 [data]

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
-from jals import config
+from jals.app import config
 
 GOOD = """\
 [data]

@@ -10,7 +10,7 @@
     [fit]        sweeps = 15, seed = 0, dtype = "float32"
     [output]     folder = "runs/name"
 
-Nothing here reads data: a config checks on a machine without it. `jals.config.load` reads one from a file.
+Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file.
 """
 
 import inspect
@@ -24,8 +24,8 @@ from pydantic_core import PydanticCustomError
 
 import jals
 
-from . import datasets
-from .errors import did_you_mean
+from .. import datasets
+from ..errors import did_you_mean
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-from .errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 
 try:
     from pydantic import ValidationError

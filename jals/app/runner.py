@@ -23,9 +23,10 @@ from rich.console import Console
 
 import jals
 
+from .. import datasets
+from ..errors import ConfigError, FitError, Interrupted, StorageError
 from . import config as configs
-from . import datasets, report
-from .errors import ConfigError, FitError, Interrupted, StorageError
+from . import report
 from .schema import AnySolver, Config
 
 RESULT, CONFIG = "result.json", "config.toml"

@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import FitError
+from ..ratings import Ratings
+from ..vocabulary import Vocabulary
 from . import schema
-from .errors import FitError
-from .ratings import Ratings
-from .vocabulary import Vocabulary
 
 
 def setting(console: Console, config: schema.Config, ratings: Ratings, folder: Path) -> None:
