@@ -19,7 +19,18 @@ from .protocol import Info, State, cast, check_factors
 from .ratings import Ratings
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known after a number of sweeps; the attributes are those of `History`."""
+
+    sweep: int
+    loss: float
+    seconds: float
+    passes: int
+    validation: float
+
+
+@dataclasses.dataclass(frozen=True)
 class History:
     """One record at the start (sweep 0) and one after every `loss_every` sweeps; parallel lists.
 
@@ -38,25 +49,23 @@ class History:
     passes: list[int] = dataclasses.field(default_factory=list)
     validation: list[float] = dataclasses.field(default_factory=list)
 
-    def add(self, sweep: int, loss: float, seconds: float, passes: int, validation: float) -> None:
-        self.sweep.append(sweep)
-        self.loss.append(loss)
-        self.seconds.append(seconds)
-        self.passes.append(passes)
-        self.validation.append(validation)
+    def last(self) -> Record:
+        return Record(*(getattr(self, field.name)[-1] for field in dataclasses.fields(Record)))
+
+    def with_record(self, record: Record) -> "History":
+        """A longer history. This one stays as it is: whoever holds it never sees half a record."""
+        columns = {name: [*getattr(self, name), number] for name, number in dataclasses.asdict(record).items()}
+        return History(**columns)
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """What callbacks are called with: the newest record of the history, the sweeps asked for, and the state."""
+class Progress(Record):
+    """What callbacks are called with: the newest record, the sweeps asked for, the state, and the result so far
+    (`reason` "running"), from which `fit(..., init=result)` would go on."""
 
-    sweep: int
     sweeps: int
-    loss: float
-    seconds: float
-    passes: int
-    validation: float
     state: State
+    result: "Result"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +79,9 @@ class Result:
         compile_seconds: tracing and compiling the sweep; about 0 where an earlier call compiled it.
         converged: whether the loss settled (`tol`).
         reason: why the fit stopped: "sweeps", "tol", "patience" or "callback"; "failed" and "interrupted" in the
-            result that an error carries.
+            result that an error carries, "running" in the one that callbacks see.
         sweep: the sweep that `factors` are of.
+        done: the sweep that `state` is of.
     """
 
     factors: Factors
@@ -81,6 +91,14 @@ class Result:
     converged: bool
     reason: str
     sweep: int
+
+    @property
+    def done(self) -> int:
+        return self.history.sweep[-1] if self.history.sweep else 0
+
+    def best(self) -> int:
+        """The place in the history of the record that `factors` are of."""
+        return self.history.sweep.index(self.sweep)
 
 
 def run(
@@ -112,7 +130,7 @@ def fit(
     sweeps: int = 15,
     key: jax.Array | None = None,
     tol: float | None = None,
-    init: Factors | None = None,
+    init: Factors | Result | None = None,
     validation: Ratings | None = None,
     patience: int | None = None,
     loss_every: int = 1,
@@ -126,7 +144,9 @@ def fit(
         sweeps: at most so many.
         key: for the initial factors (default `jax.random.key(0)`). Same key, same machine: same result to the bit.
         tol: stop once |loss before - loss now| <= tol * loss before, from one record to the next. None: never.
-        init: factors to continue from (their mean is kept), instead of initial ones.
+        init: factors to start from (their mean is kept), instead of initial ones; or an earlier result, also one that
+            an `Interrupted` carries, to go on from: with its solver state, history and best factors, to the last bit as
+            if it had not stopped. `sweeps` then counts from its first sweep.
         validation: held-out ratings whose RMSE goes into the history.
         patience: stop after so many records without a better validation RMSE, and return the best factors.
         loss_every: sweeps between records; 0 for none: no loss, a record a sweep only if validation or callbacks need
@@ -139,65 +159,100 @@ def fit(
         ArgumentError, DataError: for arguments that cannot be meant, before any work.
         FitError: when a sweep has a row without a unique solution, or factors or loss stop being finite. It names
             sweep and row and carries the result up to the sweep before.
-        Interrupted: on Ctrl-C, with the result up to the last sweep.
+        Interrupted: on Ctrl-C, with the result up to the last record.
     """
     _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
     callbacks, sweeps, loss_every = tuple(callbacks), int(sweeps), int(loss_every)
     objective, solver, problem = objective.cast(problem.dtype), cast(solver, problem.dtype), problem.arrange()
-    if init is not None:
-        check_factors("init", init, problem, objective, solver.rank)
-        init = cast(init, problem.dtype)
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(init)):
-            raise ArgumentError("init holds numbers that are not finite.")
-    state = _init(solver, jax.random.key(0) if key is None else key, problem, objective, init)
     stride = loss_every or (1 if validation is not None or callbacks else max(sweeps, 1))
+    now = _start(solver, jax.random.key(0) if key is None else key, problem, objective, init, patience)
 
-    started = time.perf_counter()
-    jax.block_until_ready(_advance(solver, state, problem, objective, 0))  # no sweep at all: this compiles
-    compile_seconds = time.perf_counter() - started
+    def look(after: State, count: int, seconds: float, passes: int) -> Result:
+        value = float(loss(after.factors, problem, objective)) if loss_every else None
+        error = np.nan if validation is None else _rmse(after.factors, validation)
+        return _longer(now, after, value, error, count, seconds, passes, patience)
 
-    history, best = History(), None
-    done, seconds, passes = 0, 0.0, 0
-
-    def result(reason: str) -> Result:
-        _, sweep, factors = best or (0.0, done, state.factors)
-        return Result(factors, state, history, compile_seconds, reason == "tol", reason, sweep)
-
-    def failed(what: str, sweep: int, side: str | None = None, row: int | None = None) -> FitError:
-        return FitError(f"sweep {sweep}: {what}", sweep=sweep, side=side, row=row, result=result("failed"))
+    def shown(now: Result) -> list[Any]:
+        record = dataclasses.asdict(now.history.last())
+        progress = Progress(**record, sweeps=sweeps, state=now.state, result=now)
+        return [callback(progress) for callback in callbacks]  # each is called, whatever another says
 
     try:
-        after, count = state, 0
-        while True:
-            value = float(loss(after.factors, problem, objective)) if loss_every else np.nan
-            if loss_every and not np.isfinite(value):
-                how = "Gradient methods: lower the learning rate." if count else "Look at init_scale, or at init."
-                raise failed(f"the loss is {value}. {how}", done + count)
-            state, done = after, done + count
-            error = np.nan if validation is None else _rmse(state.factors, validation)
-            history.add(done, value, seconds, passes, error)
-            if patience is not None and (best is None or error < best[0]):
-                best, best_record = (error, done, state.factors), len(history.sweep)
-            progress = Progress(done, sweeps, value, seconds, passes, error, state)
-            answers = [callback(progress) for callback in callbacks]  # each is called, whatever another says
-            if any(answer is True for answer in answers):
-                return result("callback")
-            if tol is not None and done and abs(history.loss[-2] - value) <= tol * abs(history.loss[-2]):
-                return result("tol")
-            if patience is not None and len(history.sweep) - best_record >= patience:
-                return result("patience")
-            if done >= sweeps:
-                return result("sweeps")
+        started = time.perf_counter()
+        jax.block_until_ready(_advance(solver, now.state, problem, objective, 0))  # no sweep at all: this compiles
+        now = dataclasses.replace(now, compile_seconds=time.perf_counter() - started)
+        answers = []
+        if not now.history.sweep:
+            now = look(now.state, 0, 0.0, 0)
+            answers = shown(now)
+        while not (reason := _reason(now, answers, tol, patience, sweeps)):
+            done = now.history.sweep[-1]
+            wanted = min(stride, sweeps - done)
             started = time.perf_counter()
-            after, info, count, more = _advance(solver, state, problem, objective, min(stride, sweeps - done))
+            after, info, count, passes = _advance(solver, now.state, problem, objective, wanted)
             jax.block_until_ready(after)
-            seconds, passes = seconds + time.perf_counter() - started, passes + int(more)
-            if int(count) < min(stride, sweeps - done):
-                state, done = after, done + int(count)
-                raise _breakdown(failed, info, done + 1)
-            count = int(count)
+            seconds = time.perf_counter() - started
+            if int(count):
+                now = look(after, int(count), seconds, int(passes))
+            if int(count) < wanted:
+                raise _breakdown(now, info)
+            answers = shown(now)
+        return dataclasses.replace(now, reason=reason, converged=reason == "tol")
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted after {done} of {sweeps} sweeps", result=result("interrupted")) from None
+        now = dataclasses.replace(now, reason="interrupted")  # assigned whole after every look, so that it agrees
+        raise Interrupted(f"interrupted after {now.done} of {sweeps} sweeps", result=now) from None
+
+
+def _start(solver, key, problem, objective, init: Factors | Result | None, patience: int | None) -> Result:
+    """The result before any sweep of this call."""
+    factors = init.state.factors if isinstance(init, Result) else init
+    if factors is not None:
+        check_factors("init", factors, problem, objective, solver.rank)
+        factors = cast(factors, problem.dtype)
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(factors)):
+            raise ArgumentError("init holds numbers that are not finite.")
+    state = _init(solver, key, problem, objective, factors)
+    fresh = Result(state.factors, state, History(), 0.0, False, "running", 0)
+    if not (isinstance(init, Result) and init.history.sweep):
+        return fresh
+    kinds, needed = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (init.state, state))
+    if kinds != needed:
+        raise ArgumentError("init is the result of another solver or dtype: give its factors, init.factors, instead.")
+    if patience is not None:
+        return dataclasses.replace(init, compile_seconds=0.0, reason="running")
+    return dataclasses.replace(fresh, state=init.state, factors=factors, history=init.history, sweep=init.done)
+
+
+def _longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
+    """The result with `count` more sweeps and a record of them; a loss of None was not asked for."""
+    if value is not None and not np.isfinite(value):
+        how = "Gradient methods: lower the learning rate." if now.done + count else "Look at init_scale, or at init."
+        raise _failed(now, now.done + count, f"the loss is {value}. {how}")
+    record = Record(now.done + count, np.nan if value is None else value, seconds, passes, error)
+    if now.history.sweep:
+        last = now.history.last()
+        record = dataclasses.replace(record, seconds=last.seconds + seconds, passes=last.passes + passes)
+    history = now.history.with_record(record)
+    if patience is not None and now.history.sweep and error >= now.history.validation[now.best()]:
+        return dataclasses.replace(now, state=after, history=history)
+    return dataclasses.replace(now, state=after, history=history, factors=after.factors, sweep=record.sweep)
+
+
+def _reason(now: Result, answers: list[Any], tol: float | None, patience: int | None, sweeps: int) -> str | None:
+    """Why to stop after the newest record, or None."""
+    losses, records = now.history.loss, len(now.history.sweep)
+    if any(answer is True for answer in answers):
+        return "callback"
+    if tol is not None and records > 1 and abs(losses[-2] - losses[-1]) <= tol * abs(losses[-2]):
+        return "tol"
+    if patience is not None and records - 1 - now.best() >= patience:
+        return "patience"
+    return "sweeps" if now.done >= sweeps else None
+
+
+def _failed(now: Result, sweep: int, what: str, side: str | None = None, row: int | None = None) -> FitError:
+    result = dataclasses.replace(now, reason="failed")
+    return FitError(f"sweep {sweep}: {what}", sweep=sweep, side=side, row=row, result=result)
 
 
 _init = jax.jit(lambda solver, key, problem, objective, factors: solver.init(key, problem, objective, factors))
@@ -230,17 +285,16 @@ def _went_well(info: Info) -> jax.Array:
     return info.finite & (info.bad_row < 0)
 
 
-def _breakdown(failed: Callable[..., FitError], info: Info, sweep: int) -> FitError:
+def _breakdown(now: Result, info: Info) -> FitError:
     if info.bad_row < 0:
-        return failed("the factors stopped being finite. Gradient methods: lower the learning rate.", sweep)
+        what = "the factors stopped being finite. Gradient methods: lower the learning rate."
+        return _failed(now, now.done + 1, what)
     side, row = ("user", "item")[int(info.bad_side)], int(info.bad_row)
-    return failed(
+    what = (
         f"{side} {row} has no unique solution: its matrix is singular to working precision. With reg = 0 a row needs "
-        "at least as many entries as it has unknowns (rank, and 1 for a bias). Give reg > 0, or lower the rank.",
-        sweep,
-        side,
-        row,
+        "at least as many entries as it has unknowns (rank, and 1 for a bias). Give reg > 0, or lower the rank."
     )
+    return _failed(now, now.done + 1, what, side, row)
 
 
 def _rmse(factors: Factors, ratings: Ratings) -> float:
@@ -249,9 +303,7 @@ def _rmse(factors: Factors, ratings: Ratings) -> float:
     return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), weight))
 
 
-def _check(
-    solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks
-) -> None:
+def _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks) -> None:
     if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
         raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
     for name, value, kind, how in (
@@ -259,7 +311,7 @@ def _check(
         ("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)"),
         ("key", key, jax.Array | None, "make one with jax.random.key(0)"),
         ("tol", tol, int | float | np.number | None, "give a number >= 0"),
-        ("init", init, Factors | None, "give the factors of an earlier result"),
+        ("init", init, Factors | Result | None, "give an earlier result, or its factors"),
         ("validation", validation, Ratings | None, "give one part of a split"),
         ("callbacks", callbacks, Iterable, "give a list of functions"),
     ):

@@ -75,6 +75,11 @@ def assert_same(one, two):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+def plain(leaf):
+    """A leaf that NumPy can compare: keys as their numbers."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
 # ---- records ----
 
 
@@ -218,7 +223,60 @@ def test_init_keeps_its_mean_and_takes_numpy():
     assert (result.factors.mean, result.factors.mean.dtype) == (2.5, np.float64)
 
 
+ADAM = jals.Gradient(rank=3, optimizer=optax.adam, hyper={"learning_rate": 0.05}, batch_size=16)
+
+
+@pytest.mark.parametrize("solver", [SOLVER, jals.ALS(3, linsolve="cg"), ADAM], ids=["cholesky", "cg", "adam, batches"])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_result_continues_as_if_it_had_not_stopped(solver, patience):
+    """Factors, history and stop, with the optimizer's moments and the shuffle of its batches."""
+    whole = fit(solver=solver, sweeps=10, validation=HELD_OUT, patience=patience)
+    for stop_at in (0, 2):
+        with pytest.raises(jals.Interrupted) as error:
+            fit(solver=solver, sweeps=10, validation=HELD_OUT, patience=patience, callbacks=[interrupt_at(stop_at)])
+        seen = []
+        result = error.value.result
+        assert (result.done, result.reason) == (stop_at, "interrupted")
+        arguments = {"init": result, "validation": HELD_OUT, "patience": patience, "callbacks": [seen.append]}
+        continued = fit(solver=solver, sweeps=10, key=jax.random.key(7), **arguments)
+        assert_same(continued.factors, whole.factors)
+        assert_same(*(jax.tree.map(plain, state) for state in (continued.state, whole.state)))
+        assert (continued.sweep, continued.reason) == (whole.sweep, whole.reason)
+        for column in ("sweep", "loss", "passes", "validation"):
+            assert getattr(continued.history, column) == getattr(whole.history, column)
+        assert (np.diff(continued.history.seconds) > 0).all()
+        assert [at.sweep for at in seen] == whole.history.sweep[stop_at + 1 :]  # the others were shown before
+        assert all(at.result.reason == "running" for at in seen)
+
+
+def test_a_result_that_is_done_continues_to_more_sweeps():
+    done = fit(sweeps=3)
+    assert_same(fit(sweeps=3, init=done).factors, done.factors)
+    further = fit(sweeps=5, init=done)
+    assert (further.history.sweep, further.history.loss) == ([0, 1, 2, 3, 4, 5], fit(sweeps=5).history.loss)
+    assert_same(done.history.sweep, [0, 1, 2, 3])
+
+
+def test_a_result_without_patience_starts_patience_from_its_last_sweep():
+    earlier = walk([6, 4, 5], validation=HELD_OUT_ZEROS)
+    result = walk([6, 4, 5, 7, 3, 8, 9], validation=HELD_OUT_ZEROS, patience=2, init=earlier)
+    assert (result.sweep, result.done, result.reason) == (4, 6, "patience")
+
+
+def test_the_result_of_another_solver_is_refused():
+    with pytest.raises(jals.ArgumentError, match=r"another solver or dtype: give its factors, init\.factors"):
+        fit(solver=SGD, init=fit(sweeps=1))
+
+
 # ---- failing ----
+
+
+def interrupt_at(sweep):
+    def interrupt(progress):
+        if progress.sweep == sweep:
+            raise KeyboardInterrupt
+
+    return interrupt
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -260,7 +318,7 @@ def test_a_diverging_gradient_keeps_the_last_good_factors(loss_every, message):
         assert result.history.sweep[-1] == result.sweep == error.value.sweep - loss_every
 
 
-@pytest.mark.parametrize(("loss_every", "recorded"), [(1, [0, 1, 2]), (2, [0, 2]), (0, [0]), (9, [0])])
+@pytest.mark.parametrize(("loss_every", "recorded"), [(1, [0, 1, 2]), (2, [0, 2]), (0, [0, 2]), (9, [0, 2])])
 def test_a_failure_between_records_is_found_in_its_sweep(loss_every, recorded):
     with pytest.raises(jals.FitError, match="sweep 3: item 7 has no unique") as error:
         walk([6, 5, 4, 3, 2, 1], fails=3, loss_every=loss_every)
@@ -279,12 +337,8 @@ def test_a_failure_returns_the_best_factors_under_patience():
 
 @pytest.mark.parametrize("at", [0, 2])
 def test_an_interrupt_carries_the_last_sweep(at):
-    def interrupt(progress):
-        if progress.sweep == at:
-            raise KeyboardInterrupt
-
     with pytest.raises(jals.Interrupted, match=f"interrupted after {at} of 6 sweeps") as error:
-        fit(sweeps=6, callbacks=[interrupt])
+        fit(sweeps=6, callbacks=[interrupt_at(at)])
     result = error.value.result
     assert (result.sweep, result.reason, result.history.sweep) == (at, "interrupted", list(range(at + 1)))
     assert_same(result.factors, fit(sweeps=at).factors)
