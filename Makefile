@@ -10,13 +10,13 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
-.PHONY: help demo test lint floor clean
+.PHONY: help demo test lint floor docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificate again from the files
-	$(BIN)/jals run configs/movielens.toml
+	$(BIN)/jals run configs/movielens.toml --overwrite
 	$(BIN)/jals certify runs/movielens
 
 test: lint  ## ruff, pyright and pytest
@@ -29,8 +29,11 @@ lint: $(VENV)/ready  ## ruff and pyright only
 floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that pyproject.toml allows
 	$(FLOOR)/bin/python -m pytest -n 2 --ignore tests/test_derivatives.py  # minutes of compiling, and jax's own rules
 
+docs: $(VENV)/ready  ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
 clean:  ## remove environments, runs and caches
-	rm -rf $(VENV) $(FLOOR) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOOR) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -15,10 +15,12 @@ from .errors import (
 from .factors import Factors, predict
 from .fitting import History, Progress, Result, fit, run
 from .gradient import Gradient
+from .io import read_ratings
 from .objectives import Objective, als_wr, explicit, hu_koren, ials, loss
 from .problem import Problem
 from .protocol import Info, State
 from .ratings import Ratings
 from .storage import Saved, load, save
+from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"

@@ -54,8 +54,9 @@ def is_traced(value: Any) -> bool:
 
 def did_you_mean(word: Any, options: Iterable[Any]) -> str:
     """' Did you mean "cholesky"?' for a near miss of one of the options, '' where none is near."""
-    near = difflib.get_close_matches(str(word).lower(), [str(option) for option in options], n=1, cutoff=0.6)
-    return f' Did you mean "{near[0]}"?' if near else ""
+    written = {str(option).lower(): str(option) for option in options}
+    near = difflib.get_close_matches(str(word).lower(), written, n=1, cutoff=0.6)
+    return f' Did you mean "{written[near[0]]}"?' if near else ""
 
 
 def check_choice(what: str, value: Any, options: Iterable[Any]) -> None:

@@ -69,7 +69,7 @@ class Objective:
     bias: bool = dataclasses.field(metadata={"static": True})
     center: bool = dataclasses.field(metadata={"static": True})
 
-    def entry(self, value: jax.Array, weight: jax.Array) -> Entry:
+    def entry(self, value: Any, weight: Any) -> Entry:
         """(w, t, q) of entries with these values and weights."""
         zero, one = jnp.zeros_like(value), jnp.ones_like(value)
         if self.feedback == "rating":

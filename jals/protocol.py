@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .errors import ArgumentError
 from .factors import Factors
@@ -71,7 +72,7 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
 
 
 def check_rank(rank: Any) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
         raise ArgumentError(f"rank is {rank!r}, but must be a whole number >= 1.")
 
 

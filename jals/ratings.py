@@ -1,31 +1,53 @@
 """The ratings table on the host: checked once, here, and trusted everywhere after."""
 
 import dataclasses
+import datetime
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import DataError, check_choice
 
+if TYPE_CHECKING:
+    from .vocabulary import Vocabulary
+
 _MAX_ENTRIES = 2**31 - 1  # int32 indices throughout
 _DUPLICATES = ("error", "last", "mean", "sum")
+
+
+class EntryError(DataError):
+    """One entry that cannot be: `column` ("user", "value", ...), `entry` (its place), `problem` ("is nan, but ...")."""
+
+    def __init__(self, column: str, entry: int, problem: str):
+        super().__init__(f"{column} of entry {entry} {problem}")
+        self.column, self.entry, self.problem = column, entry, problem
+
+
+class DuplicateEntries(DataError):
+    """Pairs that occur again, `count` of them; the first such pair is entries `first` and `second`."""
+
+    def __init__(self, message: str, count: int, first: int, second: int):
+        super().__init__(message)
+        self.count, self.first, self.second = count, first, second
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ratings:
     """A table of observed entries, as NumPy arrays on the host.
 
-    Make one with `from_arrays` or `from_scipy`, which check it; the constructor itself checks nothing. Arrays of the
-    right dtype are kept, not copied: do not write to them afterwards.
+    Make one with `from_arrays`, `from_scipy`, `from_dataframe` or `jals.read_ratings`, which check it; the constructor
+    itself checks nothing. The same data through any two of these doors is the same table, bit for bit, once both are
+    `sorted()`. Arrays of the right dtype are kept, not copied: do not write to them afterwards.
 
     Attributes:
         user, item: int32 `(entries,)`, ids from 0.
         value: float32 or float64 `(entries,)`.
         weight: like `value`, each >= 0, or None where every entry has weight 1.
-        time: any sortable dtype `(entries,)`, or None.
-        source_index: int32 `(entries,)`, increasing: the place of each entry in the input it came from
-            (where duplicates were merged: the last of them for "last", the first for "mean" and "sum").
+        time: int64, float64 or datetime64[us] `(entries,)`, or None.
+        source_index: int32 `(entries,)`: the place of each entry in the input it came from, increasing unless the
+            table was reordered (where duplicates were merged: the last of them for "last", the first for "mean" and
+            "sum").
         num_users, num_items: the table's shape, empty rows included.
     """
 
@@ -60,7 +82,8 @@ class Ratings:
             duplicates: what to do when a (user, item) pair occurs again: "error"; "last" keeps the last entry;
                 "mean" takes the weighted mean of the values; "sum" adds the values. "mean" and "sum" give the
                 merged entry the mean of the weights and the latest of the times.
-            time: anything sortable `(entries,)`, or None.
+            time: `(entries,)` or None. Integers are kept as int64 and real numbers as float64; dates, and text in ISO
+                format ("2001-05-01", "2001-05-01T10:30:00+02:00"), as datetime64[us], in UTC where a zone is given.
 
         Raises:
             DataError: naming the first offending entry.
@@ -75,11 +98,9 @@ class Ratings:
             columns["weight"] = weight = _checked_numbers("weight", weight, value.dtype)
             if (weight < 0).any():
                 at = int(np.argmax(weight < 0))
-                raise DataError(f"weight of entry {at} is {weight[at]}, but weights must be >= 0.")
+                raise EntryError("weight", at, f"is {weight[at]}, but weights must be >= 0.")
         if time is not None:
-            columns["time"] = time = np.asarray(time)
-            if time.ndim != 1:
-                raise DataError(f"time must be one-dimensional, got shape {time.shape}.")
+            columns["time"] = time = _checked_time(time)
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the columns differ in length: {lengths}. Give one value of each an entry.")
@@ -94,13 +115,50 @@ class Ratings:
         Stored entries are the observed ones, stored zeros included; entries that are not stored are missing.
         Order of entries: that of `table.tocoo()`.
         """
-        if not hasattr(table, "tocoo") or len(getattr(table, "shape", ())) != 2:
+        shape = getattr(table, "shape", None)
+        if not hasattr(table, "tocoo") or not isinstance(shape, tuple) or len(shape) != 2:
             raise DataError(
                 f"expected a two-dimensional scipy.sparse table, got {type(table).__name__}. "
                 "For plain arrays use Ratings.from_arrays(user, item, value)."
             )
-        coo = table.tocoo()
-        return cls.from_arrays(coo.row, coo.col, coo.data, *table.shape, duplicates=duplicates)
+        try:
+            coo = table.tocoo()
+        except (ValueError, IndexError, TypeError) as error:  # index arrays that were written to and no longer fit
+            raise DataError(f"the {type(table).__name__} is not a valid sparse table: {error}") from error
+        return cls.from_arrays(coo.row, coo.col, coo.data, *shape, duplicates=duplicates)
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        df: Any,
+        user: Any = "userId",
+        item: Any = "movieId",
+        value: Any = "rating",
+        time: Any = None,
+        weight: Any = None,
+        duplicates: str = "error",
+    ) -> tuple["Ratings", "Vocabulary"]:
+        """Ratings, and the outside ids of their rows, from a pandas, polars (lazy too) or pyarrow table.
+
+        Args:
+            df: the table, one row an entry; other columns are not looked at.
+            user, item: names of the columns of outside ids, each all integers or all text.
+            value: the name of the column of values, or None: every value is 1. float64 stays float64, everything else
+                becomes float32.
+            time, weight, duplicates: names of columns, and the rule, as in `from_arrays`.
+
+        Returns:
+            (ratings, vocab): entries in the order of the rows; `vocab.user[ratings.user]` is the column of users.
+
+        Raises:
+            DataError: naming column and row (counted from 0) of the first empty, infinite or wrong field.
+            ImportError: without the extra `tables`.
+        """
+        from .frames import assembled, table_of_frame
+
+        check_choice("duplicates", duplicates, _DUPLICATES)
+        names = {"user": user, "item": item, "value": value, "time": time, "weight": weight}
+        return assembled(table_of_frame(df, names), duplicates)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -123,6 +181,10 @@ class Ratings:
         picked = {name: None if getattr(self, name) is None else getattr(self, name)[which] for name in columns}
         return dataclasses.replace(self, **picked)
 
+    def sorted(self) -> "Ratings":
+        """The same entries in the order of (user, item), the form in which tables can be compared bit for bit."""
+        return self.select(np.argsort(_keys(self.user, self.item, self.num_items), kind="stable"))
+
     def data_hash(self) -> str:
         """SHA-256 of shape, entries, values and weights, the same whatever the order of the entries."""
         order = np.argsort(_keys(self.user, self.item, self.num_items), kind="stable")
@@ -142,10 +204,13 @@ class Ratings:
         if duplicates == "error":
             key = ordered[1:][repeated][0]
             first, second = np.flatnonzero(keys == key)[:2]
-            raise DataError(
-                f"{int(repeated.sum()):,} duplicate entries; the first: user {self.user[first]}, item "
-                f"{self.item[first]} at entries {first} and {second}. Merge them with "
-                'duplicates="last", "mean" or "sum".'
+            count = int(repeated.sum())
+            raise DuplicateEntries(
+                f"{count:,} duplicate entries; the first: user {self.user[first]}, item {self.item[first]} at entries "
+                f'{first} and {second}. Merge them with duplicates="last", "mean" or "sum".',
+                count,
+                int(first),
+                int(second),
             )
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.r_[True, ~repeated])
@@ -183,10 +248,18 @@ def _keys(user: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
     return keys
 
 
+def _column(name: str, column: Any) -> np.ndarray:
+    try:
+        column = np.asarray(column)
+    except ValueError as error:
+        raise DataError(f"{name} is ragged: {error}. Give one {name} an entry.") from error
+    if column.ndim != 1:
+        raise DataError(f"{name} must be one-dimensional, got shape {column.shape}.")
+    return column
+
+
 def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, int]:
-    ids = np.asarray(ids)
-    if ids.ndim != 1:
-        raise DataError(f"{name} must be one-dimensional, got shape {ids.shape}.")
+    ids = _column(name, ids)
     if ids.size == 0:
         raise DataError("the table is empty: there is no entry to learn from.")
     if not np.issubdtype(ids.dtype, np.integer):
@@ -202,24 +275,23 @@ def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, in
     low, high = int(ids.min()), int(ids.max())
     if low < 0:
         at = int(np.argmax(ids < 0))
-        raise DataError(f"{name} of entry {at} is {ids[at]}, but ids start at 0.")
+        raise EntryError(name, at, f"is {ids[at]}, but ids start at 0.")
     if high >= 2**31 - 1:
         at = int(np.argmax(ids >= 2**31 - 1))
-        raise DataError(
-            f"{name} of entry {at} is {ids[at]}, but ids must be below 2**31 - 1. "
-            "Number them with numpy.unique(ids, return_inverse=True)."
+        raise EntryError(
+            name,
+            at,
+            f"is {ids[at]}, but ids must be below 2**31 - 1. Number them with numpy.unique(ids, return_inverse=True).",
         )
     count = high + 1 if count is None else int(count)
     if high >= count:
         at = int(np.argmax(ids >= count))
-        raise DataError(f"{name} of entry {at} is {ids[at]}, but num_{name}s is {count} (ids run from 0).")
+        raise EntryError(name, at, f"is {ids[at]}, but num_{name}s is {count} (ids run from 0).")
     return ids.astype(np.int32, copy=False), count
 
 
 def _checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
-    numbers = np.asarray(numbers)
-    if numbers.ndim != 1:
-        raise DataError(f"{name} must be one-dimensional, got shape {numbers.shape}.")
+    numbers = _column(name, numbers)
     if not (np.issubdtype(numbers.dtype, np.number) or numbers.dtype == bool) or np.iscomplexobj(numbers):
         raise DataError(f"{name} must be real numbers, got {numbers.dtype}.")
     dtype = dtype or (np.float64 if numbers.dtype == np.float64 else np.float32)
@@ -228,8 +300,55 @@ def _checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
     finite = np.isfinite(numbers)
     if not finite.all():
         at = int(np.argmin(finite))
-        raise DataError(
-            f"{name} of entry {at} is {numbers[at]}; {int((~finite).sum()):,} entries are not finite. "
-            "Leave missing entries out of the table instead of marking them."
+        raise EntryError(
+            name,
+            at,
+            f"is {numbers[at]}; {int((~finite).sum()):,} entries are not finite. "
+            "Leave missing entries out of the table instead of marking them.",
         )
     return numbers
+
+
+def _checked_time(time: Any) -> np.ndarray:
+    """Times as int64, float64 or datetime64[us]: whatever the door, the same times have the same dtype."""
+    time = _column("time", time)
+    if time.dtype == object and all(type(each) in (int, float) for each in time.tolist()):
+        time = np.array(time.tolist())
+    elif time.dtype.kind in "OU":
+        time = _moments(time)
+    if time.dtype.kind in "iu" and (time.dtype != np.uint64 or not time.size or time.max() < 2**63):
+        return time.astype(np.int64, copy=False)
+    if time.dtype.kind not in "fM":
+        raise DataError(f"time must be integers below 2**63, real numbers or dates, got {time.dtype}.")
+    wrong = np.isnat(time) if time.dtype.kind == "M" else ~np.isfinite(time)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise EntryError("time", at, f"is {time[at]}. Every entry needs one, or leave the times out.")
+    return time.astype("datetime64[us]" if time.dtype.kind == "M" else np.float64, copy=False)
+
+
+def _moments(time: np.ndarray) -> np.ndarray:
+    """Dates given as objects or as text in ISO format."""
+    numbers = [isinstance(given, int | float) and given == given for given in time.tolist()]
+    if any(numbers) and not all(numbers):
+        at = numbers.index(not numbers[0])
+        raise EntryError(
+            "time", at, f"is {time[at]!r}, while the first is {time[0]!r}. Give numbers only, or dates only."
+        )
+    moments = []
+    for at, given in enumerate(time.tolist()):
+        try:
+            moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else given
+        except ValueError:
+            moment = None
+        if not isinstance(moment, datetime.date) or moment != moment:  # pandas.NaT is a date that differs from itself
+            raise EntryError(
+                "time",
+                at,
+                f"is {given!r}, but must be a date (as text in ISO format, 2001-05-01 or 2001-05-01 10:30:00), or "
+                "every entry's time a number.",
+            )
+        if isinstance(moment, datetime.datetime) and moment.tzinfo is not None:
+            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+        moments.append(moment)
+    return np.array(moments, "datetime64[us]")

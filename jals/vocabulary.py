@@ -1,11 +1,14 @@
 """Outside ids and the rows they stand for: looked up at the edges of jals, never inside."""
 
 import dataclasses
+import difflib
 from typing import Any
 
 import numpy as np
 
-from .errors import DataError, did_you_mean
+from .errors import DataError
+
+_NEAR = 2000  # so many ids are compared letter by letter with one that is not known
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -13,7 +16,7 @@ class Vocabulary:
     """The outside ids of users and items; row `u` of the user factors belongs to the id `vocab.user[u]`.
 
     Attributes:
-        user, item: outside ids, integers or strings, sorted and each once: `(num_users,)`, `(num_items,)`.
+        user, item: outside ids, int64 or strings, sorted and each once: `(num_users,)`, `(num_items,)`.
 
     Rows to ids is plain indexing (`vocab.item[rows]`); ids to rows is `user_rows` and `item_rows`.
     """
@@ -25,47 +28,126 @@ class Vocabulary:
     def from_ids(cls, user_ids: Any, item_ids: Any) -> tuple["Vocabulary", np.ndarray, np.ndarray]:
         """The vocabulary of a table's two columns of outside ids, and the columns as rows.
 
+        Args:
+            user_ids, item_ids: `(entries,)`, each all integers (within int64) or all strings.
+
         Returns:
-            (vocab, user, item), with `vocab.user[user]` equal to `user_ids`.
+            (vocab, user, item), with `vocab.user[user]` equal to `user_ids`; user and item are int32 `(entries,)`.
 
         Raises:
             DataError: when ids are neither integers nor strings.
         """
-        user_vocab, user = np.unique(_checked("user", user_ids), return_inverse=True)
-        item_vocab, item = np.unique(_checked("item", item_ids), return_inverse=True)
+        user_vocab, user = numbered("user ids", user_ids)
+        item_vocab, item = numbered("item ids", item_ids)
         return cls(user_vocab, item_vocab), user, item
 
     def user_rows(self, ids: Any) -> np.ndarray:
-        """The rows of these users. Raises `DataError` that names the first id not known and the nearest one."""
+        """The rows of these users, in the shape of `ids` (one id or an array of them).
+
+        Raises:
+            DataError: naming the first id that is not known and the nearest one that is; for ids that are neither all
+                integers nor all strings, or none at all.
+        """
         return _rows("user", self.user, ids)
 
     def item_rows(self, ids: Any) -> np.ndarray:
-        """The rows of these items. Raises `DataError` that names the first id not known and the nearest one."""
+        """The rows of these items, like `user_rows`."""
         return _rows("item", self.item, ids)
 
 
-def _checked(side: str, ids: Any) -> np.ndarray:
-    """Ids as an integer or string array. A column of objects must hold strings only: 7 and "7" are not one id."""
-    ids = np.asarray(ids)
-    if ids.dtype == object and all(isinstance(id, str) for id in ids.ravel()):
-        ids = ids.astype(str)
-    if ids.dtype.kind not in "iuU":
-        raise DataError(f"{side} ids must be all integers or all strings, got {ids.dtype}.")
-    return ids
+def numbered(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(known, rows): the distinct ids, sorted, and int32 `(entries,)` with `known[rows]` equal to `ids`."""
+    ids = _checked(what, ids)
+    if ids.ndim != 1:
+        raise DataError(f"{what} must be one-dimensional, got shape {ids.shape}.")
+    if ids.dtype != np.int64:
+        texts = ids.tolist()
+        distinct = dict.fromkeys(texts)  # far fewer than entries: sorting those is cheap
+        if any(id.endswith("\0") for id in distinct):
+            raise DataError(f"{what} end in NUL characters at places, which NumPy's strings drop: strip them.")
+        known = np.unique(np.array(list(distinct), str))
+        place = {id: row for row, id in enumerate(known.tolist())}
+        return known, np.fromiter(map(place.__getitem__, texts), np.int32, len(texts))
+    low, high = int(ids.min()), int(ids.max())
+    if high - low > 4 * ids.size:
+        known, rows = np.unique(ids, return_inverse=True)
+        return known, rows.astype(np.int32)
+    base = 0 if 0 <= low <= ids.size else low
+    places = ids - base if base else ids
+    present = np.zeros(high - base + 1, bool)  # as good as sorted, in one pass
+    present[places] = True
+    rank = np.cumsum(present, dtype=np.int32)
+    rank -= 1
+    return np.flatnonzero(present) + base, rank[places]
+
+
+def _checked(what: str, ids: Any) -> np.ndarray:
+    """Ids as an array of int64, of strings, or of objects that are strings. 7 and "7" are two ids, so none mix."""
+    try:
+        ids = np.asarray(ids) if hasattr(ids, "dtype") else np.array(ids, object)
+    except ValueError as error:
+        raise DataError(f"{what} are ragged: {error}.") from error
+    if not ids.size:
+        raise DataError(f"there are no {what}: give at least one.")
+    kinds = {type(id) for id in ids.ravel().tolist()} if ids.dtype == object else {ids.dtype.type}
+    if all(issubclass(kind, str) for kind in kinds):
+        return ids
+    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        return _int64(what, ids)
+    problem = f"{what} must be all integers or all strings, got {' and '.join(sorted(k.__name__ for k in kinds))}"
+    if len(kinds) > 1:
+        items = ids.ravel().tolist()
+        at = next(at for at, id in enumerate(items) if type(id) is not type(items[0]))
+        problem += f" (entry {at} is {items[at]!r}, the first {items[0]!r})"
+    raise DataError(f"{problem}.")
+
+
+def _int64(what: str, ids: np.ndarray) -> np.ndarray:
+    if ids.dtype in (object, np.uint64):
+        beyond = [id for id in (int(ids.min()), int(ids.max())) if not -(2**63) <= id < 2**63]
+        if beyond:
+            raise DataError(f"{what} must be within int64, but {beyond[0]} is not. Give them as strings.")
+    return ids.astype(np.int64, copy=False)
 
 
 def _rows(side: str, known: np.ndarray, ids: Any) -> np.ndarray:
-    ids = _checked(side, ids)
+    given = _checked(f"{side} ids", ids)
     texts = known.dtype.kind == "U"
-    if (ids.dtype.kind == "U") != texts:
-        raise DataError(f"{side} ids are {ids.dtype}, but this vocabulary holds {'strings' if texts else 'integers'}.")
-    rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    missing = known[rows] != ids
+    if (given.dtype != np.int64) == texts:
+        given = given.astype(known.dtype.type)
+    else:
+        raise DataError(
+            f"{side} ids are given as {'integers' if texts else 'strings'}, but this vocabulary holds "
+            f"{'strings' if texts else 'integers'}, such as {known[0].item()!r}."
+        )
+    rows = np.minimum(np.searchsorted(known, given), len(known) - 1)
+    missing = known[rows] != given
     if missing.any():
-        unknown = ids[missing].item(0)
-        if texts:
-            hint = did_you_mean(unknown, known)
-        else:
-            hint = f" The nearest known id is {min(known.tolist(), key=lambda id: abs(id - unknown))}."
+        unknown = given[missing].item(0)
+        hint = _near_text(unknown, known) if texts else _near_number(unknown, known)
         raise DataError(f"{side} id {unknown!r} is not in the vocabulary of {len(known):,} {side}s.{hint}")
     return rows
+
+
+def _near_number(unknown: int, known: np.ndarray) -> str:
+    after = int(np.searchsorted(known, unknown))
+    nearest = min(known[max(after - 1, 0) : after + 1].tolist(), key=lambda id: abs(id - unknown))
+    return f" The nearest known id is {nearest}."
+
+
+def _near_text(unknown: str, known: np.ndarray) -> str:
+    """A near miss whatever its case. A word with one slip keeps its first or its second half, which among a million
+    ids is looked for in milliseconds; only what is found so is compared letter by letter."""
+    word, lower = unknown.strip().lower(), np.strings.lower(known)
+    if len(known) > _NEAR:
+        half = (len(word) + 1) // 2
+        begun, ended = np.strings.startswith(lower, word[:half]), np.strings.endswith(lower, word[half:])
+        fits = np.abs(np.strings.str_len(lower) - len(word)) <= 1
+        kept = np.flatnonzero(begun & fits)
+        kept = kept[np.argsort(lower[kept])]
+        middle = int(np.searchsorted(lower[kept], word))  # ids with much in common: the next in order
+        kept = np.r_[kept[max(middle - _NEAR, 0) : middle + _NEAR], np.flatnonzero(ended & fits)[:_NEAR]]
+        known, lower = known[kept], lower[kept]
+    names = dict(zip(lower.tolist(), known.tolist(), strict=True))
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f' Did you mean "{names[near[0]]}"?' if near else ""

@@ -96,7 +96,9 @@ def test_run_shows_and_saves(finished):
     assert saved.vocab is not None
     assert saved.vocab.user.tolist() == [100 + 10 * row for row in range(12)]
     assert f"{fit['metrics']['test']['rmse']:.4f}" in output
-    assert not list(folder.glob("*.part*"))
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.toml", "result.json", "factors.npz", "index.html", "figures")
+    }
 
 
 def test_metrics_are_those_of_the_saved_factors(finished):
@@ -120,9 +122,9 @@ def test_certify_passes_on_what_was_saved(finished):
 
 
 def test_certify_fails_when_a_saved_item_row_is_moved(copy):
-    arrays = dict(np.load(copy / "factors.npz"))
-    arrays["factors/item"][5] += 1e-2
-    np.savez(copy / "factors.npz", **arrays)
+    saved = jals.load(copy / "factors.npz")
+    saved.factors.item[5] += 1e-2
+    jals.save(copy / "factors.npz", *saved)
     done = jals_command("certify", copy)
     assert done.exit_code == 1, done.output
     assert "certificate FAILED: als" in done.output
@@ -181,13 +183,64 @@ def test_output_folder_is_tried_before_any_work(tmp_path, monkeypatch):
     assert "--out" in done.output
 
 
-def test_last_result_is_gone_once_a_new_run_begins(copy, tmp_path, monkeypatch):
-    def killed(*_, **__):
-        raise MemoryError
+def test_a_second_run_says_what_it_found_and_fits_nothing(copy, finished, monkeypatch):
+    monkeypatch.setattr(jals, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    done = jals_command("run", copy / "config.toml", "--out", copy)
+    assert done.exit_code == 0, done.output
+    started = json.loads(before["result.json"])["started"].replace("T", " ")
+    assert f"a run of this config, begun {started}" in " ".join(done.output.split())
+    assert "It is finished; --overwrite fits it again" in done.output
+    assert "certificate passed" in done.output
+    assert before == {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
 
-    monkeypatch.setattr(jals, "fit", killed)
-    jals_command("run", write_experiment(tmp_path), "--out", copy)
-    assert not (copy / "result.json").exists()
+
+def test_overwrite_fits_again_and_leaves_nothing_of_the_run_before(copy, tmp_path, monkeypatch):
+    """Also from the config in the folder itself."""
+    once = json.loads((copy / "result.json").read_text())
+    (copy / "notes.txt").write_text("mine")
+    (copy / "config.toml").write_text((copy / "config.toml").read_text().replace("reg = 0.1", "reg = 0.2"))
+    done = jals_command("run", copy / "config.toml", "--out", copy, "--overwrite")
+    assert done.exit_code == 0, done.output
+    again = json.loads((copy / "result.json").read_text())
+    assert (again["config"]["objective"]["reg"], once["config"]["objective"]["reg"]) == (0.2, 0.1)
+    assert (copy / "notes.txt").read_text() == "mine"
+    monkeypatch.setattr(jals, "fit", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    jals_command("run", write_experiment(tmp_path), "--out", copy, "--overwrite")
+    assert {path.name for path in copy.iterdir()} == {"config.toml", "notes.txt", "result.json"}
+    assert json.loads((copy / "result.json").read_text())["status"] == "running"
+
+
+def test_a_run_of_another_config_is_not_written_over(copy, tmp_path):
+    before = (copy / "result.json").read_bytes()
+    config = write_experiment(tmp_path, ("reg = 0.1", "reg = 0.2"), ("bias = true\n", ""))
+    done = jals_command("run", config, "--out", copy)
+    assert done.exit_code == 2
+    changes = ("objective.reg: 0.1 there, 0.2 here", "objective.bias: True there")
+    for words in ("run of another config (finished)", *changes):
+        assert words in done.output
+    assert "--out" in done.output and "--overwrite" in done.output
+    assert (copy / "result.json").read_bytes() == before
+
+
+def test_a_page_that_is_missing_is_drawn_again(copy, finished, monkeypatch):
+    monkeypatch.setattr(jals, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    page = (copy / "index.html").read_bytes()
+    (copy / "index.html").unlink()
+    done = jals_command("run", copy / "config.toml", "--out", copy)
+    assert done.exit_code == 0, done.output
+    assert "finished but for its page" in done.output
+    assert len((copy / "index.html").read_bytes()) == pytest.approx(len(page), rel=0.01)
+
+
+def test_a_folder_that_is_no_run_is_not_written_over(tmp_path):
+    config = write_experiment(tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my page")
+    done = jals_command("run", config, "--out", tmp_path / "site")
+    assert done.exit_code == 2
+    assert "is no folder of a run, but holds index.html" in done.output
+    assert (tmp_path / "site" / "index.html").read_text() == "my page"
 
 
 @pytest.mark.parametrize(
@@ -211,19 +264,30 @@ def test_bad_input_is_one_message_and_exit_code_2(tmp_path, old, new, words):
 def test_interrupted_run_keeps_what_there_is(tmp_path, monkeypatch):
     whole = jals.fit
 
-    def interrupted(*arguments, **options):
-        result = whole(*arguments, **options | {"sweeps": 2})
-        raise jals.Interrupted("interrupted after 2 of 3 sweeps", result=result)
+    def interrupted(*arguments, callbacks, **options):
+        def press(at):
+            if at.sweep == 2:
+                raise KeyboardInterrupt
+
+        return whole(*arguments, callbacks=[*callbacks, press], **options)
 
     config = write_experiment(tmp_path, ("[fit]", SECOND_SOLVER + "[fit]"))
     monkeypatch.setattr(jals, "fit", interrupted)
     done = jals_command("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 130, done.output
     assert "interrupted after 2 of 3 sweeps" in done.output
+    assert "The same command goes on from here" in done.output
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["status"] == "Interrupted"
+    assert result["status"] == "interrupted"
     assert [(fit["factors"], fit["sweeps"]) for fit in result["fits"]] == [("factors-als.npz", 2)]
     assert jals_command("certify", tmp_path / "run").exit_code == 0
+    monkeypatch.setattr(jals, "fit", whole)
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "It is interrupted: als stopped after 2 sweeps. Going on" in " ".join(done.output.split())
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [fit["history"]["sweep"] for fit in result["fits"]] == [[0, 1, 2, 3]] * 2
+    assert not (tmp_path / "run" / "unfinished").exists()
 
 
 def test_fit_that_breaks_down_names_the_row_and_keeps_the_last_factors(tmp_path):
@@ -235,7 +299,11 @@ def test_fit_that_breaks_down_names_the_row_and_keeps_the_last_factors(tmp_path)
     assert "user 0 has no unique solution" in done.output
     assert "the user with id 100" in done.output
     assert np.isfinite(jals.load(tmp_path / "run" / "factors.npz").factors.item).all()
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "FitError"
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    assert (tmp_path / "run" / "index.html").exists()
+    again = jals_command("run", config, "--out", tmp_path / "run")
+    assert again.exit_code == 1, again.output
+    assert "It is broken down: als stopped after 0 sweeps" in " ".join(again.output.split())
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):

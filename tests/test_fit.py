@@ -344,6 +344,10 @@ def test_an_interrupt_carries_the_last_sweep(at):
     assert_same(result.factors, fit(sweeps=at).factors)
 
 
+def test_a_rank_from_numpy_is_a_rank():
+    assert_same(fit(solver=jals.ALS(np.int64(3)), sweeps=1).factors, fit(sweeps=1).factors)
+
+
 # ---- refusing ----
 
 START = fit(sweeps=0).factors

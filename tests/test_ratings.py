@@ -1,6 +1,7 @@
 """The door for tables: what is kept, what is merged, what is refused."""
 
 import dataclasses
+import datetime
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import jals
 from_arrays, from_scipy = jals.Ratings.from_arrays, jals.Ratings.from_scipy
 
 USER, ITEM, VALUE = [2, 0, 2], [1, 3, 0], [4.0, 1.0, 2.5]
+UTC_2 = datetime.datetime(2002, 1, 1, 10, 30, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
 COLUMNS = ("user", "item", "value", "weight", "time", "source_index")
 
 
@@ -101,10 +103,22 @@ def test_too_many_entries_are_refused():
     [
         ({"time": 5}, "time must be one-dimensional"),
         ({"time": np.zeros((3, 2))}, "time must be one-dimensional"),
+        ({"time": [[1], [2, 3], [4]]}, r"time is ragged: .*Give one time an entry"),
+        ({"time": [1.0, np.nan, 2.0]}, r"time of entry 1 is nan\. Every entry needs one"),
+        ({"time": [5, None, 6]}, "time of entry 1 is None, while the first is 5"),
+        ({"time": [None, 5, 6]}, "time of entry 1 is 5, while the first is None"),
+        ({"time": np.array(["2001-05-01", "NaT", "2001-05-02"], "datetime64[D]")}, "time of entry 1 is NaT"),
+        ({"time": ["2001-05-01", "2001-05-02", "soon"]}, "time of entry 2 is 'soon', but must be a date .*ISO"),
+        ({"time": ["2001-05-01", 5, "2001-05-02"]}, "time of entry 1 is '5', but must be a date"),
+        ({"time": np.zeros(3, "timedelta64[s]")}, r"time must be .*, got timedelta64\[s\]"),
+        ({"time": np.array([1, 2**63, 3], np.uint64)}, r"time must be integers below 2\*\*63"),
+        ({"time": [True, False, True]}, "time must be .*, got bool"),
+        ({"user": [[1], [2, 3], [4]]}, r"user is ragged: .*Give one user an entry"),
+        ({"value": [[1], [2, 3], [4]]}, r"value is ragged: .*Give one value an entry"),
         ({"num_users": 2**31}, "num_users is 2147483648"),
         ({"item": [1, 3, 1], "value": np.array([3e38, 1, 3e38], np.float32), "duplicates": "sum"}, "entry 0"),
     ],
-    ids=["scalar time", "2-d time", "num_users 2**31", "sum beyond float32"],
+    ids=lambda each: str(each)[:30],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_bad_tables_that_slip_through(change, message):
@@ -131,6 +145,17 @@ def test_unknown_merge_rule_is_refused():
 def test_bad_scipy_tables_are_refused(table, message):
     with pytest.raises(jals.DataError, match=message):
         from_scipy(table)
+
+
+def test_sparse_tables_that_are_none():
+    with pytest.raises(jals.DataError, match=r"expected a two-dimensional scipy\.sparse table, got"):
+        from_scipy(scipy.sparse.csr_array)  # the class
+    table = scipy.sparse.csr_array(np.eye(3))
+    table.data = table.data[:-1]
+    with pytest.raises(jals.DataError, match="the csr_array is not a valid sparse table"):
+        from_scipy(table)
+    with pytest.raises(jals.DataError, match="the table is empty"):
+        from_scipy(scipy.sparse.csr_array((3, 3)))
 
 
 @pytest.mark.parametrize("form", ["csr_array", "csc_array", "coo_array", "csr_matrix", "dok_array", "lil_matrix"])
@@ -203,6 +228,36 @@ def test_dates_are_kept_and_merged():
     days = np.array(["2001-05-01", "2003-01-01", "2002-01-01"], "datetime64[D]")
     merged = from_arrays([0, 0, 1], [0, 0, 0], [1.0, 2.0, 3.0], duplicates="mean", time=days)
     np.testing.assert_array_equal(merged.time, days[[1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.array([30, 10, 20], np.uint8), np.array([30, 10, 20])),
+        (np.array([3, 1, 2.5], np.float32), np.array([3, 1, 2.5])),
+        (np.array([30, 10, 20], object), np.array([30, 10, 20])),
+        (["2001-05-01", "2003-01-01T10:30:00.25", "2002-01-01 10:30:00+02:00"], None),
+        ([datetime.date(2001, 5, 1), datetime.datetime(2003, 1, 1, 10, 30, 0, 250_000), UTC_2], None),
+        (np.array(["2001-05-01", "2003-01-01T10:30:00.250", "2002-01-01T08:30"], "datetime64[ns]"), None),
+    ],
+    ids=["small integers", "small reals", "objects", "text", "Python's dates", "nanoseconds"],
+)
+def test_times_have_one_of_three_types(given, kept):
+    if kept is None:
+        kept = np.array(["2001-05-01", "2003-01-01T10:30:00.250", "2002-01-01T08:30"], "datetime64[us]")
+    for rule in ("error", "mean", "sum", "last"):
+        ratings = from_arrays(USER, ITEM, VALUE, time=given, duplicates=rule)
+        assert ratings.time.dtype == kept.dtype
+        np.testing.assert_array_equal(ratings.time, kept)
+    merged = from_arrays([0, 0, 0], [0, 0, 0], VALUE, time=given, duplicates="sum")
+    np.testing.assert_array_equal(merged.time, [kept.max()])
+
+
+def test_sorted_orders_by_user_and_item():
+    ratings = from_arrays(USER, ITEM, VALUE, num_items=9, weight=[1, 2, 3], time=[7, 8, 9]).sorted()
+    for name, column in zip(COLUMNS, ([0, 2, 2], [3, 0, 1], [1, 2.5, 4], [2, 3, 1], [8, 9, 7], [1, 2, 0]), strict=True):
+        np.testing.assert_array_equal(getattr(ratings, name), column)
+    assert (ratings.num_users, ratings.num_items) == (3, 9)
 
 
 def test_select_keeps_shape_and_order():

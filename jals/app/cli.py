@@ -13,11 +13,13 @@ import jals
 
 if TYPE_CHECKING:
     import typer
+    from rich.console import Console
 
 
 def main() -> None:
     """Entry point of the command."""
-    missing = [name for name in ("pydantic", "rich", "typer") if find_spec(name) is None]
+    needed = ("jinja2", "matplotlib", "narwhals", "orbax", "polars", "pydantic", "rich", "typer")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
         raise SystemExit(2)
@@ -28,7 +30,7 @@ def build() -> "typer.Typer":
     """The command line as a typer application."""
     import typer
 
-    app = typer.Typer(name="jals", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(name="jals", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -41,20 +43,83 @@ def build() -> "typer.Typer":
     def top(version: Annotated[bool, version_option] = False) -> None:
         pass
 
-    @app.command(help="Fit every solver of a config, show the results, and save them with the factors.")
+    def command(example: str) -> Callable:
+        """A command whose docstring is its help, with an example of its use below."""
+        return app.command(epilog=f"Example: [bold]{example}[/]")
+
+    folder_of_run = typer.Argument(metavar="RUN", help="Output folder of a run.")
+
+    @command("jals run configs/movielens.toml --out runs/first")
     def run(
         config: Annotated[Path, typer.Argument(help="TOML file of the experiment.")],
         out: Annotated[Path | None, typer.Option(help="Output folder, in place of the config's.")] = None,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
     ) -> None:
+        """Fit every solver of a config, show the results, and save them with the factors and a page to look at.
+
+        Ctrl-C keeps the last good factors (exit code 130); the same command then goes on from there.
+        """
         from . import runner
 
-        raise typer.Exit(_exit_code(lambda console: runner.run(config, out, console)))
+        raise typer.Exit(_exit_code(lambda console: runner.run(config, out, overwrite, console)))
 
-    @app.command(help="Check a saved run again from its files; exit code 1 when a certificate fails.")
-    def certify(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a run.")]) -> None:
+    @command("jals certify runs/movielens")
+    def certify(folder: Annotated[Path, folder_of_run]) -> None:
+        """Check a saved run again from its files; exit code 1 when a certificate fails."""
         from . import runner
 
         raise typer.Exit(_exit_code(lambda console: runner.certify(folder, console)))
+
+    @command("jals recommend runs/movielens --user 15 -k 5")
+    def recommend(
+        folder: Annotated[Path, folder_of_run],
+        user: Annotated[str, typer.Option(help="The user's id, as in the data.")],
+        k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
+        solver: Annotated[str | None, typer.Option(help="Whose factors, where a run has several solvers.")] = None,
+    ) -> None:
+        """The items with the highest scores that a user has not seen, by the factors of a run."""
+        from . import recommend as room
+
+        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver)))
+
+    @command("jals derive ratings.csv --user 15 --picture table.png")
+    def derive(
+        table: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Ratings; else a table of films.")] = None,
+        user: Annotated[str | None, typer.Option(help="Whose row to derive; else a small one.")] = None,
+        reg: Annotated[float, typer.Option(help="Lambda.")] = 0.1,
+        rank: Annotated[int, typer.Option(help="Numbers in a row of factors.", min=1)] = 2,
+        seed: Annotated[int, typer.Option(help="Of the initial factors.", min=0)] = 0,
+        picture: Annotated[Path | None, typer.Option(help="Draw the table there, as .png or .svg.")] = None,
+    ) -> None:
+        """Walk through the derivation of the ALS update on one row, with its numbers, each checked by autodiff."""
+
+        def walk(console: "Console") -> int:
+            import jax
+
+            from . import derivation as room
+            from .experiment import opened
+
+            jax.config.update("jax_enable_x64", True)  # zeros that look like zeros
+            data = room.built_in() if table is None else opened(str(table))
+            return room.derive(console, data.ratings, data.vocab, user, reg, rank, seed, picture, data.titles)
+
+        raise typer.Exit(_exit_code(walk))
+
+    @command("jals doctor")
+    def doctor() -> None:
+        """Versions, devices, threads and extras here, what is wrong with them, and how to mend it."""
+        from . import doctor as room
+
+        raise typer.Exit(_exit_code(room.examine))
+
+    @command("jals datasets movielens-latest-small")
+    def datasets(
+        name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None,
+    ) -> None:
+        """The data sets that a config can name: their sizes, and where they are looked for."""
+        from . import catalogue
+
+        raise typer.Exit(_exit_code(lambda console: catalogue.show(console, name)))
 
     return app
 
@@ -67,6 +132,6 @@ def _exit_code(work: Callable) -> int:
     except (jals.JalsError, ImportError) as error:
         message, code = str(error), 2
     except KeyboardInterrupt:
-        message, code = "interrupted before a fit had finished a sweep; nothing was saved.", 130
+        message, code = "interrupted.", 130
     print(f"jals: {message}", file=sys.stderr)
     return code

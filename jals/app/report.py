@@ -1,6 +1,6 @@
 """What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
 
-from collections.abc import Iterable
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..errors import FitError
 from ..ratings import Ratings
 from ..vocabulary import Vocabulary
 from . import schema
+from .folder import PAGE, RESULT
 
 
 def setting(console: Console, config: schema.Config, ratings: Ratings, folder: Path) -> None:
@@ -37,6 +38,8 @@ def progress(console: Console, fit: dict) -> None:
 
 
 def results(console: Console, fits: list[dict]) -> None:
+    if not fits:
+        return
     table = _table(
         *("", "train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE"),
         *("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling"),
@@ -64,16 +67,53 @@ def certificates(console: Console, fits: list[dict]) -> None:
     _verdict(console, fits)
 
 
-def saved(console: Console, result: Path, factors: Iterable[str]) -> None:
-    console.print(f"saved {result} and, beside it, {', '.join(factors)}", soft_wrap=True)
+def found(console: Console, place: Path, earlier: dict) -> None:
+    """What an earlier run of the same config has left in the folder."""
+    done = sum("certificate" in fit for fit in earlier["fits"])
+    begun = earlier["started"].replace("T", " ")
+    console.print(f"found in {place}: a run of this config, begun {begun}", soft_wrap=True)
+    if earlier["status"] == "finished":
+        drawn = "" if (place / PAGE).exists() else " but for its page"
+        console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
+        return
+    parts = [f"{done} fits done"] if done else []
+    parts += [
+        f"{_label(fit)} stopped after {fit['history']['sweep'][-1]} sweeps"
+        for fit in earlier["fits"]
+        if "certificate" not in fit
+    ]
+    what = "; ".join(parts) or "nothing fitted yet"
+    status = _STATUS[earlier["status"]]
+    console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
 
 
-def stopped(console: Console, why: BaseException, vocab: Vocabulary) -> None:
-    """Why a fit ended early, with the outside id of the row that failed."""
-    text = str(why).removesuffix(".") + "."
+_STATUS = {"running": "unfinished", "interrupted": "interrupted", "failed": "broken down"}
+
+
+def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
+    """A spinner while something takes its time; nothing in a log file."""
+    return console.status(f"{what} ...") if console.is_terminal else contextlib.nullcontext()
+
+
+def saved(console: Console, place: Path, record: dict) -> None:
+    names = [fit["factors"] for fit in record["fits"]]
+    if not names:
+        return
+    page = [PAGE] if (place / PAGE).exists() else []
+    console.print(f"saved {place / RESULT} and, beside it, {', '.join([*names, *page])}", soft_wrap=True)
+
+
+def stopped(console: Console, why: BaseException, record: dict, vocab: Vocabulary) -> None:
+    """Why a run ended early, with the outside id of the row that failed."""
+    text = str(why) or "interrupted"
+    text = text.removesuffix(".") + "."
     if isinstance(why, FitError) and why.side and why.row is not None:
         text += f" That row is the {why.side} with id {getattr(vocab, why.side)[why.row]}."
-    console.print(f"{text} The factors of the last finished sweep are saved.", soft_wrap=True)
+    if record["fits"]:
+        text += " The factors of the last finished sweep are saved."
+    if not isinstance(why, FitError):
+        text += " The same command goes on from here."
+    console.print(text, soft_wrap=True)
 
 
 def _table(*headings: str) -> Table:

@@ -1,19 +1,12 @@
-"""Runs the experiment of a config and writes its folder; certifies a folder again from its files.
-
-    result.json     the setting, versions, history, metrics, certificates, seconds
-    config.toml     the config, as it was
-    factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz
-"""
+"""Runs the experiment of a config; certifies a run again from its files."""
 
 import dataclasses
-import json
+import datetime
 import math
-import os
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jaxlib
@@ -25,24 +18,20 @@ import jals
 
 from .. import datasets
 from ..errors import ConfigError, FitError, Interrupted, StorageError
+from . import checkpoint, folder, report
 from . import config as configs
-from . import report
+from .experiment import Fold, certificate, judged, label, read_data, work
+from .page import Drawn
+from .page import write as write_page
 from .schema import AnySolver, Config
+from .watch import Watch
 
-RESULT, CONFIG = "result.json", "config.toml"
-
-
-class Fold(NamedTuple):
-    """One split of the data; `number` is None where there is only one."""
-
-    number: int | None
-    train: jals.Ratings
-    validation: jals.Ratings | None
-    test: jals.Ratings
+_KEEP_EVERY = 60.0  # seconds: what a power cut may cost
+_UNFINISHED = ("running", "interrupted", "failed")  # why a fit ended, where a later session has to go on
 
 
-def run(path: Path, out: Path | None, console: Console) -> int:
-    """Fits every solver of a config on every fold; shows and saves the results.
+def run(path: Path, out: Path | None, overwrite: bool, console: Console) -> int:
+    """Fits every solver of a config on every fold; shows and saves the results. A run that was stopped goes on.
 
     Returns: the exit code: 0; 1 when a fit broke down or a certificate failed; 130 when interrupted. What was fitted
         by then is saved in every case.
@@ -50,50 +39,163 @@ def run(path: Path, out: Path | None, console: Console) -> int:
     Raises:
         JalsError: when the config, the folder or the data cannot be used; nothing has been fitted then.
     """
-    started = time.perf_counter()
     config = configs.load(path)
     if config.tune is not None:
         raise ConfigError(f"{path} has a [tune] table, which is for the script that its first lines name.")
-    folder = _opened(out or Path(config.output.folder or Path("runs", path.stem)))
-    _write(folder / CONFIG, path.read_bytes())
-    data = _data(config)
-    report.setting(console, config, data.ratings, folder)
+    place = out or Path(config.output.folder or Path("runs", path.stem))
+    earlier = None if overwrite else _earlier(place, config)
+    if earlier is not None:
+        report.found(console, place, earlier)
+        if earlier["status"] == "finished" and (place / folder.PAGE).exists():
+            report.results(console, earlier["fits"])
+            return _verdict(earlier)
+    folder.opened(place)
+    started = time.perf_counter()
+    with report.waiting(console, "reading the data"):
+        data = read_data(config)
+        data_hash = data.ratings.data_hash()
+    if earlier is not None and earlier["data_hash"] != data_hash:
+        raise StorageError(
+            f"{place} holds an unfinished run on other data than {path} now leads to. Start it again with --overwrite, "
+            "or choose another folder with --out."
+        )
+    report.setting(console, config, data.ratings, place)
+    begun = {"fits": [], "wall_seconds": 0.0, "started": datetime.datetime.now().astimezone().isoformat("T", "seconds")}
+    record = (earlier or begun) | {
+        "status": "running",
+        "error": None,
+        "versions": _versions(),
+        "config": config.model_dump(mode="json", exclude_none=True),
+        "data_hash": data_hash,
+    }
+    session = _Session(place, config, data, record, started - record["wall_seconds"], console)
+    if earlier is None:
+        text = path.read_bytes()  # first: it may be the one in the folder
+        with folder.undisturbed():
+            folder.emptied(place)
+            folder.write(place / folder.CONFIG, text)
+            session.write("running")
+    return session.go()
 
-    fits: list[dict] = []
-    stopped = None
-    for fold, problem, solver in _work(config, data.ratings):
-        result, stopped = _fitted(config, fold, problem, solver)
-        fit = {"solver": solver.label, "fold": fold.number, "factors": _factors_name(config, solver, fold)}
-        fit |= _history(result)
-        objective = config.objective.build()
-        jals.save(folder / fit["factors"], result.factors, data.vocab, objective, data_hash=fold.train.data_hash())
-        if stopped is None:
-            fit["metrics"] = _metrics(result.factors, fold)
-            fit["certificate"] = _certificate(config, result.factors, problem, solver, fit["sweeps"])
-        fits.append(fit)
-        report.progress(console, fit)
-        record = {
-            "status": "finished" if stopped is None else type(stopped).__name__,
-            "error": None if stopped is None else str(stopped),
-            "versions": _versions(),
-            "config": config.model_dump(mode="json", exclude_none=True),
-            "data_hash": data.ratings.data_hash(),
-            "wall_seconds": time.perf_counter() - started,
-            "fits": fits,
-        }
-        _write(folder / RESULT, json.dumps(_plain(record), indent=1, allow_nan=False).encode())
+
+@dataclasses.dataclass
+class _Session:
+    """A run under way: what it has and what it has to show. `record` is what result.json says, and is written with
+    every file that it speaks of, so that the folder agrees with itself whenever the run is stopped."""
+
+    place: Path
+    config: Config
+    data: datasets.Dataset
+    record: dict
+    started: float
+    console: Console
+    drawn: dict[str, Drawn] = dataclasses.field(default_factory=dict)  # each solver on its first fold
+
+    def go(self) -> int:
+        stopped = None
+        try:
+            for fold, problem, solver in work(self.config, self.data.ratings):
+                self.fitted(fold, problem, solver)
+        except (FitError, KeyboardInterrupt) as error:
+            stopped = error
+        with folder.undisturbed():
+            status = "finished" if stopped is None else "failed" if isinstance(stopped, FitError) else "interrupted"
+            self.record["error"] = None if stopped is None else str(stopped) or "interrupted"
+            self.write(status)
+            report.results(self.console, self.record["fits"])
+        if status != "interrupted":  # who presses Ctrl-C wants to leave
+            with report.waiting(self.console, "drawing the page"):
+                write_page(self.place, self.record, self.data, list(self.drawn.values()))
+        report.saved(self.console, self.place, self.record)
         if stopped is not None:
-            break
+            report.stopped(self.console, stopped, self.record, self.data.vocab)
+        return _verdict(self.record)
 
-    report.results(console, fits)
-    report.saved(console, folder / RESULT, [fit["factors"] for fit in fits])
-    if stopped is None:
-        return 0 if all(fit["certificate"]["passed"] for fit in fits) else 1
-    report.stopped(console, stopped, data.vocab)
-    return 1 if isinstance(stopped, FitError) else 130
+    def write(self, status: str) -> None:
+        self.record |= {"status": status, "wall_seconds": time.perf_counter() - self.started}
+        folder.write_record(self.place, self.record)
+
+    def fitted(self, fold: Fold, problem: jals.Problem, solver: AnySolver) -> None:
+        """Fits, keeps, proves and shows one solver on one fold, as far as an earlier session has not."""
+        name = folder.factors_name(self.config, solver, fold.number)
+        fit = next((fit for fit in self.record["fits"] if fit["factors"] == name), None)
+        if fit is None or fit["reason"] in _UNFINISHED:
+            result, stopped = self.result(fold, problem, solver)
+            if not result.history.sweep:  # Ctrl-C while the sweep was being compiled
+                raise KeyboardInterrupt
+            fit = self.keep(fold, solver, result)
+            report.progress(self.console, fit)
+            if stopped is not None:
+                raise stopped
+        first = solver.label not in self.drawn
+        if "certificate" in fit and not first:
+            return
+        factors = jals.load(self.place / name).factors
+        cert = certificate(self.config, factors, problem, solver)
+        if "certificate" not in fit:
+            fit["metrics"] = _metrics(self.config.objective.build(), factors, fold)
+            fit["certificate"] = judged(cert, solver, fit["sweeps"])
+            self.write("running")
+        if first:
+            required = fit["certificate"]["last_updated_required"]
+            parts = (fold.train, fold.validation, fold.test)
+            self.drawn[solver.label] = Drawn(label(solver, fold), factors, *parts, cert, required)
+
+    def result(
+        self, fold: Fold, problem: jals.Problem, solver: AnySolver
+    ) -> tuple[jals.Result, BaseException | None]:
+        """(result, None), or (what there was by then, why it stopped)."""
+        settings, made, objective = self.config.fit, solver.build(), self.config.objective.build()
+        name = folder.factors_name(self.config, solver, fold.number)
+        kept = time.monotonic()
+
+        def keep(at: jals.Progress) -> None:
+            nonlocal kept
+            if time.monotonic() - kept >= _KEEP_EVERY:
+                try:
+                    self.keep(fold, solver, at.result)
+                except StorageError as error:  # no reason to stop: the disk may have room again by the end
+                    self.console.print(f"{error} The fit goes on.", soft_wrap=True)
+                kept = time.monotonic()
+
+        try:
+            with Watch(self.console, label(solver, fold)) as watch:
+                result = jals.fit(
+                    made,
+                    problem,
+                    objective,
+                    sweeps=settings.sweeps,
+                    key=jax.random.key(settings.seed),
+                    tol=settings.tol,
+                    init=checkpoint.restore(self.place, name, made, problem, objective),
+                    validation=fold.validation,
+                    patience=settings.patience,
+                    loss_every=settings.loss_every,
+                    callbacks=[watch, keep],
+                )
+        except (FitError, Interrupted) as stopped:
+            return stopped.result, stopped
+        return result, None
+
+    def keep(self, fold: Fold, solver: AnySolver, result: jals.Result) -> dict:
+        """Writes what there is of a fit, so that the files agree with one another; returns its part of the record."""
+        name = folder.factors_name(self.config, solver, fold.number)
+        fit = {"solver": solver.label, "fold": fold.number, "factors": name} | _history(result)
+        objective = self.config.objective.build()
+        with folder.undisturbed():
+            data_hash = fold.train.data_hash()
+            jals.save(self.place / name, result.factors, self.data.vocab, objective, data_hash=data_hash)
+            if result.reason in _UNFINISHED:
+                checkpoint.save(self.place, name, result)
+            else:
+                checkpoint.clear(self.place)
+            others = [other for other in self.record["fits"] if other["factors"] != name]
+            self.record["fits"] = [*others, fit]
+            self.write("running")
+        return fit
 
 
-def certify(folder: Path, console: Console) -> int:
+def certify(place: Path, console: Console) -> int:
     """Computes the certificate of a saved run again, from its config, the data and the saved factors alone.
 
     Returns: the exit code: 0, or 1 when a certificate fails.
@@ -101,86 +203,75 @@ def certify(folder: Path, console: Console) -> int:
     Raises:
         JalsError: when the files are missing or damaged, or the factors were fitted to other data.
     """
-    recorded = _recorded(folder)
-    config = configs.load(folder / CONFIG)
-    data = _data(config)
+    recorded = {fit["factors"]: fit for fit in folder.record(place)["fits"]}
+    if not recorded:
+        raise StorageError(f"the run in {place} was stopped before its first fit: there is nothing to certify.")
+    config = configs.load(place / folder.CONFIG)
+    data = read_data(config)
     fits = []
-    for fold, problem, solver in _work(config, data.ratings):
-        name = _factors_name(config, solver, fold)
+    for fold, problem, solver in work(config, data.ratings):
+        name = folder.factors_name(config, solver, fold.number)
         if name not in recorded:  # the run was stopped before it came to this one
             continue
-        saved = jals.load(folder / name)
+        saved = jals.load(place / name)
         if saved.data_hash != fold.train.data_hash():
             raise StorageError(
-                f"{folder / name} was fitted to other ratings than {folder / CONFIG} now leads to: "
+                f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
                 "the data or the split has changed since. Run the experiment again."
             )
-        sweeps = recorded[name]
-        certificate = _certificate(config, saved.factors, problem, solver, sweeps)
-        fits.append({"solver": solver.label, "fold": fold.number, "sweeps": sweeps, "certificate": certificate})
+        sweeps = recorded[name]["sweeps"]
+        proof = judged(certificate(config, saved.factors, problem, solver), solver, sweeps)
+        fits.append({"solver": solver.label, "fold": fold.number, "sweeps": sweeps, "certificate": proof})
     if len(fits) < len(recorded):
-        raise StorageError(f"{folder / RESULT} and {folder / CONFIG} disagree on the fits: one was changed.")
+        raise StorageError(f"{folder.RESULT} and {folder.CONFIG} of {place} disagree on the fits: one was changed.")
     report.certificates(console, fits)
     return 0 if all(fit["certificate"]["passed"] for fit in fits) else 1
 
 
-def _data(config: Config) -> datasets.Dataset:
-    """The data set in the dtype of the fit: float64 needs jax's switch, which only a program may touch."""
-    jax.config.update("jax_enable_x64", config.fit.dtype == "float64")
-    source = config.data
-    data = datasets.load(source.source) if source.source else datasets.from_npz(source.path or "", source.duplicates)
-    ratings = data.ratings
-    columns = {"value": ratings.value, "weight": ratings.weight}
-    cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
-    return data._replace(ratings=dataclasses.replace(ratings, **cast))
+def _earlier(place: Path, config: Config) -> dict | None:
+    """The record of an earlier run of this very config in the folder, or None where there is no run.
 
-
-def _work(config: Config, ratings: jals.Ratings) -> Iterator[tuple[Fold, jals.Problem, AnySolver]]:
-    """Every fit of the experiment: solvers within folds, so that a fold's problem is built once."""
-    split = config.split
-    if split.kind == "random":
-        pairs = [(None, jals.split.random(ratings, split.test_fraction, split.seed))]
-    else:
-        pairs = enumerate(jals.split.kfold(ratings, split.folds, split.seed))
-    for number, (train, test) in pairs:
-        validation = None
-        if split.validation_fraction is not None:
-            train, validation = jals.split.random(train, split.validation_fraction, split.seed)
-        problem = jals.Problem.build(train, layout=config.problem.layout)
-        for solver in config.solver:
-            yield Fold(number, train, validation, test), problem, solver
-
-
-def _factors_name(config: Config, solver: AnySolver, fold: Fold) -> str:
-    parts = ["factors"]
-    if len(config.solver) > 1 or fold.number is not None:
-        parts.append(solver.label)
-    if fold.number is not None:
-        parts.append(str(fold.number))
-    return "-".join(parts) + ".npz"
-
-
-def _fitted(config: Config, fold: Fold, problem: jals.Problem, solver: AnySolver) -> tuple[Any, BaseException | None]:
-    """(result, None), or (what there was by then, why it stopped)."""
-    settings = config.fit
-    try:
-        result = jals.fit(
-            solver.build(),
-            problem,
-            config.objective.build(),
-            sweeps=settings.sweeps,
-            key=jax.random.key(settings.seed),
-            tol=settings.tol,
-            validation=fold.validation,
-            patience=settings.patience,
-            loss_every=settings.loss_every,
+    Raises:
+        StorageError: when the folder holds a run of another config, which a new one would overwrite.
+    """
+    if strange := folder.strangers(place):
+        raise StorageError(
+            f"{place} is no folder of a run, but holds {', '.join(strange)}: a run would write over it. Choose another "
+            "folder with --out, or let it be replaced with --overwrite."
         )
-    except (FitError, Interrupted) as stopped:
-        return stopped.result, stopped
-    return result, None
+    if not (place / folder.RESULT).exists():
+        return None
+    earlier = folder.record(place)
+    asked = config.model_dump(mode="json", exclude_none=True)
+    changed = _differences(earlier["config"], asked)
+    if changed:
+        listing = "".join(f"\n  {key}: {before} there, {now} here" for key, before, now in changed)
+        raise StorageError(
+            f"{place} holds a run of another config ({earlier['status']}):{listing}\n"
+            "Keep it and choose another folder with --out, or replace it with --overwrite."
+        )
+    return earlier
 
 
-def _history(result: Any) -> dict:
+def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(key, before, now) wherever two configs differ; where the output goes is no difference."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [name for name in dict.fromkeys([*before, *now]) if (key, name) != ("", "output")]
+        pairs = [(f"{key}.{name}".lstrip("."), before.get(name), now.get(name)) for name in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{key}[{place}]", one, other) for place, (one, other) in enumerate(zip(before, now, strict=True))]
+    else:
+        return [] if before == now else [(key, before, now)]
+    return [difference for name, one, other in pairs for difference in _differences(one, other, name)]
+
+
+def _verdict(record: dict) -> int:
+    if record["status"] != "finished":
+        return 1 if record["status"] == "failed" else 130
+    return 0 if all(fit["certificate"]["passed"] for fit in record["fits"]) else 1
+
+
+def _history(result: jals.Result) -> dict:
     history = dataclasses.asdict(result.history)
     return {
         "sweeps": result.sweep,
@@ -191,38 +282,20 @@ def _history(result: Any) -> dict:
     }
 
 
-def _metrics(factors: jals.Factors, fold: Fold) -> dict:
-    """RMSE and MAE of every part of the split, unclipped."""
+def _metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold) -> dict:
+    """RMSE and MAE of every part of the split, unclipped, against the objective's target: the value, or with implicit
+    feedback 1."""
     metrics = {}
     for name in ("train", "validation", "test"):
         part = getattr(fold, name)
         if part is not None:
             predicted = jals.predict(factors, part.user, part.item)
+            target = objective.entry(part.value, np.ones_like(part.value)).t
             metrics[name] = {
-                "rmse": float(jals.metrics.rmse(predicted, part.value, part.weight)),
-                "mae": float(jals.metrics.mae(predicted, part.value, part.weight)),
+                "rmse": float(jals.metrics.rmse(predicted, target, part.weight)),
+                "mae": float(jals.metrics.mae(predicted, target, part.weight)),
             }
     return metrics
-
-
-def _certificate(config: Config, factors: jals.Factors, problem: jals.Problem, solver: AnySolver, sweeps: int) -> dict:
-    """The certificate in numbers, and whether it passes. A fresh update must always meet the bound, so one is made
-    exactly where the solver is not; the rows as given must meet it where an exact sweep has just made them."""
-    made = solver.build()
-    judge = made if isinstance(made, jals.ALS) and made.exact else None
-    cert = jals.certify(factors, problem, config.objective.build(), solver=judge)
-    fresh = {"user": float(np.max(cert.user)), "item": float(np.max(cert.item))}
-    last_updated = float(np.max(cert.last_updated))
-    bound, required = float(cert.bound), made.exact and sweeps > 0
-    passed = all(worst <= bound for worst in (*fresh.values(), last_updated if required else 0.0))
-    return {
-        **fresh,
-        "last_updated": last_updated,
-        "last_updated_required": required,
-        "stationarity": float(cert.stationarity),
-        "bound": bound,
-        "passed": passed,
-    }
 
 
 def _versions() -> dict:
@@ -235,45 +308,3 @@ def _versions() -> dict:
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
     }
-
-
-def _opened(folder: Path) -> Path:
-    """The folder, made and tried by taking away the last run's result: no folder holds factors of one run beside the
-    result of another."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / RESULT, b"")
-        (folder / RESULT).unlink()
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to the output folder {folder}: {error.strerror}. Choose another with --out or output.folder."
-        ) from error
-    return folder
-
-
-def _recorded(folder: Path) -> dict[str, int]:
-    """The factors files that the folder's result lists, and how many sweeps made each."""
-    try:
-        return {fit["factors"]: int(fit["sweeps"]) for fit in json.loads((folder / RESULT).read_bytes())["fits"]}
-    except FileNotFoundError:
-        raise StorageError(f"no {folder / RESULT}: {folder} is not the folder of a `jals run`.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{folder / RESULT} cannot be read: {error!r}.") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing: a reader never meets half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types; a number that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _plain(np.asarray(value).tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

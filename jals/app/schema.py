@@ -1,7 +1,7 @@
 """The schema of a config, one TOML file an experiment:
 
-    [data]       source = "movielens-latest-small"  or  path = "table.npz"
-    [split]      kind = "random", test_fraction = 0.1, seed = 0  or  kind = "kfold", folds = 5, seed = 0
+    [data]       source = "movielens-latest-small"  or  path = "ratings.csv", user = "userId", item = "movieId", ...
+    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "leave_last_out", "kfold"
     [problem]    layout = "bucketed"
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
@@ -54,18 +54,35 @@ class Table(BaseModel):
         return self
 
 
+Column = str | Annotated[int, Field(ge=0)]  # a name, or a place counted from 0
+
+
 class Data(Table):
+    """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
+
     source: datasets.Name | None = None
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    user: Column | None = None
+    item: Column | None = None
+    value: Column | None = None
+    time: Column | None = None
+    weight: Column | None = None
+    delimiter: Annotated[str, Field(min_length=1)] | None = None
+    header: bool | None = None
+    ids: Literal["auto", "int", "str"] = "auto"
     duplicates: Literal["error", "last", "mean", "sum"] = "error"
+
+    def reading(self) -> dict[str, Any]:
+        """The arguments for `jals.read_ratings` besides the path."""
+        return self.model_dump(exclude={"source", "path"}, exclude_defaults=True)
 
     def conflicts(self):
         if self.source and self.path:
             return [("path", "stands beside source: give one of the two.")]
         if not (self.source or self.path):
-            return [("source", "is missing, and so is path: name a data set or an npz file.")]
-        if self.source and self.duplicates != "error":
-            return [("duplicates", "goes with path only: the named data sets have none.")]
+            return [("source", "is missing, and so is path: name a data set, or a file of ratings.")]
+        if self.source:
+            return [(key, "goes with path only: the named data sets are read as they are.") for key in self.reading()]
         return []
 
 
@@ -81,6 +98,20 @@ class KFoldSplit(Table):
     folds: Annotated[int, Field(ge=2)] = 5
     validation_fraction: Fraction | None = None
     seed: Seed = 0
+
+
+class ByUserSplit(Table):
+    kind: Literal["by_user"]
+    test_fraction: Fraction = 0.1
+    validation_fraction: Fraction | None = None
+    seed: Seed = 0
+
+
+class LeaveLastOutSplit(Table):
+    kind: Literal["leave_last_out"]
+    count: Annotated[int, Field(ge=1)] = 1  # of each user's entries, the latest
+    validation_fraction: Fraction | None = None
+    seed: Seed = 0  # of the validation part
 
 
 class Problem(Table):
@@ -235,7 +266,7 @@ class Output(Table):
     folder: Annotated[str, Field(min_length=1)] | None = None  # default: runs/ and the config's own name
 
 
-Split = RandomSplit | KFoldSplit
+Split = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
 Objective = Explicit | AlsWr | HuKoren | Ials
 AnySolver = AlsSolver | GradientSolver
 

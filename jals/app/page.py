@@ -1,0 +1,187 @@
+"""A run to look at: `index.html`, one file that needs nothing else, and its figures as PNG and SVG beside it."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jals
+
+try:
+    import jinja2
+except ImportError as missing:
+    raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
+
+from ..errors import StorageError
+from . import folder, gallery, summaries
+from .gallery import Drawn, Shown
+from .recommend import best_unseen
+from .schema import Config
+
+TOP = 10  # items of a list
+# How far along the users, sorted by training entries, the three are whose lists are shown.
+_PEOPLE = {"busy": 0.95, "median": 0.5, "light": 0.05}
+
+
+def write(place: Path, record: dict, data: jals.datasets.Dataset, drawn: list[Drawn]) -> Path:
+    """Writes the page of a run and its figures; each file appears whole or not at all. Same arguments, same bytes.
+
+    Args:
+        place: the run's folder; `figures/` in it is made where needed.
+        record: what `result.json` holds, of a finished run or of one that was stopped.
+        data: the whole table.
+        drawn: the fits to draw, one a solver, or fewer where a run was stopped.
+
+    Returns: the path of `index.html`.
+
+    Raises:
+        StorageError: when the folder cannot be written to.
+    """
+    objective = Config.model_validate(record["config"]).objective.build()
+    scored = [_scored(one, objective) for one in drawn]
+    sections = {
+        "curves": list(gallery.curves(record["fits"])),
+        "certificate": list(gallery.certificates(drawn)),
+        "spectrum": list(gallery.spectrum(drawn)),
+        "residuals": list(gallery.residuals(drawn, scored)),
+        "degree": list(gallery.errors(drawn, scored)),
+        "data": list(gallery.data(data.ratings)),
+    }
+    first = gallery.first_fits(record["fits"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("page.html.j2").render(
+        record=record,
+        title=record["config"]["data"].get("source") or Path(record["config"]["data"]["path"]).name,
+        ratings=data.ratings,
+        tables=list(_tables(record["config"])),
+        place=shlex.quote(place.as_posix()),
+        columns=_columns(record["fits"]),
+        means=_means(record["fits"]),
+        fold=first[0]["fold"] if first else None,
+        sections=sections,
+        drawn=drawn,
+        sampled=[(name, part) for name, part in (scored[0] if scored else {}).items() if len(part.user) < part.total],
+        implicit=objective.feedback != "rating",
+        people=_people(data, drawn),
+        top=TOP,
+    )
+    _save(place, html, [shown for section in sections.values() for shown in section])
+    return place / folder.PAGE
+
+
+def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored]:
+    """The parts of the split that have entries of weight > 0."""
+    parts = {"train": one.train, "test": one.test}
+    scored = {name: summaries.scored(one.factors, part, objective) for name, part in parts.items()}
+    return {name: part for name, part in scored.items() if part.total}
+
+
+def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, Any]]:
+    """Three users of different degree, and for each fit what it would show them beside what they rated high."""
+    if not drawn:
+        return []
+    degree = summaries.degrees(drawn[0].train, "user")
+    users = np.argsort(degree, kind="stable")[np.count_nonzero(degree == 0) :]
+    popular = summaries.degrees(drawn[0].train, "item")
+    people = {}
+    for name, share in _PEOPLE.items():
+        user = int(users[round(share * (len(users) - 1))])
+        if user not in people:
+            fits = [{"label": one.label, **_lists(data, one, user, popular)} for one in drawn]
+            people[user] = {
+                "name": name,
+                "share": f"{share:.0%}",
+                "id": data.vocab.user[user],
+                "degree": int(degree[user]),
+                "fits": fits,
+            }
+    return list(people.values())
+
+
+def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
+    """The user's best unseen items, with the value where it was held out, and the training entries of highest value
+    (of equal ones the items with more entries, then by row)."""
+    held = {}
+    for part in (one.validation, one.test):
+        if part is not None:
+            its = summaries.entries_of(part, user)
+            held |= dict(zip(part.item[its].tolist(), part.value[its].tolist(), strict=True))
+    its = summaries.entries_of(one.train, user)
+    item, value = one.train.item[its], one.train.value[its]
+    best, scores = best_unseen(one.factors, user, item, TOP)
+    order = np.lexsort((item, -popular[item], -value))[:TOP]
+    predicted = np.asarray(jals.predict(one.factors, user, item[order]))
+    def row(item: Any, score: Any, value: float | None) -> dict[str, Any]:
+        title = "" if data.titles is None else str(data.titles[item])
+        return {
+            "id": str(data.vocab.item[item]),
+            "title": title,
+            "entries": int(popular[item]),
+            "score": float(score),
+            "value": value,
+        }
+
+    return {
+        "best": [row(item, score, held.get(int(item))) for item, score in zip(best, scores, strict=True)],
+        "high": [
+            row(item, score, float(value))
+            for item, score, value in zip(item[order], predicted, value[order], strict=True)
+        ],
+    }
+
+
+def _columns(fits: list[dict]) -> list[tuple[str, str]]:
+    """(part, metric) of every number that some fit has."""
+    return list(
+        dict.fromkeys(
+            (part, metric) for fit in fits for part, metrics in fit.get("metrics", {}).items() for metric in metrics
+        )
+    )
+
+
+def _means(fits: list[dict]) -> list[dict[str, Any]]:
+    """Over the folds of each solver, where there are several: mean and standard error of every metric."""
+    rows = []
+    for solver in dict.fromkeys(fit["solver"] for fit in fits):
+        metrics = [fit["metrics"] for fit in fits if fit["solver"] == solver and "metrics" in fit]
+        if len(metrics) > 1:
+            numbers = {(part, name): np.array([each[part][name] for each in metrics]) for part, name in _columns(fits)}
+            rows.append(
+                {
+                    "solver": solver,
+                    "folds": len(metrics),
+                    "mean": {key: float(of.mean()) for key, of in numbers.items()},
+                    "error": {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()},
+                }
+            )
+    return rows
+
+
+def _tables(config: dict) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config's tables but for the output's, nested ones laid flat."""
+    for name, table in config.items():
+        for each in table if isinstance(table, list) else [table]:
+            flat = {key: value for key, value in each.items() if not isinstance(value, dict)}
+            for value in each.values():
+                flat |= value if isinstance(value, dict) else {}
+            if name != "output":
+                yield name, flat
+
+
+def _save(place: Path, html: str, shown: list[Shown]) -> None:
+    try:
+        (place / folder.FIGURES).mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{place / folder.FIGURES} cannot be made: {error.strerror or error}.") from error
+    for one in shown:
+        folder.write(place / folder.FIGURES / f"{one.name}.png", one.picture.png)
+        folder.write(place / folder.FIGURES / f"{one.name}.svg", one.picture.svg)
+    folder.write(place / folder.PAGE, html.encode())

@@ -1,0 +1,102 @@
+"""The best items that a user has not rated: for the command `jals recommend`, and for the page of a run."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import jals
+
+from ..errors import ArgumentError, DataError, StorageError, did_you_mean
+from . import config as configs
+from . import experiment, folder
+from .summaries import entries_of
+
+
+def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k items of highest score that the user has not seen.
+
+    Args:
+        factors: as fitted.
+        user: a row.
+        seen: rows of items to leave out, in any order.
+        k: at least 1.
+
+    Returns: (items, scores), best first, equal scores by row; fewer than k where fewer are unseen.
+
+    Raises:
+        ArgumentError: for k below 1, or a user that is not there.
+    """
+    if k < 1:
+        raise ArgumentError(f"k is {k}, but must be at least 1.")
+    items = np.arange(len(factors.item))
+    scores = np.asarray(jals.predict(factors, user, items))
+    unseen = np.delete(items, seen)
+    best = unseen[np.argsort(-scores[unseen], kind="stable")[:k]]
+    return best, scores[best]
+
+
+def recommend(place: Path, user: str, k: int, console: Console, solver: str | None = None) -> int:
+    """Shows the k best unseen items of a user by the factors of a saved run: its first fit's, or a solver's.
+
+    Args:
+        place: the folder of a `jals run`.
+        user: the outside id, as written on a command line.
+        solver: the name of a solver of the config, or its kind where it has none.
+
+    Returns: the exit code, 0.
+
+    Raises:
+        JalsError: for an unknown user or solver, and for files that are missing, damaged or of another run.
+    """
+    recorded = {fit["factors"] for fit in folder.record(place)["fits"]}
+    config = configs.load(place / folder.CONFIG)
+    labels = [each.label for each in config.solver]
+    if solver is not None and solver not in labels:
+        near = did_you_mean(solver, labels)
+        raise ArgumentError(f'no solver "{solver}" in {place}: it has {", ".join(labels)}.{near}')
+    data = experiment.read_data(config)
+    row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
+    for fold, made in itertools.product(experiment.folds(config, data.ratings), config.solver):
+        name = folder.factors_name(config, made, fold.number)
+        if name in recorded and solver in (None, made.label):
+            break
+    else:
+        raise StorageError(f"{place} holds no factors of {solver or 'any solver'}: the run was stopped before.")
+    saved = jals.load(place / name)
+    if saved.data_hash != fold.train.data_hash():
+        raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
+    seen = fold.train.item[entries_of(fold.train, row)]
+    console.print(Text(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}"))
+    if not len(seen):
+        console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
+    console.print(_table(data, *best_unseen(saved.factors, row, seen, k)))
+    return 0
+
+
+def _outside_id(text: str, known: np.ndarray) -> int | str:
+    """An id from the command line in the type of the vocabulary."""
+    if known.dtype.kind == "U":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(f'user ids of this table are whole numbers, but "{text}" is none.') from None
+
+
+def _table(data: jals.datasets.Dataset, items: np.ndarray, scores: np.ndarray) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("item", overflow="fold")
+    if data.titles is not None:
+        table.add_column("title", overflow="fold")
+    table.add_column("score", justify="right")
+    for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1):
+        # As Text: brackets in a title are no markup.
+        named = [Text(str(column[item])) for column in (data.vocab.item, data.titles) if column is not None]
+        table.add_row(str(rank), *named, f"{score:.4f}")
+    return table

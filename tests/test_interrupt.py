@@ -1,0 +1,141 @@
+"""Ctrl-C at any moment of a run: the files agree with one another, and the next run goes on as if nothing had been."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jals
+
+pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
+
+from .test_cli import SECOND_SOLVER, jals_command, write_experiment
+
+CHANGES = (
+    ('kind = "random"\ntest_fraction = 0.2', 'kind = "kfold"\nfolds = 2\nvalidation_fraction = 0.2'),
+    ("sweeps = 3", "sweeps = 60\n" + SECOND_SOLVER),
+)
+FITS = [f"factors-{solver}-{fold}.npz" for fold in (0, 1) for solver in ("als", "gradient")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(config, folder of a run that nobody disturbed, its seconds once compiled)."""
+    place = tmp_path_factory.mktemp("whole")
+    config = write_experiment(place, *CHANGES)
+    for _ in range(2):
+        started = time.perf_counter()
+        done = jals_command("run", config, "--out", place / "run", "--overwrite")
+        assert done.exit_code == 0, done.output
+    return config, place / "run", time.perf_counter() - started
+
+
+def interrupted_run(config: Path, out: Path, after: float):
+    """The command, with SIGINT as a terminal would send it so many seconds after its start."""
+    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        done = jals_command("run", config, "--out", out)
+        timer.cancel()
+        timer.join()
+        time.sleep(0)  # a signal that came between is handled here
+    except KeyboardInterrupt:  # it came before or after the command itself
+        return None
+    return done
+
+
+def check_files(folder: Path) -> None:
+    """The record can be read and speaks of files that are whole; nothing half written lies about."""
+    record = json.loads((folder / "result.json").read_text())
+    for fit in record["fits"]:
+        saved = jals.load(folder / fit["factors"])
+        assert np.isfinite(saved.factors.user).all()
+    assert not list(folder.glob("*.part*"))
+    certified = jals_command("certify", folder)
+    if record["fits"]:
+        assert certified.exit_code == 0, certified.output
+        assert "certificate passed" in certified.output
+    else:
+        assert "stopped before its first fit" in certified.output
+
+
+# What a callback of the interpreter itself meets is reported by Python, not raised.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_at_ten_random_moments(whole, tmp_path):
+    config, undisturbed, seconds = whole
+    stopped = []
+    for number, moment in enumerate(np.random.default_rng(0).uniform(0, seconds, 10)):
+        folder = tmp_path / str(number)
+        done = interrupted_run(config, folder, moment)
+        if (folder / "result.json").exists():
+            check_files(folder)
+            if done is not None and done.exit_code == 130:
+                assert "Traceback" not in done.output
+                stopped.append(folder)
+    assert len(stopped) >= 5  # a few may have been done, or not begun
+    for folder in (stopped[0], stopped[-1]):
+        done = jals_command("run", config, "--out", folder)
+        assert done.exit_code == 0, done.output
+        before, after = (json.loads((place / "result.json").read_text()) for place in (undisturbed, folder))
+        assert [fit["factors"] for fit in after["fits"]] == FITS
+        for one, other in zip(before["fits"], after["fits"], strict=True):
+            assert (one["metrics"], one["certificate"]) == (other["metrics"], other["certificate"])
+            assert one["history"]["loss"] == other["history"]["loss"]
+            factors = (jals.load(place / one["factors"]).factors for place in (undisturbed, folder))
+            jax.tree.map(np.testing.assert_array_equal, *factors)
+
+
+def test_a_second_process_goes_on_where_the_first_was_killed(tmp_path, monkeypatch):
+    """SIGINT to a real process: exit code 130, no traceback. Then another process, from the files alone."""
+    config = write_experiment(tmp_path, ("sweeps = 3", "sweeps = 1000000"))
+    command = [sys.executable, "-m", "jals", "run", str(config), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    record = tmp_path / "run" / "result.json"
+    while not record.exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(5)  # compiled by then, most likely, and in the middle of the fit
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    done = json.loads(record.read_text())["fits"][0]["sweeps"]
+    assert done < 1_000_000
+    config.write_text(config.read_text().replace("sweeps = 1000000", f"sweeps = {done + 2}"))
+    changed = json.loads(record.read_text())
+    changed["config"]["fit"]["sweeps"] = done + 2
+    record.write_text(json.dumps(changed))
+    again = jals_command("run", config, "--out", tmp_path / "run")
+    assert again.exit_code == 0, again.output
+    assert f"als stopped after {done} sweeps" in " ".join(again.output.split())
+    (fit,) = json.loads(record.read_text())["fits"]
+    assert fit["history"]["sweep"] == list(range(done + 3))
+    assert jals_command("certify", tmp_path / "run").exit_code == 0
+
+
+def test_a_damaged_checkpoint_is_refused(whole, tmp_path):
+    config, _, _ = whole
+    whole_fit = jals.fit
+
+    def interrupted(*arguments, **options):
+        result = whole_fit(*arguments, **options | {"sweeps": 2})
+        raise jals.Interrupted("interrupted", result=dataclasses.replace(result, reason="interrupted"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jals, "fit", interrupted)
+        assert jals_command("run", config, "--out", tmp_path / "run").exit_code == 130
+    for path in (tmp_path / "run" / "unfinished").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(path.read_bytes()[:-1])
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "cannot be read" in done.output and "--overwrite" in done.output
+    assert jals_command("run", config, "--out", tmp_path / "run", "--overwrite").exit_code == 0
