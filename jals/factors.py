@@ -76,17 +76,27 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
     Args:
         factors: as fitted.
         user, item: integer ids of one shape (or shapes that broadcast).
-        clip: (low, high) to limit the scores to, or None.
+        clip: (low, high) to limit the scores to, low <= high, or None.
 
     Returns: the scores, in the factors' dtype. Differentiable in the factors.
 
     Raises:
-        ArgumentError: for ids that are not integers, or out of range. (Ids traced by a transformation cannot be
-            checked: jax clamps those out of range to the last row.)
+        ArgumentError: for ids that are not integers, out of range, or of shapes that do not broadcast; for a clip that
+            is no such pair. (What a transformation traces cannot be checked: jax clamps ids out of range to the last
+            row.)
     """
+    if not isinstance(factors, Factors):
+        raise ArgumentError(f"factors is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
     user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
-    score = _scores(factors, *jnp.broadcast_arrays(user, item))
-    return score if clip is None else jnp.clip(score, *clip)
+    try:
+        user, item = jnp.broadcast_arrays(user, item)
+    except ValueError:
+        raise ArgumentError(
+            f"user has shape {user.shape}, item {item.shape}: give ids of one shape, or of shapes that broadcast."
+        ) from None
+    limits = None if clip is None else _checked_limits(clip)
+    score = _scores(factors, user, item)
+    return score if limits is None else jnp.clip(score, *(jnp.asarray(limit, score.dtype) for limit in limits))
 
 
 _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
@@ -94,10 +104,27 @@ _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, ite
 
 def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
     if not is_traced(ids):
-        ids = np.asarray(ids)
+        try:
+            ids = np.asarray(ids)
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"{name} ids are no array of integers ({error}).") from error
         if not np.issubdtype(ids.dtype, np.integer):
             raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
         if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
             wrong = ids.min() if ids.min() < 0 else ids.max()
             raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s.")
     return jnp.asarray(ids)
+
+
+def _checked_limits(clip: Any) -> tuple[Any, Any]:
+    try:
+        low, high = clip
+    except (TypeError, ValueError):
+        raise ArgumentError(f"clip is {clip!r}, but must be a pair (low, high), or None.") from None
+    known = [limit for limit in (low, high) if not is_traced(limit)]
+    plain = all(isinstance(limit, (int, float, np.number, np.ndarray, jax.Array)) for limit in known)
+    if not (plain and all(np.ndim(limit) == 0 and np.asarray(limit).dtype.kind in "iuf" for limit in known)):
+        raise ArgumentError(f"clip is {clip!r}, but must be a pair of numbers, or None.")
+    if len(known) == 2 and not low <= high:  # a NaN too
+        raise ArgumentError(f"clip is ({low}, {high}), but the low limit must not be above the high one.")
+    return low, high

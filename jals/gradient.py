@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from . import normal
-from .errors import ArgumentError
+from .errors import ArgumentError, did_you_mean
 from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
 from .problem import Problem
@@ -78,7 +78,12 @@ class Gradient:
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
+        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable.
+
+        Raises:
+            ArgumentError: where `hyper` does not fit the optimizer.
+        """
+        _check_hyper(self.optimizer, self.hyper)
         factors = start_from(factors, key, self, problem, objective)
         memory = Memory(self._optimizer().init(_learnt(factors)), jax.random.fold_in(key, 1))
         return State(factors, memory)
@@ -247,6 +252,38 @@ def batch_loss(
 def _learnt(factors: Factors) -> Any:
     """What an optimizer sees: all but the mean."""
     return dataclasses.replace(factors, mean=None)
+
+
+def _check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
+    """Raises ArgumentError unless an optimizer comes of these arguments."""
+    name = getattr(optimizer, "__name__", repr(optimizer))
+    try:
+        parameters = inspect.signature(optimizer).parameters
+    except (ValueError, TypeError):  # a function of C has none to look at
+        parameters = {}
+    known = [each.name for each in parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    anything = not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    for key, value in hyper.items():
+        if not isinstance(key, str) or not (anything or key in known):
+            takes = f"takes {', '.join(known)}" if known else "takes no arguments"
+            meant = [each for each in known if "".join(word[0] for word in each.split("_")) == key]  # lr: learning_rate
+            hint = f' Did you mean "{meant[0]}"?' if meant else did_you_mean(key, known)
+            raise ArgumentError(f"hyper has {key!r}, but {name} {takes}.{hint}")
+        real = key == "learning_rate" or isinstance(getattr(parameters.get(key), "default", None), float)
+        if real and (isinstance(value, str | list | tuple | Mapping) or np.ndim(value) > 0):
+            given = f", not {value!r}" if isinstance(value, str) else ""
+            raise ArgumentError(f"hyper[{key!r}] must be one number, or a schedule{given}.")
+    absent = [each for each in known if parameters[each].default is inspect.Parameter.empty and each not in hyper]
+    if absent:
+        raise ArgumentError(f"{name} needs {', '.join(absent)}: give hyper={{{absent[0]!r}: ...}}.")
+    try:
+        made = optimizer(**hyper)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name} refuses hyper: {str(error).splitlines()[0]}") from error
+    if not isinstance(made, optax.GradientTransformation):
+        raise ArgumentError(
+            f"optimizer {name} makes {type(made).__name__}, not an optax optimizer: pass a function such as optax.adam."
+        )
 
 
 def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:

@@ -91,11 +91,51 @@ def test_clip_limits_scores():
         (0.0, 0, "user ids must be integers, got float64"),
         (0, [True], "item ids must be integers, got bool"),
         (["a"], 0, "user ids must be integers, got <U1"),
+        (None, 0, "user ids must be integers, got object"),
+        ([[1], [1, 2]], 0, "user ids are no array of integers"),
+        (0, [[1], [1, 2]], "item ids are no array of integers"),
+        ([0, 1], [0, 1, 2], r"user has shape \(2,\), item \(3,\): give ids of one shape"),
     ],
 )
 def test_bad_ids_are_refused(user, item, message):
     with pytest.raises(jals.ArgumentError, match=message):
         jals.predict(random_factors(), user, item)
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (5, r"clip is 5, but must be a pair \(low, high\), or None"),
+        ((1, 2, 3), r"clip is \(1, 2, 3\), but must be a pair \(low, high\)"),
+        ("15", "clip is '15', but must be a pair of numbers"),
+        ((None, 5), r"clip is \(None, 5\), but must be a pair of numbers"),
+        (([1, [2]], 5), "must be a pair of numbers"),
+        (([1], [5]), "must be a pair of numbers"),
+        ((5, 1), r"clip is \(5, 1\), but the low limit must not be above the high one"),
+        ((float("nan"), 1), r"clip is \(nan, 1\), but the low limit"),
+    ],
+)
+def test_bad_limits_are_refused(clip, message):
+    with pytest.raises(jals.ArgumentError, match=message):
+        jals.predict(random_factors(), 0, 0, clip=clip)
+
+
+def test_limits_of_every_spelling_keep_the_dtype():
+    factors = random_factors(np.float32)
+    plain = jals.predict(factors, 0, np.arange(4))
+    assert plain.min() < 2.5 < 3 < plain.max()
+    for clip in ((2.5, 3), [2.5, 3.0], np.array([2.5, 3]), jnp.array([2.5, 3]), (np.float64(2.5), np.int8(3))):
+        clipped = jals.predict(factors, 0, np.arange(4), clip=clip)
+        assert clipped.dtype == np.float32
+        np.testing.assert_array_equal(clipped, np.clip(plain, 2.5, 3))
+    np.testing.assert_array_equal(jals.predict(factors, 0, np.arange(4), clip=(-np.inf, np.inf)), plain)
+    traced = jax.jit(lambda low: jals.predict(factors, 0, np.arange(4), clip=(low, 3)))(2.5)
+    np.testing.assert_array_equal(traced, np.clip(plain, 2.5, 3))
+
+
+def test_predict_needs_factors():
+    with pytest.raises(jals.ArgumentError, match=r"factors is of type tuple: give result\.factors"):
+        jals.predict((1, 2), 0, 0)  # pyright: ignore[reportArgumentType]
 
 
 def test_predict_is_jitted_and_differentiated():

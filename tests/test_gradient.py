@@ -1,6 +1,7 @@
 """The gradient baseline: the same loss, faster; unbiased batches; honest counts."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,59 @@ def test_hyper_parameters_are_traced_and_the_rest_static():
     again = jax.tree.unflatten(jax.tree.structure(solver), jax.tree.leaves(solver))
     assert again == solver and jax.tree.structure(again) == jax.tree.structure(solver)
     assert dataclasses.replace(solver, rank=4).rank == 4
+
+
+def needs_a(*, a, b=1.0):
+    return optax.sgd(a * b)
+
+
+@pytest.mark.parametrize(
+    "optimizer, hyper, message",
+    [
+        (optax.adam, {"lr": 0.1}, r"hyper has 'lr', but adam takes learning_rate, .* Did you mean \"learning_rate\""),
+        (optax.adam, {"learning_rat": 0.1}, r"hyper has 'learning_rat', .* Did you mean \"learning_rate\"\?"),
+        (optax.adam, {"learning_rate": 0.1, "banana": 1}, r"hyper has 'banana', but adam takes .*, nesterov\.(?! Did)"),
+        (optax.adam, {1: 0.1}, "hyper has 1, but adam takes"),
+        (needs_a, {"b": 1.0}, r"needs_a needs a: give hyper=\{'a': \.\.\.\}"),
+        (optax.sgd, {}, "sgd needs learning_rate"),
+        (optax.adam, {"learning_rate": "x"}, r"hyper\['learning_rate'\] must be one number, or a schedule, not 'x'"),
+        (optax.adam, {"learning_rate": 0.1, "b1": [0.9]}, r"hyper\['b1'\] must be one number, or a schedule\."),
+        (optax.adam, {"learning_rate": np.ones(3)}, "must be one number, or a schedule"),
+        (optax.lbfgs, {"memory_size": 0}, "lbfgs refuses hyper: memory_size must be >= 1"),
+        (dict, {}, "optimizer dict makes dict, not an optax optimizer"),
+    ],
+)
+def test_hyper_that_does_not_fit_the_optimizer_is_refused(optimizer, hyper, message):
+    """At `fit` and at `init`; not before, since jax makes solvers of placeholders."""
+    problem, objective = tables.problem(tables.table("random", weighted=False), "bucketed"), jals.als_wr(0.1)
+    solver = jals.Gradient(2, optimizer, hyper)
+    with pytest.raises(jals.ArgumentError, match=message):
+        jals.fit(solver, problem, objective, sweeps=1)
+    with pytest.raises(jals.ArgumentError, match=message):
+        solver.init(jax.random.key(0), problem, objective)
+
+
+@pytest.mark.parametrize(
+    "optimizer, hyper",
+    [
+        (functools.partial(optax.adam, b1=0.5), {"learning_rate": 0.1}),
+        (functools.partial(optax.adam, 0.1), {}),
+        (optax.inject_hyperparams(optax.adam), {"learning_rate": 0.1}),
+        (lambda **hyper: optax.adam(**hyper), {"learning_rate": 0.1}),
+        (optax.sgd, {"learning_rate": optax.constant_schedule(0.1), "momentum": None}),
+        (optax.sgd, {"learning_rate": jnp.float32(0.1)}),
+    ],
+)
+def test_other_spellings_of_an_optimizer_are_taken(optimizer, hyper):
+    problem, objective = tables.problem(tables.table("random", weighted=False), "bucketed"), jals.als_wr(0.1)
+    state = jals.Gradient(2, optimizer, hyper).init(jax.random.key(0), problem, objective)
+    assert state.factors.rank == 2
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), "adam", None])
+def test_an_optimizer_must_be_a_function(optimizer):
+    with pytest.raises(jals.ArgumentError, match=r"but must be a function that makes one: pass optimizer=optax\.adam"):
+        jals.Gradient(2, optimizer)
 
 
 def zeros(tree):
