@@ -30,7 +30,7 @@ floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that
 	$(FLOOR)/bin/python -m pytest -n 2 --ignore tests/test_derivatives.py  # minutes of compiling, and jax's own rules
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, runs and caches
 	rm -rf $(VENV) $(FLOOR) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from . import normal, rowsolve
 from .errors import ArgumentError, check_choice
@@ -36,7 +37,7 @@ class ALS:
     def __post_init__(self):
         check_rank(self.rank)
         check_choice("linsolve", self.linsolve, rowsolve.LINSOLVES)
-        if isinstance(self.cg_steps, bool) or not isinstance(self.cg_steps, int) or self.cg_steps < 1:
+        if isinstance(self.cg_steps, bool) or not isinstance(self.cg_steps, (int, np.integer)) or self.cg_steps < 1:
             raise ArgumentError(f"cg_steps is {self.cg_steps!r}, but must be a whole number >= 1.")
 
     @property

@@ -70,7 +70,7 @@ class Gradient:
         if not isinstance(self.hyper, Mapping):
             raise ArgumentError(f'hyper is {self.hyper!r}, but must be a dict such as {{"learning_rate": 1e-2}}.')
         size = self.batch_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
             raise ArgumentError(f"batch_size is {self.batch_size!r}, but must be None or a whole number >= 1.")
 
     exact = False  # a sweep does not end at a minimum of one side

@@ -266,8 +266,9 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     columns = (problem.user, problem.item, problem.value, problem.weight)
     whole = problem.num_entries // _CHUNK
     chunks = [column[: whole * _CHUNK].reshape(whole, _CHUNK) for column in columns]
-    total = jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
-    total += chunk(*(column[whole * _CHUNK :] for column in columns))
+    total = chunk(*(column[whole * _CHUNK :] for column in columns))
+    if whole:
+        total += jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
     return total + penalty(factors, entry_counts(problem), objective)
 
 

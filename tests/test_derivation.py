@@ -17,8 +17,8 @@ from rich.console import Console
 
 import jals
 from jals.app import derivation
-from jals.app import derivation_steps as steps
-from jals.app.derivation_text import Text
+from jals.app.derivation import steps
+from jals.app.derivation.text import Text
 from jals.datasets import Dataset
 from jals.vocabulary import Vocabulary
 from tests import reference
@@ -366,12 +366,12 @@ def test_picture_shows_the_row_and_no_words_overlap(row, long_names):
     from matplotlib import cbook
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from jals.app import derivation_picture
+    from jals.app.derivation import picture
 
     data = derivation.built_in()
     titles = np.array([f"$5 or $6: {title}, the cut of it" for title in data.vocab.item]) if long_names else None
     at = steps.setting(data.ratings, row, rank=3)
-    figure = derivation_picture.table(at, data.vocab, titles)
+    figure = picture.table(at, data.vocab, titles)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     words = [text for text in figure.axes[0].texts if text.get_text()]
@@ -397,7 +397,7 @@ def structure(svg: str) -> tuple[list[str], int]:
 
 def test_pictures_of_the_page_are_up_to_date(tmp_path):
     pytest.importorskip("matplotlib", reason='pictures need the extra "cli"')
-    from jals.app import derivation_picture
+    from jals.app.derivation import picture
 
     spec = importlib.util.spec_from_file_location("draw", FIGURES / "draw.py")
     assert spec and spec.loader
@@ -406,7 +406,7 @@ def test_pictures_of_the_page_are_up_to_date(tmp_path):
     figures = draw.figures()
     assert set(figures) == {path.name for path in FIGURES.glob("*.svg")}
     for name, figure in figures.items():
-        derivation_picture.save(tmp_path / name, figure)
+        picture.save(tmp_path / name, figure)
         fresh, kept = ((folder / name).read_text(encoding="utf-8") for folder in (tmp_path, FIGURES))
         assert structure(fresh) == structure(kept), f"{name}: draw it again with python docs/figures/draw.py"
 

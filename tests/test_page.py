@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 import jals
-from jals.app import page, plots
+from jals.app import page
+from jals.app.page import plots
 from jals.app.schema import Config
 from jals.datasets import Dataset
 from jals.vocabulary import Vocabulary
@@ -381,7 +382,7 @@ def weighted(part: jals.Ratings, weight) -> jals.Ratings:
 
 @pytest.mark.usefixtures("undrawn")
 def test_sampling_is_told(simple, tmp_path, monkeypatch):
-    from jals.app import summaries
+    from jals.app.page import summaries
 
     monkeypatch.setattr(summaries, "SAMPLE", 20)
     page.write(tmp_path, *simple)

@@ -79,6 +79,19 @@ def test_what_cannot_be_meant_is_refused(factors, user, k, words):
         best_unseen(factors, user, np.array([], int), k)
 
 
+def test_items_with_few_entries_can_be_left_out(saved):
+    place, table, train = saved
+    entries = np.bincount(train.item, minlength=8)
+    least = int(np.median(entries)) + 1
+    user = table.vocab.user[3]
+    listed = [shown(place, str(user), 8, min_entries=bar) for bar in (0, least)]
+    unseen = set(range(8)) - set(train.item[train.user == 3].tolist())
+    for bar, text in zip((0, least), listed, strict=True):
+        for item in range(8):
+            assert (str(7000 + item) in text) == (item in unseen and entries[item] >= bar)
+    assert listed[0] != listed[1]
+
+
 USERS = {"whole": np.arange(12) * 10 + 100, "text": np.array([f"user-{row:02d}" for row in range(12)])}
 
 
@@ -107,9 +120,9 @@ def saved(request, tmp_path, monkeypatch):
     return tmp_path, table, train
 
 
-def shown(place, user, k=3, solver=None):
+def shown(place, user, k=3, **options):
     output = io.StringIO()
-    assert recommend(place, user, k, Console(file=output, width=80, highlight=False), solver) == 0
+    assert recommend(place, user, k, Console(file=output, width=80, highlight=False), **options) == 0
     return output.getvalue()
 
 

@@ -9,23 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jals
-from jals.app import derivation, derivation_picture, derivation_steps
+from jals.app import derivation
+from jals.app.derivation import picture, steps
 
-INK, LINE, ACCENT = derivation_picture.INK, "#3b6ea8", "#d1495b"
+INK, LINE, ACCENT = picture.INK, "#3b6ea8", "#d1495b"
 
 
 def figures() -> dict[str, Figure]:
     """Every picture by its file's name. Needs x64, as the page does: random numbers differ by dtype."""
     table = derivation.built_in()
-    at = derivation_steps.setting(table.ratings, row=0)
+    at = steps.setting(table.ratings, row=0)
     return {
-        "table.svg": derivation_picture.table(at, table.vocab, table.titles),
+        "table.svg": picture.table(at, table.vocab, table.titles),
         "bowl.svg": bowl(at),
         "valleys.svg": valleys(),
     }
 
 
-def bowl(at: derivation_steps.Setting) -> Figure:
+def bowl(at: steps.Setting) -> Figure:
     """L along the first coordinate of x_u, the other at the solution."""
     solution = at.solved(at.objective)
     first = np.linspace(solution[0] - 2.5, solution[0] + 2.5, 101)
@@ -90,4 +91,4 @@ def _axes(across: str, up: str) -> tuple[Figure, Axes]:
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     for name, figure in figures().items():
-        derivation_picture.save(Path(__file__).parent / name, figure)
+        picture.save(Path(__file__).parent / name, figure)

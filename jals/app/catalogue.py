@@ -40,7 +40,7 @@ def described(data: datasets.Dataset) -> list[tuple[str, str]]:
     for side in ("user", "item"):
         degree = np.bincount(getattr(ratings, side), minlength=getattr(ratings, f"num_{side}s"))
         low, middle, high = np.quantile(degree, [0, 0.5, 1])
-        lines.append((f"entries a {side}", f"{low:.0f} to {high:,.0f}, median {middle:,.0f}"))
+        lines.append((f"entries by {side}", f"{low:.0f} to {high:,.0f}, median {middle:,.0f}"))
     values, counts = np.unique(ratings.value, return_counts=True)
     if len(values) <= 12:
         shares = zip(values, counts / len(ratings), strict=True)
@@ -70,10 +70,13 @@ def _list(console: Console) -> None:
             ratings = datasets.load(name).ratings
             what = f"{ratings.num_users:,} x {ratings.num_items:,}, {len(ratings):,} entries"
             table.add_row(name, what, "yes")
-        except (DataError, ImportError) as missing:
-            table.add_row(name, "", Text(str(missing)))
+        except ImportError as missing:
+            table.add_row(name, "", Text(f"no: {missing}"))
+        except DataError:
+            table.add_row(name, "", "no: not in the folder that JALS_DATA names")
     console.print(table)
     console.print(
         'jals datasets NAME describes one. A file of your own, or an unpacked folder of GroupLens: [data] path = "..."',
         soft_wrap=True,
+        markup=False,
     )

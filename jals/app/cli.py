@@ -76,11 +76,12 @@ def build() -> "typer.Typer":
         user: Annotated[str, typer.Option(help="The user's id, as in the data.")],
         k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
         solver: Annotated[str | None, typer.Option(help="Whose factors, where a run has several solvers.")] = None,
+        min_entries: Annotated[int, typer.Option(help="Leave out items with fewer training entries.", min=0)] = 0,
     ) -> None:
         """The items with the highest scores that a user has not seen, by the factors of a run."""
         from . import recommend as room
 
-        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver)))
+        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver, min_entries)))
 
     @command("jals derive ratings.csv --user 15 --picture table.png")
     def derive(

@@ -14,7 +14,6 @@ import jals
 from ..errors import ArgumentError, DataError, StorageError, did_you_mean
 from . import config as configs
 from . import experiment, folder
-from .summaries import entries_of
 
 
 def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,13 +39,22 @@ def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> t
     return best, scores[best]
 
 
-def recommend(place: Path, user: str, k: int, console: Console, solver: str | None = None) -> int:
+def entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
+    """The places of a user's entries of weight > 0."""
+    places = np.flatnonzero(ratings.user == user)
+    return places if ratings.weight is None else places[ratings.weight[places] > 0]
+
+
+def recommend(
+    place: Path, user: str, k: int, console: Console, solver: str | None = None, min_entries: int = 0
+) -> int:
     """Shows the k best unseen items of a user by the factors of a saved run: its first fit's, or a solver's.
 
     Args:
         place: the folder of a `jals run`.
         user: the outside id, as written on a command line.
         solver: the name of a solver of the config, or its kind where it has none.
+        min_entries: items with fewer training entries are left out: a high score may rest on one of them.
 
     Returns: the exit code, 0.
 
@@ -74,7 +82,8 @@ def recommend(place: Path, user: str, k: int, console: Console, solver: str | No
     console.print(Text(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}"))
     if not len(seen):
         console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
-    console.print(_table(data, *best_unseen(saved.factors, row, seen, k)))
+    rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
+    console.print(_table(data, *best_unseen(saved.factors, row, np.union1d(seen, rare), k)))
     return 0
 
 

@@ -34,11 +34,12 @@ def progress(console: Console, fit: dict) -> None:
     """One line when a fit has ended."""
     sweeps, seconds = fit["history"]["sweep"][-1], fit["history"]["seconds"][-1]
     kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
-    console.print(f"{_label(fit)}: {sweeps} sweeps in {seconds:.2f} s{kept}; ended by {fit['reason']}")
+    end = fit["reason"] if fit["reason"] in ("interrupted", "failed") else f"ended by {fit['reason']}"
+    console.print(f"{_label(fit)}: {sweeps} sweeps in {seconds:.2f} s{kept}; {end}")
 
 
 def results(console: Console, fits: list[dict]) -> None:
-    if not fits:
+    if not any("certificate" in fit for fit in fits):
         return
     table = _table(
         *("", "train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE"),

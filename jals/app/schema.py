@@ -64,9 +64,9 @@ class Data(Table):
     path: Annotated[str, Field(min_length=1)] | None = None
     user: Column | None = None
     item: Column | None = None
-    value: Column | None = None
-    time: Column | None = None
-    weight: Column | None = None
+    value: Column | Literal[False] | None = None  # false: none, every value is 1
+    time: Column | Literal[False] | None = None
+    weight: Column | Literal[False] | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     header: bool | None = None
     ids: Literal["auto", "int", "str"] = "auto"
@@ -208,6 +208,7 @@ class GradientSolver(Solver):
     optimizer: str = "adam"
     hyper: dict[str, Annotated[Any, PlainValidator(_number)]] = {"learning_rate": 1e-2}
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    init_scale: Number | None = None
 
     def conflicts(self):
         if self.optimizer not in OPTIMIZERS:
@@ -222,7 +223,8 @@ class GradientSolver(Solver):
 
     def build(self) -> jals.Gradient:
         optimizer = getattr(optax, self.optimizer)
-        return jals.Gradient(rank=self.rank, optimizer=optimizer, hyper=self.hyper, batch_size=self.batch_size)
+        given = self.model_dump(include={"rank", "hyper", "batch_size", "init_scale"}, exclude_none=True)
+        return jals.Gradient(optimizer=optimizer, **given)
 
 
 class Fit(Table):

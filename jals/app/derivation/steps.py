@@ -16,10 +16,10 @@ import numpy as np
 
 import jals
 
-from .. import normal
-from ..errors import ArgumentError, DataError
-from ..ratings import Ratings
-from ..vocabulary import Vocabulary
+from ... import normal
+from ...errors import ArgumentError, DataError
+from ...ratings import Ratings
+from ...vocabulary import Vocabulary
 
 STEP = 0.5  # of the finite differences: L is a parabola in each coordinate, so a long step costs no accuracy
 SHOWN = 3  # coordinates of a vector that are differenced and shown

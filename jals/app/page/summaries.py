@@ -91,12 +91,6 @@ def observed(ratings: jals.Ratings) -> np.ndarray | slice:
     return slice(None) if ratings.weight is None else ratings.weight > 0
 
 
-def entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
-    """The places of a user's entries of weight > 0."""
-    places = np.flatnonzero(ratings.user == user)
-    return places if ratings.weight is None else places[ratings.weight[places] > 0]
-
-
 def degrees(ratings: jals.Ratings, side: str) -> np.ndarray:
     """Entries of every row of a side, `(rows,)`."""
     return np.bincount(getattr(ratings, side)[observed(ratings)], minlength=getattr(ratings, f"num_{side}s"))

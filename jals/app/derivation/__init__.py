@@ -1,6 +1,6 @@
 """The body of `jals derive`: the derivation of the ALS update, walked through on one row of a table of ratings.
 
-`derivation_steps` computes, `derivation_text` prints, `derivation_picture` draws.
+`steps` computes, `text` prints, `picture` draws.
 """
 
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ..datasets import Dataset
-from ..ratings import Ratings
-from ..vocabulary import Vocabulary
-from . import derivation_picture as pictures
-from . import derivation_steps as steps
-from .derivation_text import Text
+from ...datasets import Dataset
+from ...ratings import Ratings
+from ...vocabulary import Vocabulary
+from . import picture as pictures
+from . import steps
+from .text import Text
 
 
 def built_in() -> Dataset:

@@ -14,11 +14,12 @@ try:
 except ImportError as missing:
     raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
 
-from ..errors import StorageError
-from . import folder, gallery, summaries
+from ...errors import StorageError
+from .. import folder
+from ..recommend import best_unseen, entries_of
+from ..schema import Config
+from . import gallery, summaries
 from .gallery import Drawn, Shown
-from .recommend import best_unseen
-from .schema import Config
 
 TOP = 10  # items of a list
 # How far along the users, sorted by training entries, the three are whose lists are shown.
@@ -112,9 +113,9 @@ def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarr
     held = {}
     for part in (one.validation, one.test):
         if part is not None:
-            its = summaries.entries_of(part, user)
+            its = entries_of(part, user)
             held |= dict(zip(part.item[its].tolist(), part.value[its].tolist(), strict=True))
-    its = summaries.entries_of(one.train, user)
+    its = entries_of(one.train, user)
     item, value = one.train.item[its], one.train.value[its]
     best, scores = best_unseen(one.factors, user, item, TOP)
     order = np.lexsort((item, -popular[item], -value))[:TOP]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ArgumentError, StorageError
-from ..vocabulary import Vocabulary
-from . import derivation_steps as steps
+from ...errors import ArgumentError, StorageError
+from ...vocabulary import Vocabulary
+from . import steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

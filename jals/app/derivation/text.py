@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from ..vocabulary import Vocabulary
-from . import derivation_steps as steps
+from ...vocabulary import Vocabulary
+from . import steps
 
 LISTED = 8  # rows of a list that are shown; the rest is summed up
 SMALL = (12, 7)  # users and items of a table that is shown whole
