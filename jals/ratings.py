@@ -48,7 +48,8 @@ class Ratings:
         source_index: int32 `(entries,)`: the place of each entry in the input it came from, increasing unless the
             table was reordered (where duplicates were merged: the last of them for "last", the first for "mean" and
             "sum").
-        num_users, num_items: the table's shape, empty rows included.
+        num_users: rows of the table, empty ones included.
+        num_items: its columns, likewise.
     """
 
     user: np.ndarray
