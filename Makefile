@@ -10,6 +10,9 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
+# Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give.
+NEWEST_ONLY = --ignore tests/test_derivatives.py --ignore tests/test_docs_code.py
+
 .PHONY: help demo test lint floor docs clean
 
 help:  ## list the targets
@@ -20,14 +23,14 @@ demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificat
 	$(BIN)/jals certify runs/movielens
 
 test: lint  ## ruff, pyright and pytest
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready  ## ruff and pyright only
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
 floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that pyproject.toml allows
-	$(FLOOR)/bin/python -m pytest -n 2 --ignore tests/test_derivatives.py  # minutes of compiling, and jax's own rules
+	$(FLOOR)/bin/python -m pytest -n 2 --dist worksteal $(NEWEST_ONLY)
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -141,10 +141,12 @@ def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
             series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     elif not (dtype.is_numeric() or dtype in (nw.Date, nw.String, nw.Object)):
         needed = "numbers or dates"
+    if needed is None and dtype in (nw.Int128, nw.UInt128):
+        needed = "what NumPy can hold"
     if needed is None:
         try:
             return series.to_numpy()
-        except Exception:  # types that NumPy has not, 128 bits for one
+        except Exception:  # other types that NumPy has not
             needed = "what NumPy can hold"
     example = series.head(1).to_list()[0]
     raise DataError(

@@ -16,9 +16,15 @@ FLOATS = (np.float32, np.float64)
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
+# Every layout with the first solver and every solver with the first layout: how rows are walked and how one is solved
+# do not meet, and each case compiles for 15 s.
+CERTIFIED = [(layout, tables.EXACT[0]) for layout in tables.LAYOUTS] + [
+    (tables.LAYOUTS[0], linsolve) for linsolve in tables.EXACT[1:]
+]
+
+
 @pytest.mark.usefixtures("fresh_caches")
-@pytest.mark.parametrize("linsolve", tables.EXACT)
-@pytest.mark.parametrize("layout", tables.LAYOUTS)
+@pytest.mark.parametrize(("layout", "linsolve"), CERTIFIED)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_certificate(dtype, layout, linsolve):
     """Two sweeps, then every fresh update and the items as given zero the gradient of the loss to rounding. The table
