@@ -106,7 +106,7 @@ def _opened(path: Path) -> tuple[bytes | None, bytes]:
                 content = gzip.decompress(start + file.read())
                 start = content[:_SAMPLE]
     except FileNotFoundError:
-        raise DataError(f"no file {path}.") from None
+        raise DataError(f"no file {path}" + (f" in {Path.cwd()}." if not path.is_absolute() else ".")) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is cut short or damaged: {error}. Fetch it again.") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character

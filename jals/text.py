@@ -59,7 +59,10 @@ class _Text:
         for line, fields in self.records():
             if len(fields) != self.width:
                 rule = "header" if self.header else "first line"
-                return DataError(f"{self.path}, line {line} has {len(fields)} fields, but the {rule} has {self.width}.")
+                return DataError(
+                    f"{self.path}, line {line} has {len(fields)} fields, but the {rule} has {self.width}. Correct the "
+                    "line, or leave it out."
+                )
             first = first or fields
             for role, place in self.columns.items():
                 wrong = _problem(role, self.kinds[role], fields[place], first[place])
@@ -204,7 +207,8 @@ def _problem(role: str, kind: str, field: str, first: str) -> str | None:
     if kind == "numbers":
         number = _number(field)
         if number is None:
-            return f"is {field!r}, which is no number{' (decimals take a point)' if ',' in field else ''}."
+            comma = " (decimals take a point)" if "," in field else ""
+            return f"is {field!r}, which is no number{comma}. Correct the line, or leave it out."
         if not math.isfinite(number):
             return f"is {field}. Leave missing entries out of the file."
     return None

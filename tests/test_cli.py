@@ -290,6 +290,30 @@ def test_interrupted_run_keeps_what_there_is(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "unfinished").exists()
 
 
+def test_a_disk_that_is_full_costs_no_factors(tmp_path, monkeypatch):
+    """The folder takes small files and no large ones, as a full disk does; the factors are found elsewhere."""
+    save = jals.save
+
+    def full(path, *arguments, **options):
+        if path.parent == tmp_path / "run":
+            raise jals.StorageError(f"{path} cannot be written: No space left on device.")
+        save(path, *arguments, **options)
+
+    monkeypatch.setattr(jals, "save", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    config = write_experiment(tmp_path)
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    (rescued,) = tmp_path.glob("jals-*/factors.npz")
+    assert "No space left on device" in done.output
+    assert f"The factors are in {rescued} instead" in done.output
+    monkeypatch.setattr(jals, "save", save)
+    assert jals_command("run", config, "--out", tmp_path / "run").exit_code == 0
+    kept, again = (jals.load(path).factors for path in (rescued, tmp_path / "run" / "factors.npz"))
+    np.testing.assert_array_equal(kept.item, again.item)
+
+
 def test_fit_that_breaks_down_names_the_row_and_keeps_the_last_factors(tmp_path):
     config = write_experiment(
         tmp_path, ("reg = 0.1", "reg = 0"), ("rank = 2", "rank = 9"), ("bias = true\ncenter = true", "")

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import math
 import platform
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,10 @@ class _Session:
             result, stopped = self.result(fold, problem, solver)
             if not result.history.sweep:  # Ctrl-C while the sweep was being compiled
                 raise KeyboardInterrupt
-            fit = self.keep(fold, solver, result)
+            try:
+                fit = self.keep(fold, solver, result)
+            except StorageError as error:
+                raise self.rescued(name, result, fold, error) from error
             report.progress(self.console, fit)
             if stopped is not None:
                 raise stopped
@@ -177,14 +181,25 @@ class _Session:
             return stopped.result, stopped
         return result, None
 
+    def rescued(self, name: str, result: jals.Result, fold: Fold, error: StorageError) -> StorageError:
+        """The error of a folder that takes no more, once the factors are safe in the system's folder for such things."""
+        place = Path(tempfile.mkdtemp(prefix="jals-")) / name
+        self.save(place, result, fold)
+        return StorageError(
+            f"{error} The factors are in {place} instead. Make room, and run the same command again, or take another "
+            "folder with --out."
+        )
+
+    def save(self, path: Path, result: jals.Result, fold: Fold) -> None:
+        objective = self.config.objective.build()
+        jals.save(path, result.factors, self.data.vocab, objective, data_hash=fold.train.data_hash())
+
     def keep(self, fold: Fold, solver: AnySolver, result: jals.Result) -> dict:
         """Writes what there is of a fit, so that the files agree with one another; returns its part of the record."""
         name = folder.factors_name(self.config, solver, fold.number)
         fit = {"solver": solver.label, "fold": fold.number, "factors": name} | _history(result)
-        objective = self.config.objective.build()
         with folder.undisturbed():
-            data_hash = fold.train.data_hash()
-            jals.save(self.place / name, result.factors, self.data.vocab, objective, data_hash=data_hash)
+            self.save(self.place / name, result, fold)
             if result.reason in _UNFINISHED:
                 checkpoint.save(self.place, name, result)
             else:
