@@ -18,6 +18,8 @@ import jals
 
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
+from jals.app import checkpoint, runner
+
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment
 
 CHANGES = (
@@ -134,6 +136,50 @@ def test_a_second_process_goes_on_where_the_first_was_killed(tmp_path, monkeypat
     (fit,) = json.loads(record.read_text())["fits"]
     assert fit["history"]["sweep"] == list(range(done + 3))
     assert jals_command("certify", tmp_path / "run").exit_code == 0
+
+
+def test_a_long_fit_is_kept_on_the_way(whole, tmp_path, monkeypatch):
+    """Killed without a word, it goes on from the last minute (here: the last record)."""
+    config, undisturbed, _ = whole
+    fit = jals.fit
+
+    def killed(*arguments, callbacks, **options):
+        def kill(at):
+            if at.sweep == 7:
+                raise MemoryError
+
+        return fit(*arguments, callbacks=[*callbacks, kill], **options)
+
+    monkeypatch.setattr(runner, "_KEEP_EVERY", 0.0)
+    monkeypatch.setattr(jals, "fit", killed)
+    assert isinstance(jals_command("run", config, "--out", tmp_path / "run").exception, MemoryError)
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [record["status"]] == [fit["reason"] for fit in record["fits"]] == ["running"]
+    check_files(tmp_path / "run")
+    monkeypatch.setattr(runner, "_KEEP_EVERY", 60.0)
+    monkeypatch.setattr(jals, "fit", fit)
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert "It is unfinished: als stopped after 7 sweeps" in " ".join(done.output.split())
+    assert done.exit_code == 0, done.output
+    factors = (jals.load(place / FITS[0]).factors for place in (undisturbed, tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, *factors)
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_stop_a_fit(whole, tmp_path, monkeypatch):
+    config, _, _ = whole
+    save, calls = checkpoint.save, []
+
+    def full_at_first(*arguments):
+        calls.append(arguments)
+        if len(calls) < 3:
+            raise jals.StorageError("no checkpoint can be written: No space left on device.")
+        save(*arguments)
+
+    monkeypatch.setattr(runner, "_KEEP_EVERY", 0.02)
+    monkeypatch.setattr(checkpoint, "save", full_at_first)
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("No space left on device. The fit goes on.") == 2
 
 
 def test_a_damaged_checkpoint_is_refused(whole, tmp_path):

@@ -3,6 +3,7 @@
 0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -23,7 +24,14 @@ def main() -> None:
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
         raise SystemExit(2)
-    build()()
+    try:
+        build()()
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C while jaxlib 0.10.2 compiles makes the interpreter crash when it closes down
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 def build() -> "typer.Typer":
@@ -85,9 +93,9 @@ def build() -> "typer.Typer":
 
     @command("jals derive ratings.csv --user 15 --picture table.png")
     def derive(
-        table: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Ratings; else a table of films.")] = None,
-        user: Annotated[str | None, typer.Option(help="Whose row to derive; else a small one.")] = None,
-        reg: Annotated[float, typer.Option(help="Lambda.")] = 0.1,
+        table: Annotated[Path | None, typer.Argument(metavar="FILE", help="Ratings; else a small table.")] = None,
+        user: Annotated[str | None, typer.Option(help="Whose row to derive; without, one with few entries.")] = None,
+        reg: Annotated[float, typer.Option(help="λ of the loss.")] = 0.1,
         rank: Annotated[int, typer.Option(help="Numbers in a row of factors.", min=1)] = 2,
         seed: Annotated[int, typer.Option(help="Of the initial factors.", min=0)] = 0,
         picture: Annotated[Path | None, typer.Option(help="Draw the table there, as .png or .svg.")] = None,

@@ -14,12 +14,13 @@ from .schema import AnySolver, Config
 
 
 class Fold(NamedTuple):
-    """One split of the data; `number` is None where there is only one."""
+    """One split of the data; `number` is None where there is only one, `data_hash` is that of the training part."""
 
     number: int | None
     train: jals.Ratings
     validation: jals.Ratings | None
     test: jals.Ratings
+    data_hash: str
 
 
 def read_data(config: Config) -> datasets.Dataset:
@@ -56,7 +57,7 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
         validation = None
         if split.validation_fraction is not None:
             train, validation = jals.split.random(train, split.validation_fraction, split.seed)
-        yield Fold(number, train, validation, test)
+        yield Fold(number, train, validation, test, train.data_hash())
 
 
 def work(config: Config, ratings: jals.Ratings) -> Iterator[tuple[Fold, jals.Problem, AnySolver]]:

@@ -76,7 +76,7 @@ def recommend(
     else:
         raise StorageError(f"{place} holds no factors of {solver or 'any solver'}: the run was stopped before.")
     saved = jals.load(place / name)
-    if saved.data_hash != fold.train.data_hash():
+    if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
     seen = fold.train.item[entries_of(fold.train, row)]
     console.print(Text(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}"))

@@ -182,7 +182,7 @@ class _Session:
         return result, None
 
     def rescued(self, name: str, result: jals.Result, fold: Fold, error: StorageError) -> StorageError:
-        """The error of a folder that takes no more, once the factors are safe in the system's folder for such things."""
+        """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
         place = Path(tempfile.mkdtemp(prefix="jals-")) / name
         self.save(place, result, fold)
         return StorageError(
@@ -192,7 +192,7 @@ class _Session:
 
     def save(self, path: Path, result: jals.Result, fold: Fold) -> None:
         objective = self.config.objective.build()
-        jals.save(path, result.factors, self.data.vocab, objective, data_hash=fold.train.data_hash())
+        jals.save(path, result.factors, self.data.vocab, objective, data_hash=fold.data_hash)
 
     def keep(self, fold: Fold, solver: AnySolver, result: jals.Result) -> dict:
         """Writes what there is of a fit, so that the files agree with one another; returns its part of the record."""
@@ -229,7 +229,7 @@ def certify(place: Path, console: Console) -> int:
         if name not in recorded:  # the run was stopped before it came to this one
             continue
         saved = jals.load(place / name)
-        if saved.data_hash != fold.train.data_hash():
+        if saved.data_hash != fold.data_hash:
             raise StorageError(
                 f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
                 "the data or the split has changed since. Run the experiment again."
