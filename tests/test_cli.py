@@ -174,6 +174,27 @@ def test_several_solvers_and_folds_in_float64(tmp_path):
         assert label in certified.output
 
 
+@pytest.mark.parametrize(
+    ("split", "held_out"), [('kind = "by_user"\ntest_fraction = 0.25', 24), ('kind = "leave_last_out"\ncount = 2', 24)]
+)
+def test_a_table_of_ones_own_split_by_user_and_by_time(tmp_path, split, held_out):
+    """12 users with the 8 items each: a quarter, or the last two, of each user's 8 entries are held out."""
+    rows = [f"{user};i{item};{1 + (user * item) % 5};{1000 - item}" for user in range(12) for item in range(8)]
+    (tmp_path / "mine.txt").write_text("\n".join(["who;what;stars;when", *rows]))
+    columns = 'mine.txt"\nuser = "who"\nitem = "what"\nvalue = "stars"\ntime = 3'
+    config = write_experiment(
+        tmp_path, ('table.npz"', columns), ('kind = "random"\ntest_fraction = 0.2', split), ("sweeps = 3", "sweeps = 1")
+    )
+    done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "12 users x 8 items, 96 entries" in " ".join(done.output.split())
+    saved = jals.load(tmp_path / "run" / "factors.npz")
+    assert saved.vocab is not None
+    assert saved.vocab.item.tolist() == [f"i{item}" for item in range(8)]
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert f"{held_out} test entries" in page
+
+
 def test_output_folder_is_tried_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(jals, "fit", lambda *_, **__: pytest.fail("fitted before the folder was tried"))
     (tmp_path / "file").write_text("")
