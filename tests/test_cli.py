@@ -68,7 +68,7 @@ def write_experiment(folder: Path, *changes: tuple[str, str]) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run: (its folder, what it printed). Tests that change the folder work on a copy."""
-    folder = tmp_path_factory.mktemp("finished")
+    folder = tmp_path_factory.mktemp("a-name-that-is-longer-than-what-a-line-of-a-terminal-of-eighty-columns-can-hold")
     done = jals_command("run", write_experiment(folder), "--out", folder / "run")
     assert done.exit_code == 0, done.output
     return folder / "run", done.output
@@ -99,6 +99,11 @@ def test_run_shows_and_saves(finished):
     assert {path.name for path in folder.iterdir()} == {
         *("config.toml", "result.json", "factors.npz", "index.html", "figures")
     }
+
+
+def test_a_long_path_is_shown_whole(finished):
+    folder, output = finished
+    assert str(folder.parent / "table.npz") in "".join(line.strip() for line in output.splitlines())
 
 
 def test_metrics_are_those_of_the_saved_factors(finished):

@@ -83,7 +83,9 @@ def check_files(folder: Path) -> None:
 def test_at_ten_random_moments(whole, tmp_path):
     config, undisturbed, seconds = whole
     stopped = []
-    for number, moment in enumerate(np.random.default_rng(0).uniform(0, seconds, 10)):
+    for number, moment in enumerate(np.random.default_rng(0).uniform(0, seconds, 50)):
+        if len(stopped) == 10:
+            break
         folder = tmp_path / str(number)
         done = interrupted_run(config, folder, moment)
         if (folder / "result.json").exists():
@@ -91,7 +93,7 @@ def test_at_ten_random_moments(whole, tmp_path):
             if done is not None and done.exit_code == 130:
                 assert "Traceback" not in done.output
                 stopped.append(folder)
-    assert len(stopped) >= 5  # a few may have been done, or not begun
+    assert len(stopped) == 10  # a few others were done by then, or not begun
     for folder in (stopped[0], stopped[-1]):
         done = jals_command("run", config, "--out", folder)
         assert done.exit_code == 0, done.output

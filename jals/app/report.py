@@ -17,6 +17,8 @@ from .folder import PAGE, RESULT
 
 def setting(console: Console, config: schema.Config, ratings: Ratings, folder: Path) -> None:
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")  # paths have no blanks to break at
     data = config.data.source or config.data.path
     density = len(ratings) / (ratings.num_users * ratings.num_items)
     shape = f"{ratings.num_users:,} users x {ratings.num_items:,} items, {len(ratings):,} entries ({density:.2%})"
