@@ -200,6 +200,30 @@ def test_a_table_of_ones_own_split_by_user_and_by_time(tmp_path, split, held_out
     assert f"{held_out} test entries" in page
 
 
+def test_check_needs_no_data_and_set_changes_a_run(tmp_path):
+    config = write_experiment(tmp_path)
+    change = ["--set", "solver.0.rank=3", "--set", "fit.sweeps=1"]
+    (tmp_path / "table.npz").rename(tmp_path / "elsewhere")
+    shown = jals_command("config", "check", config, *change)
+    assert shown.exit_code == 0
+    assert "rank = 3" in shown.output and 'layout = "bucketed"' in shown.output
+    (tmp_path / "elsewhere").rename(tmp_path / "table.npz")
+    done = jals_command("run", config, "--out", tmp_path / "run", *change)
+    assert done.exit_code == 0, done.output
+    assert jals.load(tmp_path / "run" / "factors.npz").factors.rank == 3
+    assert (tmp_path / "run" / "config.toml").read_text() == shown.output
+    assert jals_command("certify", tmp_path / "run").exit_code == 0
+    refused = jals_command("run", config, "--out", tmp_path / "run")
+    assert "solver[0].rank: 3 there, 2 here" in refused.output
+    assert jals_command("config", "check", config, "--set", "solver.0.rank=-1").exit_code == 2
+
+
+def test_schema_is_that_of_the_configs():
+    schema = json.loads(jals_command("config", "schema").output)
+    assert set(schema["required"]) == {"data", "split", "objective", "solver"}
+    assert schema["$defs"]["AlsSolver"]["properties"]["linsolve"]["enum"] == ["cholesky", "lu", "cg"]
+
+
 def test_output_folder_is_tried_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(jals, "fit", lambda *_, **__: pytest.fail("fitted before the folder was tried"))
     (tmp_path / "file").write_text("")

@@ -46,6 +46,49 @@ def load(tmp_path):
     return load
 
 
+@pytest.mark.parametrize(
+    ("change", "place", "value"),
+    [
+        ("solver.0.rank=64", lambda loaded: loaded.solver[0].rank, 64),
+        ("solver.1.hyper.learning_rate = 1e-3", lambda loaded: loaded.solver[1].hyper["learning_rate"], 1e-3),
+        ("solver.1.optimizer=adamw", lambda loaded: loaded.solver[1].optimizer, "adamw"),
+        ('fit.dtype="float64"', lambda loaded: loaded.fit.dtype, "float64"),
+        ("output.folder=runs/a b", lambda loaded: loaded.output.folder, "runs/a b"),  # a table the file has not
+        ("objective.reg=0.5", lambda loaded: loaded.objective.reg, 0.5),
+    ],
+)
+def test_changes_are_read_like_the_file(tmp_path, change, place, value):
+    path = tmp_path / "experiment.toml"
+    text = GOOD.replace(", momentum = 0.9, nesterov = true", "")
+    path.write_text(text)
+    changed, before = config.load(path, [change]), config.load(path)
+    assert place(changed) == value != place(before)
+    path.write_bytes(config.dump(changed))
+    assert config.load(path) == changed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("solver.0.rank", "--set takes KEY=VALUE"),
+        ("=3", "--set takes KEY=VALUE"),
+        ("solver.2.rank=3", "no table solver[2]"),
+        ("solver.als.rank=3", "no table solver.als"),
+        ("solver.0=3", "solver[0] is no key of a table"),
+        ("solver.0.rank.x=3", "solver[0].rank.x is no key"),
+        ("solver.0.rnak=3", '--set, solver[0].rnak: is not known. Did you mean "rank"?'),
+        ("solver.0.rank=many", '--set, solver[0].rank: must be an integer, not "many"'),
+        ("solver.0.linsolve=choleski", '--set, solver[0].linsolve: must be one of "cholesky"'),
+    ],
+)
+def test_changes_that_cannot_be_meant(tmp_path, change, words):
+    path = tmp_path / "experiment.toml"
+    path.write_text(GOOD)
+    with pytest.raises(jals.ConfigError) as error:
+        config.load(path, [change])
+    assert words in str(error.value)
+
+
 def test_good_config_builds_what_it_says(load):
     loaded = load(GOOD)
     objective = loaded.objective.build()

@@ -189,6 +189,13 @@ def test_every_command_is_on_its_page():
     from jals.app import cli
 
     text = (DOCS / "cli.md").read_text(encoding="utf-8")
-    for command in cli.build().registered_commands:
+    app = cli.build()
+    for command in app.registered_commands:
         assert command.callback is not None
         assert f"\n## jals {command.callback.__name__}\n" in text
+    for group in app.registered_groups:
+        assert f"\n## jals {group.name}\n" in text
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            assert f"\njals {group.name} {command.callback.__name__} " in text

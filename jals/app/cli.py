@@ -3,6 +3,7 @@
 0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the command."""
-    needed = ("jinja2", "matplotlib", "narwhals", "orbax", "polars", "pydantic", "rich", "typer")
+    needed = ("jinja2", "matplotlib", "narwhals", "orbax", "polars", "pydantic", "rich", "tomli_w", "typer")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
@@ -51,17 +52,21 @@ def build() -> "typer.Typer":
     def top(version: Annotated[bool, version_option] = False) -> None:
         pass
 
-    def command(example: str) -> Callable:
+    def command(example: str, group: typer.Typer = app) -> Callable:
         """A command whose docstring is its help, with an example of its use below."""
-        return app.command(epilog=f"Example: [bold]{example}[/]")
+        return group.command(epilog=f"Example: [bold]{example}[/]")
 
+    config_file = typer.Argument(help="TOML file of the experiment.")
+    change_help = "Change the config, as in solver.0.rank=64. Repeatable."
+    change_option = typer.Option("--set", metavar="KEY=VALUE", help=change_help)
     folder_of_run = typer.Argument(metavar="RUN", help="Output folder of a run.")
 
     @command("jals run configs/movielens.toml --out runs/first")
     def run(
-        config: Annotated[Path, typer.Argument(help="TOML file of the experiment.")],
+        config: Annotated[Path, config_file],
         out: Annotated[Path | None, typer.Option(help="Output folder, in place of the config's.")] = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
+        changes: Annotated[list[str] | None, change_option] = None,
     ) -> None:
         """Fit every solver of a config, show the results, and save them with the factors and a page to look at.
 
@@ -69,7 +74,32 @@ def build() -> "typer.Typer":
         """
         from . import runner
 
-        raise typer.Exit(_exit_code(lambda console: runner.run(config, out, overwrite, console)))
+        raise typer.Exit(_exit_code(lambda console: runner.run(config, out, overwrite, console, changes or ())))
+
+    configs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at configs; nothing is run.")
+    app.add_typer(configs, name="config")
+
+    @command("jals config check configs/movielens.toml --set solver.0.rank=64", configs)
+    def check(
+        config: Annotated[Path, config_file],
+        changes: Annotated[list[str] | None, change_option] = None,
+    ) -> None:
+        """Check a config without its data, and show it with every default written out."""
+        from . import config as room
+
+        def shown(console: "Console") -> int:
+            text = room.dump(room.load(config, changes or ())).decode()
+            console.print(text, end="", markup=False, soft_wrap=True)
+            return 0
+
+        raise typer.Exit(_exit_code(shown))
+
+    @command("jals config schema > jals.schema.json", configs)
+    def schema() -> None:
+        """The JSON schema of a config, for editors that check and complete TOML."""
+        from .schema import Config
+
+        typer.echo(json.dumps(Config.model_json_schema(), indent=1))
 
     @command("jals certify runs/movielens")
     def certify(folder: Annotated[Path, folder_of_run]) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import ConfigError, did_you_mean
 
 try:
+    import tomli_w
     from pydantic import ValidationError
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
@@ -16,11 +18,13 @@ except ImportError as missing:
 from .schema import AnySolver, Config, Objective, Split
 
 
-def load(path: str | Path) -> Config:
-    """The config in that file.
+def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
+    """The config in that file, with changes such as "solver.0.rank=64" or "fit.tol=1e-4" (`jals run --set`).
+
+    A change's key counts the tables of a list from 0; its value is read as TOML, or else as text.
 
     Raises:
-        ConfigError: naming every problem of the file at once, each with its line and key.
+        ConfigError: naming every problem of the file at once, each with its line (or --set) and key.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -31,17 +35,51 @@ def load(path: str | Path) -> Config:
         raise ConfigError(f"{path} is not a UTF-8 text file: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    changed = [_change(raw, change) for change in changes]
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         lines = _lines(text)
         problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
-        located = sorted((_line_of(key, lines), _written(key), message) for key, message in problems)
-        listing = "".join(f"\n  line {line}, {key}: {message}" for line, key, message in located)
+        located = sorted(
+            (0 if key in changed else _line_of(key, lines), _written(key), message) for key, message in problems
+        )
+        listing = "".join(
+            f"\n  {f'line {line}' if line else '--set'}, {key}: {message}" for line, key, message in located
+        )
         raise ConfigError(f"{path} cannot be used:{listing}") from None
 
 
+def dump(config: Config) -> bytes:
+    """The config as a TOML file, every default written out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
+
+
 Key = tuple[str | int, ...]
+
+
+def _change(raw: dict[str, Any], change: str) -> Key:
+    """Changes the tables of a file in place, before they are checked; returns the key."""
+    written, equals, value = change.partition("=")
+    *outer, last = key = tuple(_parts(written.strip()))
+    if not equals or not all(isinstance(part, int) or part for part in key):
+        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{change}".')
+    try:
+        value = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = value.strip()
+    at: Any = raw
+    for depth, part in enumerate(outer, start=1):
+        if isinstance(part, str) and isinstance(at, dict):
+            at = at.setdefault(part, {})
+        elif isinstance(part, int) and isinstance(at, list) and part < len(at):
+            at = at[part]
+        else:
+            raise ConfigError(f"--set {written}: there is no table {_written(key[:depth])} in the file.")
+    if not isinstance(at, dict) or isinstance(last, int):
+        raise ConfigError(f"--set {written}: {_written(key)} is no key of a table.")
+    at[last] = value
+    return key
 
 # The tables that come in kinds, and the key that says which: pydantic puts the kind into an error's path.
 _TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}

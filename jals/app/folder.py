@@ -1,6 +1,6 @@
 """The folder of a run: what its files are called, and how they are written and read.
 
-    config.toml     the config, as it was
+    config.toml     the config, as it was, or as --set made it
     result.json     the setting, versions, history, metrics, certificates, seconds
     factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz
     unfinished/     the checkpoint of a fit that was stopped: the next run goes on from it

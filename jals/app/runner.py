@@ -6,6 +6,7 @@ import math
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ _KEEP_EVERY = 60.0  # seconds: what a power cut may cost
 _UNFINISHED = ("running", "interrupted", "failed")  # why a fit ended, where a later session has to go on
 
 
-def run(path: Path, out: Path | None, overwrite: bool, console: Console) -> int:
+def run(path: Path, out: Path | None, overwrite: bool, console: Console, changes: Sequence[str] = ()) -> int:
     """Fits every solver of a config on every fold; shows and saves the results. A run that was stopped goes on.
+    `changes` are those of `config.load`; the folder then gets the config as changed.
 
     Returns: the exit code: 0; 1 when a fit broke down or a certificate failed; 130 when interrupted. What was fitted
         by then is saved in every case.
@@ -40,7 +42,7 @@ def run(path: Path, out: Path | None, overwrite: bool, console: Console) -> int:
     Raises:
         JalsError: when the config, the folder or the data cannot be used; nothing has been fitted then.
     """
-    config = configs.load(path)
+    config = configs.load(path, changes)
     if config.tune is not None:
         raise ConfigError(f"{path} has a [tune] table, which is for the script that its first lines name.")
     place = out or Path(config.output.folder or Path("runs", path.stem))
@@ -71,7 +73,7 @@ def run(path: Path, out: Path | None, overwrite: bool, console: Console) -> int:
     }
     session = _Session(place, config, data, record, started - record["wall_seconds"], console)
     if earlier is None:
-        text = path.read_bytes()  # first: it may be the one in the folder
+        text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
         with folder.undisturbed():
             folder.emptied(place)
             folder.write(place / folder.CONFIG, text)
