@@ -162,9 +162,11 @@ def fit(
         Interrupted: on Ctrl-C, with the result up to the last record.
     """
     _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
+    problem.check()
+    objective.check(problem, solver.rank)
     callbacks, sweeps, loss_every = tuple(callbacks), int(sweeps), int(loss_every)
     objective, solver, problem = objective.cast(problem.dtype), cast(solver, problem.dtype), problem.arrange()
-    stride = loss_every or (1 if validation is not None or callbacks else max(sweeps, 1))
+    stride = _stride(loss_every, validation is not None or callbacks, sweeps)
     now = _start(solver, jax.random.key(0) if key is None else key, problem, objective, init, patience)
 
     def look(after: State, count: int, seconds: float, passes: int) -> Result:
@@ -173,8 +175,7 @@ def fit(
         return _longer(now, after, value, error, count, seconds, passes, patience)
 
     def shown(now: Result) -> list[Any]:
-        record = dataclasses.asdict(now.history.last())
-        progress = Progress(**record, sweeps=sweeps, state=now.state, result=now)
+        progress = _progress(now, sweeps)
         return [callback(progress) for callback in callbacks]  # each is called, whatever another says
 
     try:
@@ -221,6 +222,15 @@ def _start(solver, key, problem, objective, init: Factors | Result | None, patie
     if patience is not None:
         return dataclasses.replace(init, compile_seconds=0.0, reason="running")
     return dataclasses.replace(fresh, state=init.state, factors=factors, history=init.history, sweep=init.done)
+
+
+def _stride(loss_every: int, watched: Any, sweeps: int) -> int:
+    """Sweeps from one record to the next."""
+    return loss_every or (1 if watched else max(sweeps, 1))
+
+
+def _progress(now: Result, sweeps: int) -> Progress:
+    return Progress(**dataclasses.asdict(now.history.last()), sweeps=sweeps, state=now.state, result=now)
 
 
 def _longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
@@ -304,6 +314,7 @@ def _rmse(factors: Factors, ratings: Ratings) -> float:
 
 
 def _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks) -> None:
+    """Refuses arguments of a wrong kind, size or range; the table and the objective's numbers check themselves."""
     if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
         raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
     for name, value, kind, how in (
@@ -326,8 +337,6 @@ def _check(solver, problem, objective, sweeps, key, tol, init, validation, patie
         raise ArgumentError(f"tol is {tol!r} with loss_every={loss_every}, but must be >= 0 and needs loss_every >= 1.")
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")
-    problem.check()
-    objective.check(problem, solver.rank)
     if validation is not None and (validation.num_users, validation.num_items) != (
         problem.num_users,
         problem.num_items,

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,9 @@ class Gradient:
         rank: columns of X and Y; static.
         optimizer: a function that makes an optax optimizer, such as `optax.adam`; static, compared by identity, so
             pass the same function each time (a fresh lambda compiles again).
-        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument's
-            default is real, or it is the learning rate), booleans, functions and None are static.
+        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument is
+            real by its default or annotation, or the learning rate), booleans, functions and None are static. The
+            learning rate may be a schedule, whose own numbers are then static; `jals.scheduled` traces them.
         batch_size: entries a step, or None for all; static.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
 
@@ -269,8 +270,8 @@ def _check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> Non
             meant = [each for each in known if "".join(word[0] for word in each.split("_")) == key]  # lr: learning_rate
             hint = f' Did you mean "{meant[0]}"?' if meant else did_you_mean(key, known)
             raise ArgumentError(f"hyper has {key!r}, but {name} {takes}.{hint}")
-        real = key == "learning_rate" or isinstance(getattr(parameters.get(key), "default", None), float)
-        if real and (isinstance(value, str | list | tuple | Mapping) or np.ndim(value) > 0):
+        several = isinstance(value, str | list | tuple | Mapping) or np.ndim(value) > 0
+        if several and _is_real(parameters.get(key), key):
             given = f", not {value!r}" if isinstance(value, str) else ""
             raise ArgumentError(f"hyper[{key!r}] must be one number, or a schedule{given}.")
     absent = [each for each in known if parameters[each].default is inspect.Parameter.empty and each not in hyper]
@@ -290,7 +291,16 @@ def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:
     """Whether an optimizer's argument is traced rather than static."""
     if isinstance(value, (bool, np.bool_, str, type(None))) or (callable(value) and not isinstance(value, jax.Array)):
         return False
+    if name in getattr(optimizer, "static", ()) and isinstance(value, (int, float, np.number)):
+        return False
     if isinstance(value, (int, np.integer)):
-        parameter = inspect.signature(optimizer).parameters.get(name)
-        return name == "learning_rate" or (parameter is not None and isinstance(parameter.default, float))
+        return _is_real(inspect.signature(optimizer).parameters.get(name), name)
     return True
+
+
+def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:
+    """Whether an argument is a real number, however it is given."""
+    if name == "learning_rate" or parameter is None:
+        return name == "learning_rate"
+    kind = parameter.annotation
+    return isinstance(parameter.default, float) or float in (kind, *get_args(kind))

@@ -4,6 +4,8 @@ The table has empty rows and weights of many sizes; what is differentiated is a 
 the factors changes. Weights are > 0, where their derivatives hold.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,16 +52,16 @@ def held_out_error(solver: str, layout: str, preset: str):
         state, _ = jals.run(numbers["solver"], state, now, numbers["objective"], sweeps=3)
         return jnp.mean((jals.predict(state.factors, user, item) - target) ** 2)
 
-    solver = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), SOLVERS[solver])
-    weight = jnp.asarray(rng.uniform(0.5, 2.0, len(table.user)))
-    return error, {"solver": solver, "objective": objective, "values": jnp.asarray(table.value), "weight": weight}
+    weight = rng.uniform(0.5, 2.0, len(table.user))
+    numbers = {"solver": SOLVERS[solver], "objective": objective, "values": table.value, "weight": weight}
+    return error, jax.tree.map(lambda leaf: np.asarray(leaf, float), numbers)  # in NumPy nothing small is compiled
 
 
 def along(numbers, name: str, seed: int):
     """A random direction that moves one part of the numbers only."""
     rng = np.random.default_rng(seed)
-    still = jax.tree.map(jnp.zeros_like, numbers)
-    move = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * (0.1 + np.abs(leaf))), numbers[name])
+    still = jax.tree.map(np.zeros_like, numbers)
+    move = jax.tree.map(lambda leaf: np.asarray(rng.normal(size=leaf.shape) * (0.1 + np.abs(leaf))), numbers[name])
     return {**still, name: move}
 
 
@@ -67,45 +69,45 @@ def central(function, numbers, direction):
     def at(step):
         return function(jax.tree.map(lambda leaf, d: leaf + step * d, numbers, direction))
 
-    return jax.tree.map(lambda up, down: (up - down) / (2 * STEP), at(STEP), at(-STEP))
+    return jax.tree.map(lambda up, down: (np.asarray(up) - down) / (2 * STEP), at(STEP), at(-STEP))
 
 
 @pytest.mark.parametrize("solver, layout, preset", CASES)
 def test_derivatives_of_a_run(solver, layout, preset):
     error, numbers = held_out_error(solver, layout, preset)
-    error = jax.jit(error)
-    gradient = jax.jit(jax.grad(error))
-    slope = jax.jit(lambda numbers, direction: jax.jvp(error, (numbers,), (direction,))[1])
-    curvature = jax.jit(lambda numbers, direction: jax.jvp(jax.grad(error), (numbers,), (direction,))[1])
-    exact = gradient(numbers)
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(exact))
+
+    @jax.jit  # one program for all: most of the time of a case is compiling
+    def everything(numbers, direction):
+        return jax.jvp(jax.value_and_grad(error), (numbers,), (direction,))
+
     for seed, name in enumerate(numbers):
         direction = along(numbers, name, seed)
-        dot = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(exact), jax.tree.leaves(direction), strict=True))
-        difference = central(error, numbers, direction)
+        (_, exact), (slope, curvature) = everything(numbers, direction)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(exact))
+        dot = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(exact), jax.tree.leaves(direction), strict=True))
+        difference, bend = central(functools.partial(everything, direction=direction), numbers, direction)[0]
         if name == "values" and preset == "ials":  # an event counts, whatever its value
             assert dot == difference == 0
             continue
         assert abs(difference) > 1e-8, "a direction that changes nothing tests nothing"
         np.testing.assert_allclose(dot, difference, rtol=2e-6, atol=1e-9)
-        np.testing.assert_allclose(slope(numbers, direction), dot, rtol=1e-9)
-        second = jax.tree.leaves(curvature(numbers, direction))
-        for ours, theirs in zip(second, jax.tree.leaves(central(gradient, numbers, direction)), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * (1 + float(jnp.abs(theirs).max())))
+        np.testing.assert_allclose(slope, dot, rtol=1e-9)
+        for ours, theirs in zip(jax.tree.leaves(curvature), jax.tree.leaves(bend), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * (1 + np.abs(theirs).max()))
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "cg", "adam"])
 def test_vmap_of_a_run_equals_one_by_one(solver):
     error, numbers = held_out_error(solver, "bucketed, cut small", "als_wr+all")
-    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * 1.5, leaf * 0.7]), numbers)
-    single = jax.jit(error)
-    one_by_one = [single(jax.tree.map(lambda leaf, k=k: leaf[k], many)) for k in range(3)]
-    np.testing.assert_allclose(jax.jit(jax.vmap(error))(many), one_by_one, rtol=1e-9)
-    if solver != "cholesky":
-        return
-    gradients = jax.jit(jax.vmap(jax.grad(error)))(many)
-    first = jax.jit(jax.grad(error))(jax.tree.map(lambda leaf: leaf[1], many))
-    assert tables.largest_difference(jax.tree.map(lambda leaf: leaf[1], gradients), first) < 1e-8
+    many = jax.tree.map(lambda leaf: np.stack([leaf, leaf * 1.5, leaf * 0.7]), numbers)
+    function = jax.value_and_grad(error) if solver == "cholesky" else lambda numbers: (error(numbers), ())
+    single = jax.jit(function)
+    each = [single(jax.tree.map(lambda leaf, k=k: leaf[k], many)) for k in range(3)]
+    values, gradients = jax.jit(jax.vmap(function))(many)
+    one_by_one = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
+    np.testing.assert_allclose(values, one_by_one[0], rtol=1e-9)
+    if solver == "cholesky":
+        assert tables.largest_difference(gradients, one_by_one[1]) < 1e-8
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
@@ -118,5 +120,5 @@ def test_every_number_of_the_loss_has_a_finite_gradient_with_empty_rows(power):
         jals.ials(0.1, unobserved_weight=0.0, reg_power=power),
         jals.ials(0.1, unobserved_weight=0.3, reg_power=power),
     ):
-        gradients = jax.grad(jals.loss, argnums=(0, 2))(factors, problem, objective.cast(float))
+        gradients = jax.jit(jax.grad(jals.loss, argnums=(0, 2)))(factors, problem, objective.cast(float))
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))

@@ -23,24 +23,24 @@ def place(preset: str, layout: str = "bucketed, cut small", data: str = "togethe
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape)), factors), problem, objective
 
 
-@pytest.mark.parametrize("layout", tables.LAYOUTS)
-@pytest.mark.parametrize("preset", tables.PRESETS)
-def test_layout_loss_is_the_loss(preset, layout):
-    """Value, gradient and Hessian-vector product equal plain autodiff of `jals.loss`."""
-    factors, problem, objective = place(preset, layout, "skewed")
-    np.testing.assert_allclose(
-        layout_loss(factors, problem, objective), jals.loss(factors, problem, objective), rtol=1e-13
-    )
-    ours, theirs = (jax.jit(jax.grad(f))(factors, problem, objective) for f in (layout_loss, jals.loss))
-    assert tables.largest_difference(ours, theirs) < 1e-10 * max(1.0, tables.largest_difference(theirs, zeros(theirs)))
+@functools.partial(jax.jit, static_argnums=0)
+def to_second_order(function, factors, problem, objective):
+    """Value, gradient, slope and Hessian-vector product in one direction, in the factors."""
     along = jax.tree.map(lambda leaf: leaf[::-1] if leaf.ndim else leaf, factors)
+    both = jax.value_and_grad(lambda factors: function(factors, problem, objective))
+    return jax.jvp(both, (factors,), (along,))
 
-    def product(function):
-        gradient = jax.grad(lambda factors: function(factors, problem, objective))
-        return jax.jit(lambda: jax.jvp(gradient, (factors,), (along,))[1])()
 
-    ours, theirs = product(layout_loss), product(jals.loss)
-    assert tables.largest_difference(ours, theirs) < 1e-10 * max(1.0, tables.largest_difference(theirs, zeros(theirs)))
+@pytest.mark.parametrize("preset", tables.PRESETS)
+def test_layout_loss_is_the_loss(preset):
+    """To second order, by plain autodiff of `jals.loss`. Layouts and presets do not meet: cut rows see every preset."""
+    factors, problem, objective = place(preset, data="skewed")
+    expected = jax.tree.leaves(to_second_order(jals.loss, factors, problem, objective))
+    table = tables.table("skewed", weighted=True)
+    for layout in tables.LAYOUTS if preset in tables.BROAD else ("bucketed, cut small",):
+        found = to_second_order(layout_loss, factors, tables.problem(table, layout), objective)
+        for ours, theirs in zip(jax.tree.leaves(found), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * max(1.0, float(jnp.abs(theirs).max())))
 
 
 @pytest.mark.parametrize("preset", ["als_wr+all", "hu_koren", "ials"])
@@ -52,7 +52,7 @@ def test_batches_average_to_the_loss(preset):
     np.testing.assert_array_equal(np.sort(batches.ravel())[: problem.num_entries], np.arange(problem.num_entries))
     gradient = jax.jit(jax.grad(lambda f, batch: batch_loss(f, problem, objective, batch, len(batches))))
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(batches), *[gradient(factors, batch) for batch in batches])
-    whole = jax.grad(jals.loss)(factors, problem, objective)
+    whole = jax.jit(jax.grad(jals.loss))(factors, problem, objective)
     assert tables.largest_difference(mean, whole) < 1e-10 * tables.largest_difference(whole, zeros(whole))
     one = gradient(factors, batches[0])
     assert tables.largest_difference(one, whole) > 1e-3, "a batch alone is no more than an estimate"
@@ -76,7 +76,7 @@ def test_optimizers_start_where_als_starts_and_descend(optimizer, hyper, batch_s
     key = jax.random.key(5)
     start = solver.init(key, problem, objective).factors
     jax.tree.map(np.testing.assert_array_equal, start, jals.ALS(tables.RANK).init(key, problem, objective).factors)
-    result = jals.fit(solver, problem, objective, sweeps=40, key=key)
+    result = jals.fit(solver, problem, objective, sweeps=40, key=key, loss_every=40)
     assert result.history.loss[-1] < 0.8 * result.history.loss[0]
     np.testing.assert_allclose(result.history.loss[-1], jals.loss(result.factors, problem, objective), rtol=1e-12)
     np.testing.assert_array_equal(result.factors.user[0], np.zeros(tables.RANK))
@@ -86,8 +86,8 @@ def test_optimizers_start_where_als_starts_and_descend(optimizer, hyper, batch_s
 def test_lbfgs_comes_as_low_as_als():
     table = tables.table("random", weighted=False)
     problem, objective = tables.problem(table, "bucketed"), jals.als_wr(0.2, bias=True, center=True)
-    als = jals.fit(jals.ALS(2), problem, objective, sweeps=300, tol=1e-13)
-    lbfgs = jals.fit(jals.Gradient(2, optax.lbfgs, {}), problem, objective, sweeps=200)
+    als = jals.fit(jals.ALS(2), problem, objective, sweeps=300, loss_every=300)
+    lbfgs = jals.fit(jals.Gradient(2, optax.lbfgs, {}), problem, objective, sweeps=200, loss_every=200)
     np.testing.assert_allclose(lbfgs.history.loss[-1], als.history.loss[-1], rtol=1e-6)
     assert float(jals.certify(lbfgs.factors, problem, objective).stationarity) < 1e-6
 
