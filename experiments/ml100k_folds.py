@@ -31,6 +31,10 @@ from jals import datasets
 from jals.app.config import load
 from jals.app.schema import AlsWr, Config, KFoldSplit
 
+SEARCH_FOLDS = 2  # inner folds that score a trial of the search; the finalists are scored on all
+ROUNDS = 4  # the first draws from the ranges, each later one around the best trials so far
+FINALISTS = 5  # the best so far: they steer the next round, and meet every rank at the end
+RANKS = (16, 32, 64)  # the search runs at the first, the cheapest
 OUT = Path("runs/ml100k_folds/result.json")
 
 
@@ -44,10 +48,10 @@ class Score(NamedTuple):
 
 
 def model(config: Config, rank: int, trial: dict[str, float]) -> tuple[jals.ALS, jals.Objective]:
-    """The solver and the objective of a trial, whose keys are "solver.<name>" and "objective.<name>"."""
+    """The solver and the objective of a trial, whose keys are "solver.als.<name>" and "objective.<name>"."""
     numbers = {"solver": {}, "objective": {}}
     for key, number in trial.items():
-        table, name = key.split(".")
+        table, *_, name = key.split(".")
         numbers[table][name] = number
     fixed = config.objective
     assert isinstance(fixed, AlsWr)
@@ -91,8 +95,8 @@ def search(config: Config, score, rng: np.random.Generator) -> list[Score]:
     tune = config.tune
     low, high = np.log(list(tune.range.values())).T
     best: list[Score] = []
-    for _ in range(tune.rounds):
-        size = (tune.trials, len(low))
+    for _ in range(ROUNDS):
+        size = (tune.trials // ROUNDS, len(low))
         if best:
             logs = np.log([list(each.trial.values()) for each in best])
             points = rng.multivariate_normal(logs.mean(axis=0), np.cov(logs.T), size[0])
@@ -100,7 +104,7 @@ def search(config: Config, score, rng: np.random.Generator) -> list[Score]:
             points = rng.uniform(low, high, size)
         trials = np.exp(np.clip(points, low, high)).tolist()
         best += [score(dict(zip(tune.range, numbers, strict=True))) for numbers in trials]
-        best = sorted(best, key=lambda each: each.rmse)[: tune.finalists]
+        best = sorted(best, key=lambda each: each.rmse)[:FINALISTS]
     return best
 
 
@@ -108,12 +112,13 @@ def choose(config: Config, problem: jals.Problem, ratings: jals.Ratings, trainin
     """The numbers for one outer fold, from its training part alone."""
     tune = config.tune
     inner = np.full(len(ratings), -1)
-    inner[training] = jals.split.fold_numbers(ratings.select(training), tune.inner_folds, tune.seed)
+    inner_folds = round(1 / (config.split.validation_fraction or 1))
+    inner[training] = jals.split.fold_numbers(ratings.select(training), inner_folds, tune.seed)
     score = partial(scored, config, problem, ratings, inner)
     rng = np.random.default_rng([tune.seed, fold])
-    finalists = search(config, partial(score, tune.search_folds, tune.ranks[0]), rng)
+    finalists = search(config, partial(score, SEARCH_FOLDS, RANKS[0]), rng)
     return min(
-        (score(tune.inner_folds, rank, each.trial) for rank in tune.ranks for each in finalists),
+        (score(inner_folds, rank, each.trial) for rank in RANKS for each in finalists),
         key=lambda each: each.rmse,
     )
 
@@ -133,8 +138,10 @@ def main(path: str = "configs/ml100k_folds.toml") -> None:
     try:
         config = load(path)
         source, split = config.data.source, config.split
-        if not (source and isinstance(split, KFoldSplit) and isinstance(config.objective, AlsWr) and config.tune):
-            raise jals.ConfigError(f'{path}: this study needs data.source, split "kfold", preset "als_wr" and [tune].')
+        complete = split.validation_fraction and config.fit.sweeps and config.tune
+        if not (source and complete and isinstance(split, KFoldSplit) and isinstance(config.objective, AlsWr)):
+            needs = 'data.source, split "kfold" with validation_fraction, preset "als_wr", fit.sweeps and [tune]'
+            raise jals.ConfigError(f"{path}: this study needs {needs}.")
         ratings = datasets.load(source).ratings
     except jals.JalsError as error:
         sys.exit(str(error))
@@ -148,7 +155,7 @@ def main(path: str = "configs/ml100k_folds.toml") -> None:
         chosen = choose(config, problem, ratings, training, fold)
         test = tested(config, problem, ratings, training, chosen)
         folds.append({"fold": fold, "chosen": chosen._asdict(), "test": test})
-        numbers = "  ".join(f"{key.split('.')[1]} {value:.3g}" for key, value in chosen.trial.items())
+        numbers = "  ".join(f"{key.split('.')[-1]} {value:.3g}" for key, value in chosen.trial.items())
         errors = f"validation RMSE {chosen.rmse:.4f}  test RMSE {test['rmse']:.4f}  MAE {test['mae']:.4f}"
         print(f"fold {fold}: rank {chosen.rank}  sweeps {chosen.sweeps}  {numbers}\n        {errors}", flush=True)
 

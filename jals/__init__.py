@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import datasets, metrics, normal, rowsolve, split
+from . import datasets, experiment, metrics, normal, rowsolve, split
 from .als import ALS
 from .certificate import Certificate, certify
 from .errors import (
@@ -16,10 +16,12 @@ from .factors import Factors, predict
 from .fitting import History, Progress, Result, fit, run
 from .gradient import Gradient
 from .io import read_ratings
+from .many import fit_many
 from .objectives import Objective, als_wr, explicit, hu_koren, ials, loss
 from .problem import Problem
 from .protocol import Info, State
 from .ratings import Ratings
+from .schedules import scheduled
 from .storage import Saved, load, save
 from .vocabulary import Vocabulary
 

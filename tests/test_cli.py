@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import jals
 from jals.app import cli
+from jals.app.folder import record as recorded
 
 CONFIG = """\
 [data]
@@ -84,7 +85,7 @@ def test_run_shows_and_saves(finished):
     output = " ".join(output.split())  # the terminal's width breaks lines
     for words in ("12 users x 8 items, 70 entries", "als_wr, reg 0.1, bias, center", "RMSE", "certificate passed"):
         assert words in output
-    result = json.loads((folder / "result.json").read_text())
+    result = recorded(folder)
     assert result["status"] == "finished"
     assert result["versions"]["jax"] == jax.__version__
     (fit,) = result["fits"]
@@ -97,7 +98,7 @@ def test_run_shows_and_saves(finished):
     assert saved.vocab.user.tolist() == [100 + 10 * row for row in range(12)]
     assert f"{fit['metrics']['test']['rmse']:.4f}" in output
     assert {path.name for path in folder.iterdir()} == {
-        *("config.toml", "result.json", "factors.npz", "index.html", "figures")
+        *("config.toml", "result.json", "fits.jsonl", "factors.npz", "index.html", "figures", "report")
     }
 
 
@@ -112,7 +113,7 @@ def test_metrics_are_those_of_the_saved_factors(finished):
     arrays = np.load(folder.parent / "table.npz")
     ratings = jals.Ratings.from_arrays((arrays["user"] - 100) // 10, arrays["item"] - 7000, arrays["rating"])
     factors = jals.load(folder / "factors.npz").factors
-    metrics = json.loads((folder / "result.json").read_text())["fits"][0]["metrics"]
+    metrics = recorded(folder)["fits"][0]["metrics"]
     for name, part in zip(("train", "test"), jals.split.random(ratings, 0.2, seed=0), strict=True):
         score = factors.mean + factors.user_bias[part.user] + factors.item_bias[part.item]
         error = score + (factors.user[part.user] * factors.item[part.item]).sum(axis=1) - part.value
@@ -143,7 +144,10 @@ def test_certify_refuses_other_data_and_damaged_files(copy, tmp_path):
     config.write_text(config.read_text().replace('kind = "als"', 'kind = "als"\nname = "other"') + SECOND_SOLVER)
     done = jals_command("certify", copy)
     assert (done.exit_code, "disagree on the fits" in done.output) == (2, True)
-    (copy / "result.json").write_text('{"fits": [{}]}')
+    (copy / "fits.jsonl").write_text("{}\n")
+    done = jals_command("certify", copy)
+    assert (done.exit_code, "fits.jsonl cannot be read" in done.output) == (2, True)
+    (copy / "result.json").write_text("{}")
     done = jals_command("certify", copy)
     assert (done.exit_code, "result.json cannot be read" in done.output) == (2, True)
     done = jals_command("certify", tmp_path / "nowhere")
@@ -166,7 +170,7 @@ def test_several_solvers_and_folds_in_float64(tmp_path):
     )
     done = jals_command("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
-    fits = json.loads((tmp_path / "run" / "result.json").read_text())["fits"]
+    fits = recorded(tmp_path / "run")["fits"]
     names = [f"factors-{solver}-{fold}.npz" for fold in (0, 1) for solver in ("als", "gradient")]
     assert [fit["factors"] for fit in fits] == names
     assert all(fit["certificate"]["bound"] == 1e-13 for fit in fits)
@@ -247,18 +251,18 @@ def test_a_second_run_says_what_it_found_and_fits_nothing(copy, finished, monkey
 
 def test_overwrite_fits_again_and_leaves_nothing_of_the_run_before(copy, tmp_path, monkeypatch):
     """Also from the config in the folder itself."""
-    once = json.loads((copy / "result.json").read_text())
+    once = recorded(copy)
     (copy / "notes.txt").write_text("mine")
     (copy / "config.toml").write_text((copy / "config.toml").read_text().replace("reg = 0.1", "reg = 0.2"))
     done = jals_command("run", copy / "config.toml", "--out", copy, "--overwrite")
     assert done.exit_code == 0, done.output
-    again = json.loads((copy / "result.json").read_text())
+    again = recorded(copy)
     assert (again["config"]["objective"]["reg"], once["config"]["objective"]["reg"]) == (0.2, 0.1)
     assert (copy / "notes.txt").read_text() == "mine"
     monkeypatch.setattr(jals, "fit", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     jals_command("run", write_experiment(tmp_path), "--out", copy, "--overwrite")
     assert {path.name for path in copy.iterdir()} == {"config.toml", "notes.txt", "result.json"}
-    assert json.loads((copy / "result.json").read_text())["status"] == "running"
+    assert recorded(copy)["status"] == "running"
 
 
 def test_a_run_of_another_config_is_not_written_over(copy, tmp_path):
@@ -327,7 +331,7 @@ def test_interrupted_run_keeps_what_there_is(tmp_path, monkeypatch):
     assert done.exit_code == 130, done.output
     assert "interrupted after 2 of 3 sweeps" in done.output
     assert "The same command goes on from here" in done.output
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = recorded(tmp_path / "run")
     assert result["status"] == "interrupted"
     assert [(fit["factors"], fit["sweeps"]) for fit in result["fits"]] == [("factors-als.npz", 2)]
     assert jals_command("certify", tmp_path / "run").exit_code == 0
@@ -335,7 +339,7 @@ def test_interrupted_run_keeps_what_there_is(tmp_path, monkeypatch):
     done = jals_command("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "It is interrupted: als stopped after 2 sweeps. Going on" in " ".join(done.output.split())
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = recorded(tmp_path / "run")
     assert [fit["history"]["sweep"] for fit in result["fits"]] == [[0, 1, 2, 3]] * 2
     assert not (tmp_path / "run" / "unfinished").exists()
 
@@ -373,11 +377,12 @@ def test_fit_that_breaks_down_names_the_row_and_keeps_the_last_factors(tmp_path)
     assert "user 0 has no unique solution" in done.output
     assert "the user with id 100" in done.output
     assert np.isfinite(jals.load(tmp_path / "run" / "factors.npz").factors.item).all()
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    (fit,) = recorded(tmp_path / "run")["fits"]
+    assert (fit["reason"], fit["error"]["sweep"], fit["error"]["row"]) == ("singular", 1, 0)
     assert (tmp_path / "run" / "index.html").exists()
     again = jals_command("run", config, "--out", tmp_path / "run")
     assert again.exit_code == 1, again.output
-    assert "It is broken down: als stopped after 0 sweeps" in " ".join(again.output.split())
+    assert "It is finished" in again.output
 
 
 def test_missing_extra_is_named(monkeypatch, capsys):

@@ -1,11 +1,12 @@
 """Configs: what is read, and what is refused with which words."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
-from jals.app import config
+from jals.app import config, plan
 
 GOOD = """\
 [data]
@@ -73,7 +74,7 @@ def test_changes_are_read_like_the_file(tmp_path, change, place, value):
         ("solver.0.rank", "--set takes KEY=VALUE"),
         ("=3", "--set takes KEY=VALUE"),
         ("solver.2.rank=3", "no table solver[2]"),
-        ("solver.als.rank=3", "no table solver.als"),
+        ("solver.asl.rank=3", "no table solver.asl"),
         ("solver.0=3", "solver[0] is no key of a table"),
         ("solver.0.rank.x=3", "solver[0].rank.x is no key"),
         ("solver.0.rnak=3", '--set, solver[0].rnak: is not known. Did you mean "rank"?'),
@@ -208,3 +209,183 @@ def test_configs_of_the_project_check_without_their_data(monkeypatch, request):
     assert paths
     for path in paths:
         config.load(path)
+
+
+MANY = """\
+[data]
+path = "table.npz"
+
+[split]
+kind = "random"
+test_fraction = 0.2
+validation_fraction = 0.2
+
+[objective]
+preset = "als_wr"
+reg = 1
+
+[[solver]]
+kind = "als"
+rank = 2
+
+[[solver]]
+kind = "gradient"
+name = "sgd"
+rank = 2
+optimizer = "sgd"
+hyper = { learning_rate = 0.1 }
+
+[fit]
+sweeps = 3
+
+[grid]
+"objective.reg" = [0.1, 0.2]
+
+[tune]
+trials = 3
+
+[tune.range]
+"solver.sgd.hyper.learning_rate" = [1e-3, 1.0]
+"""
+AXIS = '"objective.reg" = [0.1, 0.2]'
+RANGE = '"solver.sgd.hyper.learning_rate" = [1e-3, 1.0]'
+RATE = "{ learning_rate = 0.1 }"
+SCHEDULE = '{ learning_rate = { schedule = "cosine_decay_schedule", init_value = 0.1, decay_steps = 10 } }'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        # axes of the grid
+        (AXIS, "objective.reg = [0.1, 0.2]", 27, ["grid.objective", "put the whole key in quotes"]),
+        (AXIS, '"objective.reg" = 0.1', 28, ["grid.objective.reg: must be a list of values, not 0.1."]),
+        (AXIS, '"objective.reg" = []', 28, ["grid.objective.reg: must be a list of values, not []."]),
+        (AXIS, '"objective.reg" = [0.1, 0.1]', 28, ["grid.objective.reg: holds a value twice"]),
+        (AXIS, '"objective.reg" = [[0.1]]', 28, ["must hold numbers, texts, true or false, not [0.1]"]),
+        (AXIS, '"objective.reg" = [nan]', 28, ["must hold numbers, texts, true or false, not NaN"]),
+        (AXIS, '"objective.reg" = [0.1, "a"]', 28, ['objective.reg = "a" cannot be used', "must be a number"]),
+        (AXIS, '"objective.rge" = [1]', 28, ["objective.rge = 1 cannot be used", 'Did you mean "reg"?']),
+        (AXIS, '"solver.als.rank" = [2, 0]', 28, ["solver.als.rank = 0 cannot be used", "greater than or equal to 1"]),
+        (AXIS, '"solver.asl.rank" = [2]', 28, ["no table solver.asl", 'Did you mean "als"?']),
+        (AXIS, '"solver.2.rank" = [2]', 28, ["no table solver[2]"]),
+        (AXIS, '"solver.*.batch_size" = [2]', 28, ["solver[0].batch_size", 'goes with kind = "gradient" only']),
+        (AXIS, '"solver.sgd.hyper.b1" = [0.9]', 28, ["hyper.b1: is not an argument of optax.sgd"]),
+        (AXIS, '"sovler.als.rank" = [2]', 28, ["grid.sovler.als.rank", 'Did you mean "solver"?']),
+        (AXIS, '"output.factors" = [true]', 28, ["grid.output.factors", "data, split, problem, objective, fit"]),
+        (AXIS, '"fit.seed" = [0, 1]', 28, ["grid.fit.seed: is no axis", "fit.seeds"]),
+        (AXIS, '"fit.timed" = [true, false]', 28, ["grid.fit.timed: is no axis: it holds for the whole run"]),
+        (AXIS, '"solver.als.name" = ["a", "b"]', 28, ["is no axis: it tells solvers apart"]),
+        (AXIS, '"split.kind" = ["random", "kfold"]', 28, ['"kfold" cannot be used: split.test_fraction: goes with']),
+        (AXIS, '"problem.layout" = ["paded"]', 28, ["problem.layout", 'Did you mean "padded"?']),
+        (AXIS, '"fit.loss_every" = [1, 0]\n"fit.tol" = [1e-3]', 27, ["fit.loss_every = 0, fit.tol = 0.001 cannot"]),
+        (AXIS, '"objective.reg" = [1]\n"objective.reg_user" = [1]', 29, ["reg_user: stands beside reg"]),
+        (AXIS, '"solver.*.rank" = [2]\n"solver.als.rank" = [3]', 29, ['same key of solver als as "solver.*.rank"']),
+        # ranges of the tuning
+        (RANGE, "solver.sgd.hyper.learning_rate = [1e-3, 1.0]", 33, ["tune.range.solver", "in quotes"]),
+        (RANGE, '"solver.sgd.hyper.learning_rate" = [1.0, 1e-3]', 34, ["must be [low, high] with low < high"]),
+        (RANGE, '"solver.sgd.hyper.learning_rate" = [0, 1.0]', 34, ["must be [low, high], two numbers > 0, not 0."]),
+        (RANGE, '"solver.sgd.hyper.learning_rate" = [1.0]', 34, ["must be [low, high], two numbers > 0, not [1.0]"]),
+        (RANGE, '"solver.sgd.hyper.learning_rat" = [0.1, 1]', 34, ['Did you mean "learning_rate"?']),
+        (RANGE, '"solver.sdg.hyper.learning_rate" = [0.1, 1]', 34, ["no table solver.sdg", 'Did you mean "sgd"?']),
+        (RANGE, '"solver.sgd.rank" = [2, 8]', 34, ["solver[1].rank", "must be an integer, not 2.0"]),
+        (RANGE, '"fit.sweeps" = [2, 8]', 34, ["is no key of a table of objective or solver.NAME"]),
+        (RANGE, '"objective.alpha" = [0.1, 1]', 34, ["is shared by the solvers", "make it an axis of [grid]"]),
+        (RANGE, '"solver.*.init_scale" = [0.1, 1]', 34, ["they start from the same factors"]),
+        (RANGE, f'{RANGE}\n"solver.1.hyper.learning_rate" = [1, 2]', 35, ["same key of solver sgd as"]),
+        (RANGE, "", 33, ["tune.range: must be a table such as"]),
+        (AXIS, RANGE, 34, ["is an axis of the grid too: choose one of the two"]),
+        (AXIS, RANGE.replace("sgd", "1"), 34, ["same key of solver sgd as"]),
+        ("trials = 3", "trials = 1", 31, ["tune.trials", "greater than or equal to 2"]),
+        ("trials = 3", "", 30, ["tune.trials: is missing"]),
+        ("trials = 3", 'trials = 3\nsampler = "optuan"', 32, ["tune.sampler", 'Did you mean "optuna"?']),
+        ("trials = 3", 'trials = 3\nmetric = "test"', 32, ["tune.metric", '"validation", "loss"']),
+        ("validation_fraction = 0.2\n", "", 29, ["tune.metric: needs split.validation_fraction", "would spoil it"]),
+        # seeds and budgets
+        ("sweeps = 3", "seeds = [1, 1]", 25, ["fit.seeds: holds a seed twice"]),
+        ("sweeps = 3", "seeds = []", 25, ["fit.seeds: needs at least one value"]),
+        ("sweeps = 3", "seeds = 3", 25, ["fit.seeds: must be a list, not 3"]),
+        ("sweeps = 3", "seeds = [0, -1]", 25, ["fit.seeds[1]: must be greater than or equal to 0"]),
+        ("sweeps = 3", "seed = 1\nseeds = [1, 2]", 26, ["fit.seeds: stands beside seed"]),
+        ("sweeps = 3", "seconds = 1\ntimed = false", 26, ["fit.timed", "a budget of seconds needs each fit timed"]),
+        ("sweeps = 3", "seconds = 0", 25, ["fit.seconds: must be greater than 0"]),
+        ("sweeps = 3", "passes = 1", 25, ["fit.passes: must be greater than or equal to 2"]),
+        ("sweeps = 3", "sweep = 1", 25, ["fit.sweep", 'Did you mean "sweeps"?']),
+        ("sweeps = 3", 'loop = "scan"', 25, ["fit.loop", '"auto", "map", "vmap"']),
+        # schedules, rounding and the rest
+        (RATE, SCHEDULE.replace("_schedule", ""), 22, ["learning_rate.schedule", '"cosine_decay_schedule"?']),
+        (RATE, SCHEDULE.replace("init_value", "init_valu"), 22, ["init_valu", 'Did you mean "init_value"?']),
+        (RATE, SCHEDULE.replace(", decay_steps = 10", ""), 22, ["decay_steps: is missing", "needs it"]),
+        (RATE, SCHEDULE.replace("= 10", '= "10"'), 22, ["a number, or a table of a schedule and its numbers"]),
+        (RATE, SCHEDULE.replace("learning_rate", "momentum"), 22, ["hyper.momentum", "only learning_rate"]),
+        (RATE, "{ learning_rate = { schedule = [1] } }", 22, ["learning_rate.schedule", "unknown to optax"]),
+        (RATE, "{ momentum = 0.9 }", 22, ["hyper.learning_rate: is missing: optax.sgd needs it"]),
+        ('kind = "als"', 'kind = "als"\nrounding = "bfloat61"', 15, ["rounding", 'Did you mean "bfloat16"?']),
+        ("table.npz", 't.csv"\nvalue = true\nuser = "u', 3, ["data.value: must be a column's name", "or false"]),
+        ("table.npz", 't.csv"\nuser = 1.5\nitem = "i', 3, ["data.user: must be a column's name"]),
+        ("[data]", 'question = ""\n[data]', 1, ["question: must have at least 1 character"]),
+    ],
+)
+def test_each_problem_of_an_experiment_is_named_with_line_key_and_fix(load, old, new, line, words):
+    text = MANY.replace(old, new, 1)
+    with pytest.raises(jals.ConfigError) as caught:
+        load(text)
+    message = str(caught.value)
+    assert f"\n  line {line}, " in message
+    for word in words:
+        assert word in message
+    listed = message.splitlines()[1:]
+    assert len(set(listed)) == len(listed)  # none is said twice
+    assert all(len(line) < 400 and line.endswith((".", "?")) for line in listed)
+
+
+def test_a_point_without_the_loss_that_tuning_needs_is_refused(load):
+    text = MANY.replace("trials = 3", 'trials = 3\nmetric = "loss"').replace(AXIS, '"fit.loss_every" = [1, 0]')
+    with pytest.raises(jals.ConfigError, match=r"line 28, .*fit.loss_every = 0 cannot be used: tune.metric: needs the"):
+        load(text)
+
+
+# What mutations put in place of a value, or add.
+ODD = ["0", "-1", "1", "2.5", "1e400", "nan", "true", '""', '"als"', '"kfold"', '"*"', "[]", "[1]", '["a", "a"]']
+ODD += ["{}", "{ a = 1 }", "[{ kind = 1 }]", "1979-05-27", "[[1], 2]", '{ schedule = "linear_schedule" }']
+KEYS = [
+    *("kind", "rank", "reg", "name", "hyper", "seeds", "range", "preset", "trials", "question", "layout", "path"),
+    *("user", "value", "optimizer", "metric", "passes", "timed", "a b", "solver.als.rank", '"solver.*.rank"', '"..."'),
+    *('"solver.sgd"', '"solver.sgd.hyper.learning_rate"', '"objective"', '"data.path"', '"solver.9.x"', '"fit.seed"'),
+]
+
+
+def test_whatever_a_file_holds_is_a_config_or_one_message(load):
+    """300 files with one to three random changes; an exception of any other kind fails."""
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        lines = MANY.splitlines()
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(lines)))
+            key, odd = rng.choice(KEYS), rng.choice(ODD)
+            match rng.integers(6):
+                case 0:
+                    del lines[at]
+                case 1:
+                    lines.insert(at, f"{key} = {odd}")
+                case 2:
+                    lines[at] = f"{lines[at].partition('=')[0].strip() or key} = {odd}"
+                case 3:
+                    lines[at] = f"{key} = {lines[at].partition('=')[2] or odd}"
+                case 4:
+                    lines.insert(at, f"[{key}]")
+                case 5:
+                    lines[at] = lines[at][: rng.integers(len(lines[at]) + 1)]
+        message, loaded = "", None
+        try:
+            loaded = load("\n".join(lines))
+        except jals.ConfigError as error:
+            message = str(error)
+        if loaded is None:
+            refused += 1
+            assert "\n  line " in message or "not valid TOML" in message
+        else:
+            assert load(config.dump(loaded).decode()) == loaded
+            for study in plan.studies(loaded):
+                study.fits({key: low for key, (low, _) in study.ranges.items()})
+    assert 150 < refused < 300

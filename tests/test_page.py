@@ -88,7 +88,7 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
         "versions": {"jals": jals.__version__, "jax": jax.__version__},
         "started": "2026-01-02T03:04:05+00:00",
         "config": config,
-        "data_hash": ratings.data_hash(),
+        "data": [{"hash": ratings.data_hash()}],
         "wall_seconds": 12.5,
         "fits": fits,
     }
@@ -197,7 +197,7 @@ def test_setting_is_told(simple, several, written):
         "kind kfold folds 2 validation_fraction 0.2",
         "preset als_wr reg 0.1 bias true center true",
         "optimizer adam learning_rate 0.01",
-        several.record["data_hash"],
+        several.record["data"][0]["hash"],
         "2026-01-02 03:04:05",
         f"jax {jax.__version__}",
         f"jals run {written['several']}/config.toml",
@@ -219,7 +219,7 @@ def test_failed_certificate_is_marked(simple, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_hostile_texts_are_escaped(simple, written, tmp_path):
-    record = json.loads(json.dumps(simple.record)) | {"status": "failed", "error": HOSTILE}
+    record = json.loads(json.dumps(simple.record)) | {"status": "interrupted", "error": HOSTILE}
     record["config"]["data"]["path"] = f"folder/{HOSTILE}.npz"
     page.write(tmp_path, record, simple.data, simple.drawn)
     for folder in (written["simple"], tmp_path):
@@ -227,7 +227,7 @@ def test_hostile_texts_are_escaped(simple, written, tmp_path):
         assert "script" not in {tag for tag, _ in reader.elements}
         assert all(not name.startswith("on") for _, attributes in reader.elements for name in attributes)
         assert f"3: {HOSTILE} long" in reader.text
-    assert reader.text.count(f"A fit of this run broke down: {HOSTILE}") == 1
+    assert reader.text.count(f"This run was interrupted: {HOSTILE}") == 1
 
 
 @pytest.mark.parametrize("name", ["simple", "several"])
@@ -348,8 +348,8 @@ def test_run_that_drew_nothing_still_has_its_data_and_curves(simple, tmp_path):
     page.write(tmp_path, simple.record | {"fits": [fit | {"history": history}]}, simple.data, [])
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {"degrees", "density"}
     assert "No loss and no validation was asked for" in read(tmp_path).text
-    page.write(tmp_path, simple.record | {"status": "failed", "error": "sweep 1", "fits": []}, simple.data, [])
-    assert "A fit of this run broke down: sweep 1" in read(tmp_path).text
+    page.write(tmp_path, simple.record | {"status": "interrupted", "error": "sweep 1", "fits": []}, simple.data, [])
+    assert "This run was interrupted: sweep 1" in read(tmp_path).text
 
 
 def test_entries_of_weight_0_and_implicit_feedback(simple, tmp_path):

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import jals
 from jals.app import config as configs
-from jals.app import experiment, folder
+from jals.app import experiment, folder, plan
 from jals.app.recommend import best_unseen, recommend
 from jals.datasets import Dataset
 from jals.vocabulary import Vocabulary
@@ -108,15 +108,18 @@ def saved(request, tmp_path, monkeypatch):
     (tmp_path / folder.CONFIG).write_text(CONFIG)
     config = configs.load(tmp_path / folder.CONFIG)
     fits, train = [], None
-    for fold, problem, solver in experiment.work(config, ratings):
-        name, train = folder.factors_name(config, solver, fold.number), fold.train
-        state = solver.build().init(jax.random.key(0), problem, config.objective.build())
+    for study in plan.studies(config):
+        (planned,) = study.fits({})
+        learnt = experiment.Table(planned.config, table)
+        train, solver = learnt.folds[study.fold].train, planned.solver
+        name = folder.factors_name(config, solver.label, study.fold, planned.key(learnt.hash))
+        state = solver.build().init(jax.random.key(0), learnt.problem(study.fold), config.objective.build())
         jals.save(tmp_path / name, state.factors, table.vocab, data_hash=train.data_hash())
-        history = {"sweep": [0], "loss": [1.0], "seconds": [0.0]}
-        fit = {"solver": solver.label, "fold": fold.number, "factors": name, "sweeps": 0, "reason": "sweeps"}
-        fits.append(fit | {"compile_seconds": 0.0, "converged": False, "history": history})
-    written = {"status": "finished", "config": config.model_dump(mode="json", exclude_none=True), "fits": fits}
-    folder.write_record(tmp_path, written)
+        fit = {"key": planned.key(learnt.hash), "solver": solver.label, "fold": study.fold, "seed": 0, "point": {}}
+        fit |= {"trial": None, "tuned": {}, "factors": name, "sweeps": 0, "reason": "sweeps", "error": None}
+        fits.append(fit | {"compile_seconds": 0.0, "history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}})
+    folder.write_record(tmp_path, {"status": "finished", "config": config.model_dump(mode="json", exclude_none=True)})
+    folder.append(tmp_path, fits)
     return tmp_path, table, train
 
 
@@ -181,6 +184,6 @@ def test_missing_damaged_and_foreign_factors_are_storage_errors(saved):
 
 def test_run_without_factors_is_a_storage_error(saved):
     place, table, _ = saved
-    folder.write_record(place, folder.record(place) | {"status": "interrupted", "fits": []})
+    (place / folder.FITS).unlink()
     with pytest.raises(jals.StorageError, match="holds no factors"):
         shown(place, str(table.vocab.user[0]))

@@ -134,27 +134,33 @@ def test_every_function_of_a_public_module_is_in_the_reference(pages):
                 assert f"{module.__name__}.{name}" in anchors
 
 
+def _models(annotation: Any) -> list[Any]:
+    """The tables that a key of the file may hold; none where it holds a value."""
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
 def _schema() -> dict[str, list[Any]]:
     """The default of every "table.key" in each model that has it; () where it must be given."""
     pytest.importorskip("pydantic", reason='configs need the extra "cli"')
     from jals.app import schema
 
-    kinds = {"split": schema.Split, "objective": schema.Objective, "solver": schema.AnySolver, "tune": schema.Tune}
     keys: dict[str, list[Any]] = {}
     for table, field in schema.Config.model_fields.items():
-        kind = kinds.get(table, field.annotation)
-        for model in get_args(kind) or (kind,):
-            for key, described in model.model_fields.items():
-                default = () if described.is_required() else described.default
-                keys.setdefault(f"{table}.{key}", []).append(default)
+        models = _models(field.annotation)
+        fields = [(f"{table}.{key}", each) for model in models for key, each in model.model_fields.items()]
+        for key, described in fields or [(table, field)]:
+            keys.setdefault(key, []).append(() if described.is_required() else described.default)
+    assert set(keys) >= {"question", "data.path", "objective.alpha", "solver.batch_size", "grid", "tune.range"}
     return keys
 
 
 def _config_rows() -> dict[str, str]:
-    """The last cell of the row of every "table.key" on the page of the command line."""
-    rows = {}
+    """The last cell of the row of every key on the page of the command line."""
+    rows, key = {}, r"`[a-z]+(?:\.[a-z_]+)?`"
     for line in (DOCS / "cli.md").read_text(encoding="utf-8").splitlines():
-        if match := re.fullmatch(r"\| (`[a-z]+\.[a-z_]+`(?:, `[a-z]+\.[a-z_]+`)*) \|.*\|([^|]*)\|", line):
+        if match := re.fullmatch(rf"\| ({key}(?:, {key})*) \|.*\|([^|]*)\|", line):
             rows |= dict.fromkeys(re.findall(r"`([^`]+)`", match[1]), match[2].strip())
     return rows
 

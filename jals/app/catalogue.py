@@ -10,7 +10,7 @@ from rich.text import Text
 
 from .. import datasets
 from ..errors import DataError, check_choice
-from .report import waiting
+from .terminal import waiting
 
 
 def show(console: Console, name: str | None) -> int:

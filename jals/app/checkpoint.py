@@ -1,7 +1,6 @@
 """The state of a fit that is under way, on disk by orbax, so that a stopped run goes on where it was."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from ..errors import StorageError
 from .folder import UNFINISHED
 
 
-def save(folder: Path, factors_name: str, result: jals.Result) -> None:
+def save(folder: Path, key: str, result: jals.Result) -> None:
     """Keeps what `fit` needs to go on from this result. The checkpoint before it goes once this one is whole."""
     note = {
-        "factors": factors_name,
+        "key": key,
         "sweep": result.sweep,
         "history": dataclasses.asdict(result.history),  # orbax's JSON keeps nan
     }
@@ -35,7 +34,7 @@ def save(folder: Path, factors_name: str, result: jals.Result) -> None:
         raise StorageError(f"no checkpoint can be written to {folder / UNFINISHED}: {error}") from error
 
 
-def restore(folder: Path, factors_name: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+def restore(folder: Path, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
     """The result that the checkpoint holds for this fit, or None where there is none.
 
     Raises:
@@ -51,7 +50,7 @@ def restore(folder: Path, factors_name: str, solver: Any, problem: Any, objectiv
             if step is None:
                 return None
             note = manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
-            if note["factors"] != factors_name:
+            if note.get("key") != key:
                 return None
             arrays = manager.restore(step, args=ocp.args.Composite(arrays=wanted)).arrays
         history = History(**note["history"])
@@ -61,10 +60,6 @@ def restore(folder: Path, factors_name: str, solver: Any, problem: Any, objectiv
             f"the checkpoint {folder / UNFINISHED} cannot be read ({type(error).__name__}: {str(error)[:200]}). "
             "Start the run again with --overwrite."
         ) from error
-
-
-def clear(folder: Path) -> None:
-    shutil.rmtree(_place(folder), ignore_errors=True)
 
 
 def _place(folder: Path) -> Path:

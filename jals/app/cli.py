@@ -66,15 +66,40 @@ def build() -> "typer.Typer":
         config: Annotated[Path, config_file],
         out: Annotated[Path | None, typer.Option(help="Output folder, in place of the config's.")] = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
+        extend: Annotated[bool, typer.Option("--extend", help="Keep the fits that the folder's run shares.")] = False,
+        dry: Annotated[bool, typer.Option("--dry-run", help="Show the fits and their cost; make none.")] = False,
         changes: Annotated[list[str] | None, change_option] = None,
     ) -> None:
-        """Fit every solver of a config, show the results, and save them with the factors and a page to look at.
+        """Make every fit of a config, show the results, and save them with the factors, a page to look at and a report.
 
-        Ctrl-C keeps the last good factors (exit code 130); the same command then goes on from there.
+        Ctrl-C keeps what is done (exit code 130); the same command then goes on from there.
         """
         from . import runner
 
-        raise typer.Exit(_exit_code(lambda console: runner.run(config, out, overwrite, console, changes or ())))
+        def work(console: "Console") -> int:
+            if dry:
+                return runner.dry_run(config, console, changes or ())
+            return runner.run(config, out, overwrite, console, changes or (), extend)
+
+        raise typer.Exit(_exit_code(work))
+
+    @command("jals report runs/first runs/second --out runs/both")
+    def report(
+        runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of runs.")],
+        out: Annotated[Path | None, typer.Option(help="Where to; for one run, its folder report/.")] = None,
+    ) -> None:
+        """Compare the fits of runs: index.html to look at, report.md to paste."""
+        from . import folder
+        from .report import write
+
+        def work(console: "Console") -> int:
+            if out is None and len(runs) > 1:
+                raise jals.ConfigError("several runs: say with --out where their report is to go.")
+            page = write(runs, out or runs[0] / folder.REPORT)
+            console.print(f"wrote {page} and, beside it, report.md", soft_wrap=True)
+            return 0
+
+        raise typer.Exit(_exit_code(work))
 
     configs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at configs; nothing is run.")
     app.add_typer(configs, name="config")

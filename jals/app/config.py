@@ -1,9 +1,10 @@
 """Reads a config, and says of a wrong one what is wrong: every problem at once, with its line, its key and the fix."""
 
+import itertools
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,8 @@ except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
 from .schema import AnySolver, Config, Objective, Split
+
+Key = tuple[str | int, ...]
 
 
 def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
@@ -35,19 +38,94 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path} is not a UTF-8 text file: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    changed = [_change(raw, change) for change in changes]
+    changed = [key for change in changes for key in _changed(raw, change)]
     try:
-        return Config.model_validate(raw)
+        config = Config.model_validate(raw)
+        problems = _problems_of_axes(config) or _problems_of_points(config)
     except ValidationError as error:
-        lines = _lines(text)
         problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
-        located = sorted(
-            (0 if key in changed else _line_of(key, lines), _written(key), message) for key, message in problems
-        )
-        listing = "".join(
-            f"\n  {f'line {line}' if line else '--set'}, {key}: {message}" for line, key, message in located
-        )
-        raise ConfigError(f"{path} cannot be used:{listing}") from None
+    if problems:
+        raise ConfigError(_listed(path, list(dict.fromkeys(problems)), changed, _lines(text)))
+    return config
+
+
+def at(config: Config, values: dict[str, Any]) -> Config:
+    """The config with other values at some keys, as grids and tuning name them; without its grid.
+
+    Raises:
+        pydantic.ValidationError, ConfigError: when it cannot be used.
+    """
+    raw = config.model_dump(exclude_unset=True, exclude={"grid"})
+    for key, value in values.items():
+        _put(raw, key, value)
+    return Config.model_validate(raw)
+
+
+def points(config: Config) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of the grid's axes; one without any where there is no grid."""
+    for values in itertools.product(*config.grid.values()):
+        yield dict(zip(config.grid, values, strict=True))
+
+
+def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
+    """Keys of the grid and of the tuning's ranges that hold for the whole run, or that two of them mean."""
+    axes: list[tuple[Key, str]] = [(("grid",), key) for key in config.grid]
+    axes += [(("tune", "range"), key) for key in (config.tune.range if config.tune else ())]
+    found: list[tuple[Key, str]] = []
+    for table, key in axes:
+        of_solver = key.startswith("solver.")
+        if why := _NO_AXES.get(key.rpartition(".")[2] if of_solver else key):
+            found.append(((*table, *_parts(key)), why))
+    for place, solver in enumerate(config.solver):
+        meant: dict[tuple, str] = {}
+        for table, key in axes:
+            if touches(key, config, place):
+                first, *rest = _parts(key)
+                other = meant.setdefault(tuple(rest[1:]) if first == "solver" else (first, *rest), key)
+                if other != key:
+                    same = f'is the same key of solver {solver.label} as "{other}": choose one of the two.'
+                    found.append(((*table, *_parts(key)), same))
+    return found
+
+
+_NO_AXES = {
+    **dict.fromkeys(("fit.seed", "fit.seeds"), "is no axis: list the seeds in fit.seeds."),
+    **dict.fromkeys(("fit.timed", "fit.loop"), "is no axis: it holds for the whole run."),
+    **dict.fromkeys(("name", "kind"), "is no axis: it tells solvers apart. Write another [[solver]]."),
+}
+
+
+def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
+    """What is wrong with the first point of the grid, or end of the tuning's ranges, that cannot be used."""
+    ranges = config.tune.range.items() if config.tune else ()
+    tried = [(("grid",), point) for point in points(config)]
+    tried += [(("tune", "range"), {key: between[end] for key, between in ranges}) for end in (0, 1) if ranges]
+    for table, values in tried:
+        if problem := _problem_at(config, values):
+            alone = [key for key in values if _problem_at(config, {key: values[key]}) == problem]
+            said = ", ".join(f"{key} = {_shown(values[key])}" for key in alone[:1] or values)
+            return [((*table, *(_parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
+    return []
+
+
+def _problem_at(config: Config, values: dict[str, Any]) -> str | None:
+    try:
+        at(config, values)
+    except ConfigError as error:
+        return str(error)
+    except ValidationError as error:
+        key, message = _problems(error.errors(include_url=False)[0])[0]
+        return f"{_written(key)}: {message}"
+    return None
+
+
+def _listed(path: Any, problems: list[tuple[Key, str]], changed: list[Key], lines: dict[Key, int]) -> str:
+    """The message that lists them, in the order of the file."""
+    located = sorted(
+        (0 if key in changed else _line_of(key, lines), _written(key), message) for key, message in problems
+    )
+    listing = "".join(f"\n  {f'line {line}' if line else '--set'}, {key}: {message}" for line, key, message in located)
+    return f"{path} cannot be used:{listing}"
 
 
 def dump(config: Config) -> bytes:
@@ -55,31 +133,67 @@ def dump(config: Config) -> bytes:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
 
 
-Key = tuple[str | int, ...]
-
-
-def _change(raw: dict[str, Any], change: str) -> Key:
-    """Changes the tables of a file in place, before they are checked; returns the key."""
-    written, equals, value = change.partition("=")
-    *outer, last = key = tuple(_parts(written.strip()))
-    if not equals or not all(isinstance(part, int) or part for part in key):
+def _changed(raw: dict[str, Any], change: str) -> list[Key]:
+    """Changes the tables of a file in place, before they are checked; returns the keys."""
+    key, equals, value = change.partition("=")
+    if not equals or not all(key.strip().split(".")):
         raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{change}".')
     try:
         value = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         value = value.strip()
-    at: Any = raw
+    try:
+        return _put(raw, key.strip(), value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {key.strip()}: {error}") from None
+
+
+def _put(raw: dict[str, Any], written: str, value: Any) -> list[Key]:
+    """Sets a key of the tables of a file in place; returns the keys that it stood for.
+
+    A table of a list is named by its place from 0, by its name (of a solver without one: its kind), or by "*": all.
+    """
+    *outer, last = parts = _parts(written)
+    places: list[tuple[Key, Any]] = [((), raw)]
     for depth, part in enumerate(outer, start=1):
-        if isinstance(part, str) and isinstance(at, dict):
-            at = at.setdefault(part, {})
-        elif isinstance(part, int) and isinstance(at, list) and part < len(at):
-            at = at[part]
-        else:
-            raise ConfigError(f"--set {written}: there is no table {_written(key[:depth])} in the file.")
-    if not isinstance(at, dict) or isinstance(last, int):
-        raise ConfigError(f"--set {written}: {_written(key)} is no key of a table.")
-    at[last] = value
-    return key
+        inner = []
+        for key, table in places:
+            if isinstance(part, str) and isinstance(table, dict):
+                inner.append(((*key, part), table.setdefault(part, {})))
+            elif isinstance(table, list):
+                inner += [((*key, place), table[place]) for place in _places(table, part)]
+        if not inner:
+            near = did_you_mean(part, [each for _, table in places for each in _labels(table) if each])
+            raise ConfigError(f"there is no table {_written(tuple(parts[:depth]))} in the file.{near}")
+        places = inner
+    for _, table in places:
+        if not isinstance(table, dict) or isinstance(last, int):
+            raise ConfigError(f"{_written(tuple(parts))} is no key of a table.")
+        table[last] = value
+    return [(*key, last) for key, _ in places]
+
+
+def _places(tables: list[Any], part: str | int) -> list[int]:
+    """The places that a part of a key names in a list of tables."""
+    if isinstance(part, int):
+        return [part] if part < len(tables) else []
+    return [place for place, label in enumerate(_labels(tables)) if part in ("*", label)]
+
+
+def _labels(tables: Any) -> list[Any]:
+    """What the tables of a list are called; of what is no list, none."""
+    if not isinstance(tables, list):
+        return []
+    return [table.get("name", table.get("kind")) if isinstance(table, dict) else None for table in tables]
+
+
+def touches(key: str, config: Config, solver: int) -> bool:
+    """Whether a key of a grid or of the tuning has anything to do with the solver of that place."""
+    table, *rest = _parts(key)
+    if table != "solver":
+        return True
+    return rest[0] in ("*", solver, config.solver[solver].label)
+
 
 # The tables that come in kinds, and the key that says which: pydantic puts the kind into an error's path.
 _TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}
@@ -92,7 +206,7 @@ _WANTED = {
     "float_type": "a number",
     "string_type": "a text in quotes",
     "bool_type": "true or false",
-    "list_type": "a list of tables: [[solver]], in double brackets",
+    "list_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
@@ -109,8 +223,14 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
         place = 2 if key[0] == "solver" else 1  # of the kind
         if len(key) > place:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
+    elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
+        return _problems_of_axis(error)
+    elif key[:1] == ("data",) and len(key) > 2:  # a column: pydantic tells of every type that it may have
+        none = ", or false" if key[1] in ("value", "time", "weight") else ""
+        return [(key[:2], f"must be a column's name, or its place counted from 0{none}, not {_shown(error['input'])}.")]
     elif len(key) > 1:
-        model = Config.model_fields[key[0]].annotation
+        annotation = Config.model_fields[key[0]].annotation
+        model = next(each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
     context, given = error.get("ctx", {}), error["input"]
     match error["type"]:
         case "conflict":
@@ -126,15 +246,44 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
         case "union_tag_not_found":
             return [((*key, _TAGS[key[0]]), f"is missing: one of {_quoted(kinds)}.")]
         case "union_tag_invalid":
-            return [((*key, _TAGS[key[0]]), _choice(context["tag"], kinds))]
+            return [((*key, _TAGS[key[0]]), _choice(given[_TAGS[key[0]]], kinds))]
         case "literal_error":
             return [(key, _choice(given, re.findall("'([^']*)'", context["expected"])))]
         case "too_short":
-            return [(key, "needs at least one [[solver]] table.")]
+            return [(key, f"needs at least one {'[[solver]] table' if key == ('solver',) else 'value'}.")]
+        case "list_type" if key == ("solver",):
+            return [(key, f"must be a list of tables: [[solver]], in double brackets, not {_shown(given)}.")]
+        case "float_type" if isinstance(given, dict):
+            return [(key, "must be a number, or a table of a schedule and its numbers.")]
         case type if type in _WANTED:
             return [(key, f"must be {_WANTED[type]}, not {_shown(given)}.")]
         case _:
             return [(key, f"{re.sub('^(Input|String) should', 'must', error['msg'])}, not {_shown(given)}.")]
+
+
+def _problems_of_axis(error: Any) -> list[tuple[Key, str]]:
+    """One error of pydantic about an axis of the grid, or a range of the tuning."""
+    many = error["loc"][0] == "grid"
+    table, axis = error["loc"][: 1 if many else 2], error["loc"][1 if many else 2 :]
+    if not axis:
+        such = '"objective.reg" = [0.05, 0.1]' if many else '"solver.sgd.hyper.learning_rate" = [1e-4, 1.0]'
+        return [(table, f"must be a table such as {{ {such} }}.")]
+    first, *rest = axis[0].split(".")
+    key, given = (*table, *_parts(axis[0])), _shown(error["input"])
+    if axis[-1] == "[key]":
+        tables = ["data", "split", "problem", "objective", "fit"] if many else ["objective"]
+        if first in (*tables, "solver") and not rest:
+            return [(key, 'is a table: put the whole key in quotes, as in "solver.als.init_scale".')]
+        names = ", ".join(tables)
+        near = "" if first == "solver" else did_you_mean(first, [*tables, "solver"])
+        return [(key, f'is no key of a table of {names} or solver.NAME, as "solver.als.init_scale" is.{near}')]
+    if not rest:
+        return []  # its key has been refused
+    if not many:
+        return [(key, f"must be [low, high], two numbers > 0, not {given}.")]
+    if len(axis) > 1 and error["type"] != "too_short":
+        return [(key, f"must hold numbers, texts, true or false, not {given}.")]
+    return [(key, f"must be a list of values, not {given}.")]
 
 
 def _choice(given: Any, options: Any) -> str:
@@ -176,8 +325,8 @@ def _lines(text: str) -> dict[Key, int]:
                 if table in tables:
                     table += (tables[table],)
             lines.setdefault(table, number)
-        elif key := re.match(r"\s*([\w\"'.-]+)\s*=", line):
-            lines.setdefault(table + tuple(name.strip("\"'") for name in key[1].split(".")), number)
+        elif key := re.match(r"\s*([\w\"'.*-]+)\s*=", line):
+            lines.setdefault(table + tuple(_parts(re.sub("[\"']", "", key[1]))), number)
     return lines
 
 

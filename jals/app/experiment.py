@@ -1,4 +1,4 @@
-"""What a config stands for: its data, its splits, its fits, and what each fit has to prove."""
+"""What fits learn from, and what they have to show: data, folds and problems; metrics and certificates."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import numpy as np
 import jals
 
 from .. import datasets
+from .cost import Size
 from .schema import AnySolver, Config
 
 
@@ -21,6 +22,67 @@ class Fold(NamedTuple):
     validation: jals.Ratings | None
     test: jals.Ratings
     data_hash: str
+
+
+class Table:
+    """What fits with equal `Planned.table()` learn from: the data, its folds, and the problem of each.
+
+    Attributes:
+        masked: whether the folds are weight masks on one problem, so that one program fits all of them. (A fit by
+            itself learns from a problem of its fold alone, where no padding is wasted on what is held out.)
+    """
+
+    def __init__(self, config: Config, data: datasets.Dataset):
+        self.data, self.hash = data, data.ratings.data_hash()
+        self.folds = {fold.number: fold for fold in folds(config, data.ratings)}
+        self.masked = config.split.kind == "kfold" and not config.timed and config.problem.missing == "skipped"
+        self._config = config.problem
+        self._built: tuple[Any, jals.Problem] | None = None  # the latest: tables are large
+
+    def problem(self, number: int | None) -> jals.Problem:
+        """The problem of a fold: its training entries, and no others of weight > 0."""
+        if not self.masked:
+            return self._problem(number)
+        whole = self.whole()
+        return whole.with_values(whole.value, weight=self.mask(number))
+
+    def whole(self) -> jals.Problem:
+        """The problem with every entry, on which the folds are masks."""
+        return self._problem("whole")
+
+    def mask(self, number: int | None) -> np.ndarray:
+        """The weight of every entry where all but a fold's training entries are held out."""
+        ratings, train = self.data.ratings, self.folds[number].train
+        weight = np.ones_like(ratings.value) if ratings.weight is None else ratings.weight
+        pair, of_train = (part.user * np.int64(part.num_items) + part.item for part in (ratings, train))
+        return np.where(np.isin(pair, of_train), weight, 0).astype(weight.dtype)
+
+    def size(self, number: int | None) -> Size:
+        train = self.folds[number].train
+        zeros = self._config.missing == "zeros"
+        return Size(train.num_users, train.num_items, train.num_users * train.num_items if zeros else len(train))
+
+    def _problem(self, which: Any) -> jals.Problem:
+        if self._built is None or self._built[0] != which:
+            self._built = None  # let go of the one before
+            ratings = self.data.ratings if which == "whole" else self.folds[which].train
+            if self._config.missing == "zeros":
+                ratings = with_zeros(ratings)
+            self._built = which, jals.Problem.build(ratings, layout=self._config.layout)
+        return self._built[1]
+
+
+def with_zeros(ratings: jals.Ratings) -> jals.Ratings:
+    """The table with an entry of value 0 and weight 1 for every missing pair: what ALS must not read."""
+    value = np.zeros((ratings.num_users, ratings.num_items), ratings.value.dtype)
+    value[ratings.user, ratings.item] = ratings.value
+    weight = None
+    if ratings.weight is not None:
+        weight = np.ones_like(value)
+        weight[ratings.user, ratings.item] = ratings.weight
+        weight = weight.ravel()
+    user, item = (ids.ravel() for ids in np.indices(value.shape))
+    return jals.Ratings.from_arrays(user, item, value.ravel(), *value.shape, weight=weight)
 
 
 def read_data(config: Config) -> datasets.Dataset:
@@ -60,23 +122,18 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
         yield Fold(number, train, validation, test, train.data_hash())
 
 
-def work(config: Config, ratings: jals.Ratings) -> Iterator[tuple[Fold, jals.Problem, AnySolver]]:
-    """Every fit of the experiment: solvers within folds, so that a fold's problem is built once."""
-    for fold in folds(config, ratings):
-        problem = jals.Problem.build(fold.train, layout=config.problem.layout)
-        for solver in config.solver:
-            yield fold, problem, solver
+def label(fit: dict) -> str:
+    """What tables and pictures call a fit of the record: als, als/0 on a fold, als rank=8 of a grid."""
+    values = [f"{key.rpartition('.')[2]}={value}" for key, value in fit["point"].items()]
+    trial = [] if fit["trial"] is None else [f"trial {fit['trial']}"]
+    fold = "" if fit["fold"] is None else f"/{fit['fold']}"
+    return " ".join([fit["solver"] + fold, *values, *trial])
 
 
-def label(solver: AnySolver, fold: Fold) -> str:
-    """What tables and pictures call a fit: als, or als/0."""
-    return solver.label if fold.number is None else f"{solver.label}/{fold.number}"
-
-
-def certificate(config: Config, factors: Any, problem: jals.Problem, solver: AnySolver) -> jals.Certificate:
+def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
     """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
     is not."""
-    made = solver.build()
+    made = config.solver[0].build()
     judge = made if isinstance(made, jals.ALS) and made.exact else None
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
@@ -97,3 +154,19 @@ def judged(cert: jals.Certificate, solver: AnySolver, sweeps: int) -> dict:
         "bound": bound,
         "passed": passed,
     }
+
+
+def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts: tuple[str, ...]) -> dict:
+    """RMSE and MAE of some parts of the split, unclipped, against the objective's target: the value, or with implicit
+    feedback 1."""
+    found = {}
+    for name in parts:
+        part = getattr(fold, name)
+        if part is not None:
+            predicted = jals.predict(factors, part.user, part.item)
+            target = objective.entry(part.value, np.ones_like(part.value)).t
+            found[name] = {
+                "rmse": float(jals.metrics.rmse(predicted, target, part.weight)),
+                "mae": float(jals.metrics.mae(predicted, target, part.weight)),
+            }
+    return found

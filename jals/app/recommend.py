@@ -1,6 +1,5 @@
 """The best items that a user has not rated: for the command `jals recommend`, and for the page of a run."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import jals
 
 from ..errors import ArgumentError, DataError, StorageError, did_you_mean
 from . import config as configs
-from . import experiment, folder
+from . import experiment, folder, plan
 
 
 def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,20 +60,19 @@ def recommend(
     Raises:
         JalsError: for an unknown user or solver, and for files that are missing, damaged or of another run.
     """
-    recorded = {fit["factors"] for fit in folder.record(place)["fits"]}
+    fits = [fit for fit in folder.record(place)["fits"] if fit["factors"]]
     config = configs.load(place / folder.CONFIG)
     labels = [each.label for each in config.solver]
     if solver is not None and solver not in labels:
         near = did_you_mean(solver, labels)
         raise ArgumentError(f'no solver "{solver}" in {place}: it has {", ".join(labels)}.{near}')
-    data = experiment.read_data(config)
-    row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
-    for fold, made in itertools.product(experiment.folds(config, data.ratings), config.solver):
-        name = folder.factors_name(config, made, fold.number)
-        if name in recorded and solver in (None, made.label):
-            break
-    else:
+    fit = next((fit for fit in fits if solver in (None, fit["solver"])), None)
+    if fit is None:
         raise StorageError(f"{place} holds no factors of {solver or 'any solver'}: the run was stopped before.")
+    planned, name = plan.of_record(config, fit).of_record(fit), fit["factors"]
+    data = experiment.read_data(planned.config)
+    row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
+    fold = experiment.Table(planned.config, data).folds[fit["fold"]]
     saved = jals.load(place / name)
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")

@@ -1,16 +1,19 @@
 """The schema of a config, one TOML file an experiment:
 
+    question = "what the experiment is to settle"                                       (the report begins with it)
     [data]       source = "movielens-latest-small"  or  path = "ratings.csv", user = "userId", item = "movieId", ...
     [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "leave_last_out", "kfold"
     [problem]    layout = "bucketed"
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
-    [tune]       what a script under experiments/ chooses inside the training part, and how
-    [fit]        sweeps = 15, seed = 0, dtype = "float32"
-    [output]     folder = "runs/name"
+    [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
+    [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
+    [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
+    [output]     folder = "runs/name", factors = true
 
-Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file.
+Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file;
+`jals.app.plan` lists the fits that it stands for.
 """
 
 import inspect
@@ -30,11 +33,20 @@ from ..errors import did_you_mean
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[float, Field(ge=0)]
-OPTIMIZERS = {  # by signature, so that an optimizer optax gains tomorrow is known without a change here
-    name: tuple(inspect.signature(function).parameters)
+OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
+    name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
     for name, function in vars(optax).items()
     if inspect.isfunction(function) and "learning_rate" in inspect.signature(function).parameters
-    if not name.startswith("scale_by")
+    if not name.startswith(("scale_by", "_"))
+}
+SCHEDULES = {  # {name: {argument: whether it has to be given}}
+    name: {key: each.default is each.empty for key, each in inspect.signature(getattr(optax, name)).parameters.items()}
+    for name in (
+        *("constant_schedule", "cosine_decay_schedule", "exponential_decay", "linear_schedule"),
+        *("polynomial_schedule", "warmup_constant_schedule"),
+        *("warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule"),
+        *("cosine_onecycle_schedule", "linear_onecycle_schedule"),
+    )
 }
 
 
@@ -116,6 +128,8 @@ class LeaveLastOutSplit(Table):
 
 class Problem(Table):
     layout: Literal["bucketed", "padded", "segmented"] = "bucketed"
+    # zeros: every pair that is no training entry becomes one, of value 0 (what ALS must not do; to show why)
+    missing: Literal["skipped", "zeros"] = "skipped"
 
 
 class Preset(Table):
@@ -181,11 +195,17 @@ class Solver(Table):
     def label(self) -> str:
         return self.name or self.kind
 
+    @property
+    def own_minimiser(self) -> bool:
+        """Whether it heads for another minimum than the loss's."""
+        return False
+
 
 class AlsSolver(Solver):
     kind: Literal["als"]
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
     cg_steps: Annotated[int, Field(ge=1)] | None = None
+    rounding: Literal["bfloat16", "float16"] | None = None
     init_scale: Number | None = None
 
     def conflicts(self):
@@ -193,11 +213,13 @@ class AlsSolver(Solver):
         return [("cg_steps", 'needs linsolve = "cg".')] if unused else []
 
     def build(self) -> jals.ALS:
-        return jals.ALS(**self.model_dump(include={"rank", "linsolve", "cg_steps", "init_scale"}, exclude_none=True))
+        return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 def _number(value):
-    """A number, whole or not, or a switch: optimizers take all three."""
+    """A number, whole or not, or a switch: optimizers take all three. A table is a schedule."""
+    if isinstance(value, dict):
+        return {key: _number(each) if key != "schedule" else each for key, each in value.items()}
     if not isinstance(value, bool | int | float) or not math.isfinite(value):
         raise PydanticCustomError("float_type", "must be a finite number")
     return value
@@ -206,58 +228,125 @@ def _number(value):
 class GradientSolver(Solver):
     kind: Literal["gradient"]
     optimizer: str = "adam"
+    # learning_rate may be a table: { schedule = "cosine_decay_schedule", init_value = 0.1, decay_steps = 100 }
     hyper: dict[str, Annotated[Any, PlainValidator(_number)]] = {"learning_rate": 1e-2}
     batch_size: Annotated[int, Field(ge=1)] | None = None
     init_scale: Number | None = None
+
+    @property
+    def schedule(self) -> dict[str, Any] | None:
+        """The table of the learning rate's schedule, where it has one."""
+        rate = self.hyper.get("learning_rate")
+        return rate if isinstance(rate, dict) else None
 
     def conflicts(self):
         if self.optimizer not in OPTIMIZERS:
             near = did_you_mean(self.optimizer, OPTIMIZERS)
             return [("optimizer", f'is "{self.optimizer}", unknown to optax.{near} Known: {", ".join(OPTIMIZERS)}.')]
         known = OPTIMIZERS[self.optimizer]
-        return [
+        found = [
             (f"hyper.{key}", f"is not an argument of optax.{self.optimizer}.{did_you_mean(key, known)}")
             for key in self.hyper
             if key not in known
         ]
+        found += [
+            (f"hyper.{key}", "must be a number: only learning_rate can be a schedule.")
+            for key, value in self.hyper.items()
+            if isinstance(value, dict) and key != "learning_rate"
+        ]
+        found += [
+            (f"hyper.{key}", f"is missing: optax.{self.optimizer} needs it.")
+            for key, default in known.items()
+            if default is inspect.Parameter.empty and key not in self.hyper
+        ]
+        return found + self._wrong_in_schedule()
+
+    def _wrong_in_schedule(self) -> list[tuple[str, str]]:
+        table = self.schedule
+        if table is None:
+            return []
+        name = table.get("schedule")
+        if not isinstance(name, str) or name not in SCHEDULES:
+            near = did_you_mean(name, SCHEDULES)
+            what = "is missing" if name is None else f'is "{name}", unknown to optax'
+            return [("hyper.learning_rate.schedule", f"{what}.{near} Known: {', '.join(SCHEDULES)}.")]
+        known = SCHEDULES[name]
+        given = [key for key in table if key != "schedule"]
+        wrong = [
+            (f"hyper.learning_rate.{key}", f"is not an argument of optax.{name}.{did_you_mean(key, known)}")
+            for key in given
+            if key not in known
+        ]
+        needed = [key for key, needs in known.items() if needs and key not in given]
+        return wrong + [(f"hyper.learning_rate.{key}", f"is missing: optax.{name} needs it.") for key in needed]
+
+    @property
+    def own_minimiser(self) -> bool:
+        """As the optimizer does that adds a decay of the weights of its own."""
+        decay = self.hyper.get("weight_decay", OPTIMIZERS[self.optimizer].get("weight_decay"))
+        return isinstance(decay, int | float) and decay != 0
 
     def build(self) -> jals.Gradient:
-        optimizer = getattr(optax, self.optimizer)
-        given = self.model_dump(include={"rank", "hyper", "batch_size", "init_scale"}, exclude_none=True)
-        return jals.Gradient(optimizer=optimizer, **given)
+        optimizer, hyper = getattr(optax, self.optimizer), dict(self.hyper)
+        if self.schedule is not None:
+            table = dict(hyper.pop("learning_rate"))
+            optimizer = jals.scheduled(optimizer, getattr(optax, table.pop("schedule")))
+            hyper |= {f"schedule_{key}": value for key, value in table.items()}
+        given = self.model_dump(include={"rank", "batch_size", "init_scale"}, exclude_none=True)
+        return jals.Gradient(optimizer=optimizer, hyper=hyper, **given)
 
 
 class Fit(Table):
-    sweeps: Annotated[int, Field(ge=1)] = 15
+    """One fit's budget, and how the fits are run. Of sweeps, passes, seconds and tol the first to be met ends a fit;
+    without any of them it makes 15 sweeps."""
+
+    sweeps: Annotated[int, Field(ge=1)] | None = None
+    passes: Annotated[int, Field(ge=2)] | None = None  # over the entries, as History.passes counts them
+    seconds: Annotated[float, Field(gt=0)] | None = None  # of solver work, as History.seconds counts them
     tol: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     loss_every: Annotated[int, Field(ge=0)] = 1
     seed: Seed = 0
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # a fit for each; in place of seed
     dtype: Literal["float32", "float64"] = "float32"
+    # true: each fit runs alone, and its seconds are kept. false: fits that differ in numbers, seeds and folds only run
+    # as one program, without seconds. Default: false where the config has seeds, a grid or [tune].
+    timed: bool | None = None
+    loop: Literal["auto", "map", "vmap"] = "auto"  # how one program goes through its fits; auto: by measurement
 
     def conflicts(self):
-        blind = self.tol is not None and self.loss_every == 0
-        return [("tol", "needs the loss, but loss_every = 0 turns it off.")] if blind else []
+        found = []
+        if self.tol is not None and self.loss_every == 0:
+            found.append(("tol", "needs the loss, but loss_every = 0 turns it off."))
+        if self.seeds is not None and self.seed:  # its default stands in every file that `jals` writes
+            found.append(("seeds", "stands beside seed: give one of the two."))
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            found.append(("seeds", "holds a seed twice."))
+        if self.seconds is not None and self.timed is False:
+            found.append(("timed", "is false, but a budget of seconds needs each fit timed: leave it out."))
+        return found
+
+
+AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 
 
 class Tune(Table):
-    """How numbers are chosen inside the training part, by the script that reads the config (`jals run` refuses it)."""
+    """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
+    are drawn log-uniform from their ranges, scored on the validation part (or on the loss), never on the test part."""
 
+    trials: Annotated[int, Field(ge=2)]
     seed: Seed = 0
-    inner_folds: Annotated[int, Field(ge=2)]
-    search_folds: Annotated[int, Field(ge=1)]
-    rounds: Annotated[int, Field(ge=1)]
-    trials: Annotated[int, Field(ge=1)]
-    finalists: Annotated[int, Field(ge=2)]
-    ranks: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
-    range: dict[
-        Annotated[str, Field(pattern=r"^(objective|solver)\.[a-z_]+$")],
-        Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)],
+    # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
+    sampler: Literal["random", "optuna"] = "random"
+    metric: Literal["validation", "loss"] = "validation"
+    range: Annotated[
+        dict[TunedKey, Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]],
+        Field(min_length=1),
     ]
 
     def conflicts(self):
-        wrong = [("search_folds", "exceeds inner_folds.")] if self.search_folds > self.inner_folds else []
-        return wrong + [
+        return [
             (f"range.{key}", "must be [low, high] with low < high.")
             for key, (low, high) in self.range.items()
             if not low < high
@@ -266,6 +355,7 @@ class Tune(Table):
 
 class Output(Table):
     folder: Annotated[str, Field(min_length=1)] | None = None  # default: runs/ and the config's own name
+    factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
 
 
 Split = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
@@ -276,21 +366,59 @@ AnySolver = AlsSolver | GradientSolver
 class Config(Table):
     """The whole file."""
 
+    question: Annotated[str, Field(min_length=1)] | None = None
     data: Data
     split: Annotated[Split, Field(discriminator="kind")]
     problem: Problem = Problem()
     objective: Annotated[Objective, Field(discriminator="preset")]
     solver: Annotated[list[Annotated[AnySolver, Field(discriminator="kind")]], Field(min_length=1)]
     fit: Fit = Fit()
+    grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = {}
     tune: Tune | None = None
     output: Output = Output()
 
+    @property
+    def seeds(self) -> list[int]:
+        return [self.fit.seed] if self.fit.seeds is None else self.fit.seeds
+
+    @property
+    def timed(self) -> bool:
+        """Whether each fit runs alone, for its seconds."""
+        if self.fit.timed is not None:
+            return self.fit.timed
+        return self.fit.seconds is not None or not (self.fit.seeds or self.grid or self.tune)
+
     def conflicts(self):
         found = []
-        if self.fit.patience is not None and self.split.validation_fraction is None:
-            found.append(("fit.patience", "needs split.validation_fraction: stopping on the test set would spoil it."))
+        if self.split.validation_fraction is None:
+            if self.fit.patience is not None:
+                spoilt = "needs split.validation_fraction: stopping on the test set would spoil it."
+                found.append(("fit.patience", spoilt))
+            if self.tune is not None and self.tune.metric == "validation":
+                spoilt = "needs split.validation_fraction: tuning on the test set would spoil it."
+                found.append(("tune.metric", spoilt))
+        if self.tune is not None and self.tune.metric == "loss" and self.fit.loss_every == 0:
+            found.append(("tune.metric", "needs the loss, but fit.loss_every = 0 turns it off."))
         times = Counter(solver.label for solver in self.solver)
         for place, solver in enumerate(self.solver):
             if times[solver.label] > 1:
                 found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
+        return found + self._conflicts_of_tuning()
+
+    def _conflicts_of_tuning(self) -> list[tuple[str, str]]:
+        found = []
+        for key in self.tune.range if self.tune else ():
+            if key in self.grid:
+                found.append((f"tune.range.{key}", "is an axis of the grid too: choose one of the two."))
+            if key.startswith("objective.") and len(self.solver) > 1:
+                shared = "is shared by the solvers, and tuning it for each would give each a loss of its own"
+                found.append((f"tune.range.{key}", f"{shared}: make it an axis of [grid]."))
+            if key.endswith(".init_scale") and len(self.solver) > 1:
+                shared = "is shared by the solvers: they start from the same factors"
+                found.append((f"tune.range.{key}", f"{shared}. Make it an axis of [grid]."))
         return found
+
+
+def _repeats(values: list) -> bool:
+    return len({(type(value), value) for value in values}) < len(values)

@@ -1,6 +1,7 @@
 """What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
 
 import contextlib
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -8,56 +9,95 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import FitError
-from ..ratings import Ratings
 from ..vocabulary import Vocabulary
 from . import schema
-from .folder import PAGE, RESULT
+from .experiment import label
+from .folder import FITS, PAGE, REPORT, RESULT
+
+LINES = 20  # a line for each fit up to so many; beyond, a line a solver and point
 
 
-def setting(console: Console, config: schema.Config, ratings: Ratings, folder: Path) -> None:
+def setting(console: Console, config: schema.Config, data: list[dict], folder: Path) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")  # paths have no blanks to break at
-    data = config.data.source or config.data.path
-    density = len(ratings) / (ratings.num_users * ratings.num_items)
-    shape = f"{ratings.num_users:,} users x {ratings.num_items:,} items, {len(ratings):,} entries ({density:.2%})"
-    grid.add_row("data", f"{data}: {shape}")
+    if config.question:
+        grid.add_row("question", config.question)
+    for each in data:
+        density = each["entries"] / (each["users"] * each["items"])
+        shape = f"{each['users']:,} users x {each['items']:,} items, {each['entries']:,} entries ({density:.2%})"
+        grid.add_row("data", f"{each['name']}: {shape}")
     for name in ("split", "objective", "problem", "fit"):
         grid.add_row(name, _said(getattr(config, name)))
     for solver in config.solver:
         grid.add_row("solver", _said(solver) if solver.name is None else f"{solver.name}: {_said(solver)}")
+    for key, values in config.grid.items():
+        grid.add_row("grid", f"{key}: {', '.join(map(str, values))}")
+    for key, (low, high) in config.tune.range.items() if config.tune else ():
+        grid.add_row("tune", f"{key}: {low:g} to {high:g}, {config.tune.trials} trials, {config.tune.sampler}")
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()
 
 
+def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: list[tuple[str, float]]) -> None:
+    """The fits that a config stands for: (name, passes, bytes, how it runs); and (table, bytes of its problem)."""
+    table = _table("", "fits", "passes\neach", "MiB\neach", "how")
+    rows: dict[tuple, int] = {}
+    for name, passes, size, how in fits:
+        row = (name, f"{passes:,}", f"{size / 2**20:,.1f}", how)
+        rows[row] = rows.get(row, 0) + 1
+    for (name, passes, size, how), count in rows.items():
+        table.add_row(name, f"{count:,}", passes, size, how)
+    console.print(table)
+    total = sum(passes for _, passes, _, _ in fits)
+    console.print(f"{len(fits):,} fits, at most {total:,} passes over the entries in all", soft_wrap=True)
+    for name, size in tables:
+        console.print(f"{name}: about {size / 2**20:,.0f} MiB on the device beside the fits", soft_wrap=True)
+
+
 def progress(console: Console, fit: dict) -> None:
     """One line when a fit has ended."""
-    sweeps, seconds = fit["history"]["sweep"][-1], fit["history"]["seconds"][-1]
+    sweeps = fit["history"]["sweep"][-1] if fit["history"]["sweep"] else 0
+    seconds = f" in {fit['history']['seconds'][-1]:.2f} s" if fit["history"].get("seconds") else ""
     kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
-    end = fit["reason"] if fit["reason"] in ("interrupted", "failed") else f"ended by {fit['reason']}"
-    console.print(f"{_label(fit)}: {sweeps} sweeps in {seconds:.2f} s{kept}; {end}")
+    bare = fit["reason"] in ("interrupted", "diverged", "singular")
+    end = fit["reason"] if bare else f"ended by {fit['reason']}"
+    console.print(f"{label(fit)}: {sweeps} sweeps{seconds}{kept}; {end}", soft_wrap=True)
+
+
+def chunk(console: Console, fits: list, seconds: float) -> None:
+    """One line when the fits of a program have ended."""
+    console.print(f"{fits[0].solver.label}: {len(fits)} fits in one program, {seconds:.2f} s", soft_wrap=True)
 
 
 def results(console: Console, fits: list[dict]) -> None:
-    if not any("certificate" in fit for fit in fits):
+    fits = [fit for fit in fits if fit["trial"] is None]
+    proven = [fit for fit in fits if "certificate" in fit]
+    if not proven:
         return
-    table = _table(
-        *("", "train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE"),
-        *("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling"),
-    )
-    for fit in fits:
-        sweeps, seconds = fit["history"]["sweep"][-1], fit["history"]["seconds"][-1]
-        table.add_row(
-            _label(fit),
-            *_scores(fit.get("metrics")),
-            *_proof(fit.get("certificate")),
-            f"{seconds / sweeps:.3f}" if sweeps else "-",
-            f"{fit['compile_seconds']:.2f}",
-        )
-    for solver, metrics in _means(fits).items():
-        table.add_row(f"{solver} mean", *_scores(metrics))
+    headings = ("train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE")
+    if len(fits) > LINES or any(fit["point"] for fit in fits):
+        table = _table("", "fits", *headings, "± se", "statio-\nnarity")
+        for name, group in _grouped(proven).items():
+            metrics, spread = _mean([fit["metrics"] for fit in group]), _spread(group)
+            worst = max(fit["certificate"]["stationarity"] for fit in group)
+            table.add_row(name, str(len(group)), *_scores(metrics), spread, f"{worst:.1e}")
+    else:
+        proof = ("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling")
+        table = _table("", *headings, *proof)
+        for fit in fits:
+            sweeps, seconds = fit["history"]["sweep"][-1:], fit["history"].get("seconds")
+            table.add_row(
+                label(fit),
+                *_scores(fit.get("metrics")),
+                *_proof(fit.get("certificate")),
+                f"{seconds[-1] / sweeps[0]:.3f}" if seconds and sweeps[0] else "-",
+                f"{fit['compile_seconds']:.2f}",
+            )
+        for name, group in _grouped(proven).items():
+            if len(group) > 1:
+                table.add_row(f"{name} mean", *_scores(_mean([fit["metrics"] for fit in group])))
     console.print(table)
     _verdict(console, fits)
 
@@ -65,32 +105,32 @@ def results(console: Console, fits: list[dict]) -> None:
 def certificates(console: Console, fits: list[dict]) -> None:
     table = _table("", "fresh\nupdate", "last\nupdate", "statio-\nnarity", "sweeps")
     for fit in fits:
-        table.add_row(_label(fit), *_proof(fit["certificate"]), str(fit["sweeps"]))
+        table.add_row(label(fit), *_proof(fit["certificate"]), str(fit["sweeps"]))
     console.print(table)
     _verdict(console, fits)
 
 
 def found(console: Console, place: Path, earlier: dict) -> None:
     """What an earlier run of the same config has left in the folder."""
-    done = sum("certificate" in fit for fit in earlier["fits"])
+    ended = [fit for fit in earlier["fits"] if fit["reason"] not in ("running", "interrupted")]
     begun = earlier["started"].replace("T", " ")
     console.print(f"found in {place}: a run of this config, begun {begun}", soft_wrap=True)
     if earlier["status"] == "finished":
         drawn = "" if (place / PAGE).exists() else " but for its page"
         console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
         return
-    parts = [f"{done} fits done"] if done else []
+    parts = [f"{len(ended)} fits done"] if ended else []
     parts += [
-        f"{_label(fit)} stopped after {fit['history']['sweep'][-1]} sweeps"
+        f"{label(fit)} stopped after {fit['history']['sweep'][-1]} sweeps"
         for fit in earlier["fits"]
-        if "certificate" not in fit
+        if fit not in ended
     ]
     what = "; ".join(parts) or "nothing fitted yet"
     status = _STATUS[earlier["status"]]
     console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
 
 
-_STATUS = {"running": "unfinished", "interrupted": "interrupted", "failed": "broken down"}
+_STATUS = {"running": "unfinished", "interrupted": "interrupted"}
 
 
 def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
@@ -99,24 +139,35 @@ def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
 
 
 def saved(console: Console, place: Path, record: dict) -> None:
-    names = [fit["factors"] for fit in record["fits"]]
-    if not names:
+    names = [fit["factors"] for fit in record["fits"] if fit["factors"]]
+    if not record["fits"]:
         return
-    page = [PAGE] if (place / PAGE).exists() else []
-    console.print(f"saved {place / RESULT} and, beside it, {', '.join([*names, *page])}", soft_wrap=True)
+    if len(names) > 6:
+        names = [f"{len(names)} files of factors"]
+    names += [name for name in (FITS, PAGE, f"{REPORT}/{PAGE}") if (place / name).exists()]
+    console.print(f"saved {place / RESULT} and, beside it, {', '.join(names)}", soft_wrap=True)
 
 
-def stopped(console: Console, why: BaseException, record: dict, vocab: Vocabulary) -> None:
-    """Why a run ended early, with the outside id of the row that failed."""
-    text = str(why) or "interrupted"
-    text = text.removesuffix(".") + "."
-    if isinstance(why, FitError) and why.side and why.row is not None:
-        text += f" That row is the {why.side} with id {getattr(vocab, why.side)[why.row]}."
-    if record["fits"]:
+def broken(console: Console, fits: list[dict], vocab: Vocabulary | None) -> None:
+    """The fits that broke down, with the outside id of a row that failed."""
+    wrong = [fit for fit in fits if fit["error"] is not None]
+    counted = [fit for fit in wrong if fit["trial"] is None]
+    for fit in counted[:LINES]:
+        error = fit["error"]
+        text = f"{label(fit)} broke down at {error['message'].removesuffix('.')}."
+        if vocab is not None and "row" in error:
+            text += f" That row is the {error['side']} with id {getattr(vocab, error['side'])[error['row']]}."
+        console.print(text, soft_wrap=True)
+    if len(wrong) > len(counted[:LINES]):
+        console.print(f"{len(wrong) - len(counted[:LINES])} other fits broke down; {FITS} says at which sweep.")
+
+
+def stopped(console: Console, why: BaseException, record: dict) -> None:
+    """Why a run ended early."""
+    text = (str(why) or "interrupted").removesuffix(".") + "."
+    if any(fit["reason"] == "interrupted" for fit in record["fits"]):
         text += " The factors of the last finished sweep are saved."
-    if not isinstance(why, FitError):
-        text += " The same command goes on from here."
-    console.print(text, soft_wrap=True)
+    console.print(text + " The same command goes on from here.", soft_wrap=True)
 
 
 def _table(*headings: str) -> Table:
@@ -124,10 +175,6 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading), overflow="fold")
     return table
-
-
-def _label(fit: dict) -> str:
-    return fit["solver"] if fit["fold"] is None else f"{fit['solver']}/{fit['fold']}"
 
 
 def _scores(metrics: dict | None) -> list[str]:
@@ -153,17 +200,22 @@ def _marked(number: float, fine: bool) -> str:
     return f"{number:.1e}" if fine else f"[bold red]{number:.1e}[/]"
 
 
-def _means(fits: list[dict]) -> dict[str, dict]:
-    """Each solver's metrics averaged over its folds, where there are folds."""
-    folds: dict[str, list[dict]] = {}
+def _grouped(fits: list[dict]) -> dict[str, list[dict]]:
+    """The fits that differ in seeds and folds only."""
+    groups: dict[str, list[dict]] = {}
     for fit in fits:
-        if fit["fold"] is not None and "metrics" in fit:
-            folds.setdefault(fit["solver"], []).append(fit["metrics"])
+        groups.setdefault(label(fit | {"fold": None}), []).append(fit)
+    return groups
 
-    def mean(of: list[dict]) -> dict:
-        return {part: {name: sum(each[part][name] for each in of) / len(of) for name in of[0][part]} for part in of[0]}
 
-    return {solver: mean(metrics) for solver, metrics in folds.items()}
+def _mean(of: list[dict]) -> dict:
+    return {part: {name: sum(each[part][name] for each in of) / len(of) for name in of[0][part]} for part in of[0]}
+
+
+def _spread(fits: list[dict]) -> str:
+    """Standard error of the test RMSE over the fits."""
+    errors = [fit["metrics"]["test"]["rmse"] for fit in fits]
+    return f"{statistics.stdev(errors) / len(errors) ** 0.5:.4f}" if len(errors) > 1 else "-"
 
 
 def _verdict(console: Console, fits: list[dict]) -> None:
@@ -173,7 +225,7 @@ def _verdict(console: Console, fits: list[dict]) -> None:
         return
     bound = proofs[0]["certificate"]["bound"]
     console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
-    failed = [_label(fit) for fit in proofs if not fit["certificate"]["passed"]]
+    failed = [label(fit) for fit in proofs if not fit["certificate"]["passed"]]
     if failed:
         console.print(f"[bold red]certificate FAILED[/]: {', '.join(failed)}", soft_wrap=True)
     else:

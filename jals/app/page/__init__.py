@@ -169,6 +169,8 @@ def _means(fits: list[dict]) -> list[dict[str, Any]]:
 def _tables(config: dict) -> Iterator[tuple[str, dict[str, Any]]]:
     """The config's tables but for the output's, nested ones laid flat."""
     for name, table in config.items():
+        if isinstance(table, str):  # the question
+            continue
         for each in table if isinstance(table, list) else [table]:
             flat = {key: value for key, value in each.items() if not isinstance(value, dict)}
             for value in each.values():

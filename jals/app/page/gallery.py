@@ -51,7 +51,7 @@ def curves(fits: list[dict]) -> Iterator[Shown]:
             lines = [
                 plots.Line(label, np.array(history[across]), np.array(history[name], float))
                 for label, history in histories
-                if name in history and np.isfinite(np.array(history[name], float)).any()
+                if name in history and across in history and np.isfinite(np.array(history[name], float)).any()
             ]
             if lines:
                 last = "; ".join(f"{line.label}: {line.y[0]:,.6g} to {line.y[-1]:,.6g}" for line in lines)

@@ -24,11 +24,11 @@ except ImportError as missing:
 from .summaries import FEW, Bands, Density, ErrorByDegree, Histogram
 
 WIDTH = 4.7  # inches, 451 CSS pixels
-_INK, _FAINT, _PAPER = "#24292f", "#d8dde3", "#ffffff"
-_BLUE, _RED = "#0072b2", "#d55e00"  # Okabe and Ito's colours, which colour-blind readers tell apart
-_SERIES = (_BLUE, _RED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DASHES = ("-", "--", ":", "-.")
-_DARK = {_INK: "#e3e7eb", _FAINT: "#3b424a", _PAPER: "#15191e", _BLUE: "#58a9df", _RED: "#f0883e"}
+INK, FAINT, PAPER = "#24292f", "#d8dde3", "#ffffff"
+_BLUE, RED = "#0072b2", "#d55e00"  # Okabe and Ito's colours, which colour-blind readers tell apart
+SERIES = (_BLUE, RED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", ":", "-.")
+_DARK = {INK: "#e3e7eb", FAINT: "#3b424a", PAPER: "#15191e", _BLUE: "#58a9df", RED: "#f0883e"}
 _STYLE: Any = {
     "svg.hashsalt": "jals",
     "font.size": 9,
@@ -41,13 +41,13 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
+    "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.6,
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), _PAPER),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
 }
 
 
@@ -69,13 +69,14 @@ class Line(NamedTuple):
     y: np.ndarray
 
 
-def picture(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> Picture:
-    """What a function of this module draws, in jals's style whatever the user's matplotlibrc says."""
+def picture(draw: Callable[..., Figure], *arguments: Any, pixels: bool = True, **options: Any) -> Picture:
+    """What a function draws, in jals's style whatever the user's matplotlibrc says; without `pixels` no PNG is made."""
     with _styled():
         figure = draw(*arguments, **options)
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        if pixels:
+            figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
     text = svg.getvalue()
     dark = text
     for light, other in _DARK.items():
@@ -101,16 +102,16 @@ def curves(lines: list[Line], xlabel: str, ylabel: str) -> Figure:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     ends = np.array([line.x[-1] for line in lines], float)
     if ends.min() > 0 and ends.max() > 5 * ends.min():
-        _log(axes, "x", np.concatenate([line.x for line in lines]))
+        log(axes, "x", np.concatenate([line.x for line in lines]))
     elif all(line.x.dtype.kind == "i" for line in lines):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     numbers = np.concatenate([line.y for line in lines])
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) and numbers.min() > 0 and numbers.max() > 3 * numbers.min():
-        _log(axes, "y", numbers)
+        log(axes, "y", numbers)
     elif len(numbers) and numbers.max() >= 1000:
-        axes.yaxis.set_major_formatter(_plain)
-    _legend(figure, [line.label for line in lines])
+        axes.yaxis.set_major_formatter(plain)
+    legend(figure, [line.label for line in lines])
     return figure
 
 
@@ -126,23 +127,23 @@ def certificate(sides: list[tuple[str, Histogram]], bound: float, required: bool
     for place, ((title, histogram), axes) in enumerate(zip(sides, panels, strict=True)):
         held = required or place < len(sides) - 1
         over = edges[:-1] > np.log10(bound) - 1e-9
-        colours = np.where(over & held, _RED, _BLUE)
-        axes.bar(edges[:-1], histogram.counts, np.diff(edges), align="edge", color=colours, edgecolor=_PAPER, lw=0.4)
-        axes.bar(zero, histogram.zeros, 0.5, color=_INK)
+        colours = np.where(over & held, RED, _BLUE)
+        axes.bar(edges[:-1], histogram.counts, np.diff(edges), align="edge", color=colours, edgecolor=PAPER, lw=0.4)
+        axes.bar(zero, histogram.zeros, 0.5, color=INK)
         _above(axes, zero, histogram.zeros, f"{histogram.zeros:,}")
-        axes.axvline(np.log10(bound), color=_RED, ls="--", lw=1.2, gid="bound")
+        axes.axvline(np.log10(bound), color=RED, ls="--", lw=1.2, gid="bound")
         notes = [] if held else ["not required of this solver"]
         notes += [f"{histogram.not_finite:,} not finite"] if histogram.not_finite else []
         axes.set_title(": ".join([title, ", ".join(notes)]) if notes else title)
         axes.set_ylabel("rows")
         axes.margins(y=0.22)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(plain)
         axes.grid(axis="x", visible=False)
-        axes.axvline(edges[0] - 0.3, color=_FAINT, lw=0.8)
+        axes.axvline(edges[0] - 0.3, color=FAINT, lw=0.8)
     at, where = (np.log10(bound), 1), ("data", "axes fraction")
     offset: Any = {"xytext": (-3, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
-    panels[0].annotate(f"bound {bound:.0e}", at, xycoords=where, color=_RED, **offset)
+    panels[0].annotate(f"bound {bound:.0e}", at, xycoords=where, color=RED, **offset)
     decades = np.arange(np.ceil(edges[0]), np.floor(edges[-1]) + 1, dtype=int)
     step = -(-len(decades) // 7)
     shown = decades[:: max(step, 1)]
@@ -161,9 +162,9 @@ def spectrum(lines: list[tuple[str, np.ndarray]]) -> Figure:
     longest = max(len(values) for _, values in lines)
     axes.set(xlim=(0.5, longest + 0.5), xlabel="k", ylabel="k-th singular value of X Yᵀ")
     if together.any():
-        _log(axes, "y", together)
+        log(axes, "y", together)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend(figure, [label for label, _ in lines])
+    legend(figure, [label for label, _ in lines])
     return figure
 
 
@@ -172,16 +173,16 @@ def residuals(parts: list[tuple[str, Bands]], xlabel: str) -> Figure:
     figure, axes = _panel(3.3)
     width = 0.8 / len(parts)
     for place, (_, bands) in enumerate(parts):
-        colour = _SERIES[place]
+        colour = SERIES[place]
         centres = np.arange(len(bands.values)) + (place - (len(parts) - 1) / 2) * width
         low, first, middle, third, high = bands.quantiles.T
         axes.vlines(centres, low, high, color=colour, lw=1)
         few = bands.counts < FEW
-        axes.plot(centres[few], middle[few], "o", color=colour, ms=4, mfc=_PAPER)
+        axes.plot(centres[few], middle[few], "o", color=colour, ms=4, mfc=PAPER)
         centres, first, middle, third = (each[~few] for each in (centres, first, middle, third))
         axes.bar(centres, third - first, width * 0.8, bottom=first, color=colour)
-        axes.hlines(middle, centres - 0.4 * width, centres + 0.4 * width, color=_PAPER, lw=1.6)
-    axes.axhline(0, color=_INK, lw=0.8)
+        axes.hlines(middle, centres - 0.4 * width, centres + 0.4 * width, color=PAPER, lw=1.6)
+    axes.axhline(0, color=INK, lw=0.8)
     bands = parts[0][1]
     if bands.edges is None:
         axes.set_xticks(range(len(bands.values)), [f"{value:g}" for value in bands.values])
@@ -189,7 +190,7 @@ def residuals(parts: list[tuple[str, Bands]], xlabel: str) -> Figure:
         axes.set_xticks(np.arange(len(bands.edges)) - 0.5, [f"{edge:.3g}" for edge in bands.edges])
     axes.set(xlabel=xlabel, ylabel="residual t − s")
     axes.grid(axis="x", visible=False)
-    handles = [Patch(color=_SERIES[place]) for place in range(len(parts))]
+    handles = [Patch(color=SERIES[place]) for place in range(len(parts))]
     figure.legend(handles, [label for label, _ in parts], loc="outside upper left", ncols=len(parts))
     return figure
 
@@ -202,15 +203,15 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
     filled = np.flatnonzero(counts)
     bins = np.arange(filled[0], filled[-1] + 1)
     for place, (label, error) in enumerate(lines):
-        colour = _SERIES[place % len(_SERIES)]
+        colour = SERIES[place % len(SERIES)]
         at = bins + 0.5 + (place - (len(lines) - 1) / 2) * min(0.16, 0.7 / len(lines))
         rmse, low, high = (column[bins] for column in (error.rmse, error.low, error.high))
         sure = np.isfinite(low)
         spread = [(rmse - low)[sure], (high - rmse)[sure]]
         upper.errorbar(at[sure], rmse[sure], spread, fmt="o", color=colour, ms=4, lw=1.2, capsize=2, label=label)
-        upper.plot(at[~sure], rmse[~sure], "o", color=colour, ms=4, mfc=_PAPER)
+        upper.plot(at[~sure], rmse[~sure], "o", color=colour, ms=4, mfc=PAPER)
         upper.axhline(error.overall, color=colour, ls=":", lw=1)
-    lower.bar(bins + 0.5, counts[bins], 0.9, color=_FAINT)
+    lower.bar(bins + 0.5, counts[bins], 0.9, color=FAINT)
     for place in bins:
         _above(lower, place + 0.5, 0, _short(int(counts[place])))
     ticks = np.arange(bins[0], bins[-1] + 2)
@@ -219,7 +220,7 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
     upper.set_ylabel("RMSE")
     for axes in (upper, lower):
         axes.grid(axis="x", visible=False)
-    _legend(figure, [label for label, _ in lines], upper)
+    legend(figure, [label for label, _ in lines], upper)
     return figure
 
 
@@ -229,9 +230,9 @@ def degrees(lines: list[Line]) -> Figure:
     for place, line in enumerate(lines):
         axes.step(line.x, line.y, where="pre", label=line.label, **_look(place))
     axes.set(xlabel="entries d of a row", ylabel="share of rows with d entries or more")
-    _log(axes, "x", np.concatenate([line.x for line in lines]))
-    _log(axes, "y", np.concatenate([line.y for line in lines]))
-    _legend(figure, [line.label for line in lines])
+    log(axes, "x", np.concatenate([line.x for line in lines]))
+    log(axes, "y", np.concatenate([line.y for line in lines]))
+    legend(figure, [line.label for line in lines])
     return figure
 
 
@@ -240,7 +241,7 @@ def density(table: Density) -> Figure:
     figure, axes = _panel(3.3)
     share = np.ma.masked_equal(table.share, 0)
     low, high = float(share.min()), float(share.max())
-    axes.set_facecolor(_FAINT)
+    axes.set_facecolor(FAINT)
     image = axes.imshow(
         share,
         norm=LogNorm(low if low < high else high / 10, high),
@@ -253,7 +254,7 @@ def density(table: Density) -> Figure:
     axes.set(xlabel="items, the busiest first", ylabel="users, the busiest first")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_major_formatter(_plain)
+        axis.set_major_formatter(plain)
     bar = figure.colorbar(image, ax=axes, label="share of pairs observed")
     bar.ax.yaxis.set_major_formatter(lambda number, _: f"{100 * number:.3g} %")
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
@@ -267,26 +268,27 @@ def _panel(height: float) -> tuple[Figure, Any]:
 
 def _look(place: int) -> dict[str, Any]:
     """Colour and dashes of the n-th line: together they tell two dozen apart."""
-    return {"color": _SERIES[place % len(_SERIES)], "ls": _DASHES[place // len(_SERIES) % len(_DASHES)]}
+    return {"color": SERIES[place % len(SERIES)], "ls": DASHES[place // len(SERIES) % len(DASHES)]}
 
 
-def _legend(figure: Figure, labels: list[str], axes: Any = None) -> None:
-    """Above the axes, where it covers no data; a single line needs none."""
+def legend(figure: Figure, labels: list[str], axes: Any = None, handles: list[Any] | None = None) -> None:
+    """Above the axes, where it covers no data; a single line needs none. The handles are the axes', unless given."""
     if len(labels) > 1:
         columns = max(1, min(len(labels), 44 // (max(map(len, labels)) + 6)))
-        handles, names = (axes or figure.axes[0]).get_legend_handles_labels()
+        own = (axes or figure.axes[0]).get_legend_handles_labels()
         figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(len(labels) / columns))
-        figure.legend(handles, names, loc="outside upper left", ncols=columns)
+        figure.legend(*(own if handles is None else (handles, labels)), loc="outside upper left", ncols=columns)
 
 
-def _log(axes: Any, axis: str, numbers: np.ndarray) -> None:
-    """A log axis; where it spans little more than a decade, also 2 and 5 are labelled, in plain digits."""
+def log(axes: Any, axis: str, numbers: np.ndarray) -> None:
+    """A log axis; where it spans little more than a decade, also 2 and 5 are labelled, in plain digits if few."""
     getattr(axes, f"set_{axis}scale")("log", nonpositive="mask")
     numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
     of = getattr(axes, f"{axis}axis")
     if numbers.max() < 50 * numbers.min():
         of.set_major_locator(LogLocator(subs=(1, 2, 5) if numbers.max() > 5 * numbers.min() else tuple(range(1, 10))))
-        of.set_major_formatter(_plain)
+        short = numbers.min() >= 1e-4 and numbers.max() < 1e7
+        of.set_major_formatter(plain if short else LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
     else:
         of.set_major_formatter(LogFormatterSciNotation())
     of.set_minor_formatter(NullFormatter())
@@ -296,7 +298,7 @@ def _above(axes: Any, x: float, y: float, text: str) -> None:
     axes.annotate(text, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8)
 
 
-def _plain(number: float, _: int) -> str:
+def plain(number: float, _: int) -> str:
     """100,000 and not 1e5: a tick's label."""
     return f"{number:,.6g}"
 

@@ -1,0 +1,176 @@
+"""What a config expands to: every fit of an experiment, and which of them can share one compiled program.
+
+    config -> studies (grid point x fold x solver) -> trials, and then fits, one a seed
+"""
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+import jals
+
+from ..errors import StorageError
+from . import config as configs
+from .cost import passes_per_sweep
+from .schema import AnySolver, Config
+
+_SWEEPS = 15  # of a fit without any budget
+_ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
+
+
+class Study(NamedTuple):
+    """A solver at a grid point on a fold: what is tuned by itself, and then fitted once a seed.
+
+    Attributes:
+        point: the values of those axes of the grid that have to do with the solver.
+        place: the solver's in the config.
+        fold: its number, or None where there is one split.
+    """
+
+    config: Config
+    point: dict[str, Any]
+    place: int
+    fold: int | None
+
+    @property
+    def ranges(self) -> dict[str, list[float]]:
+        """The ranges of the tuning that have to do with the solver."""
+        given = {} if self.config.tune is None else self.config.tune.range
+        return {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
+
+    def trial(self, number: int, tried: dict[str, float]) -> "Planned":
+        return self._planned(self.config.seeds[0], number, tried)
+
+    def fits(self, chosen: dict[str, float]) -> list["Planned"]:
+        """One for each seed, with the numbers that the tuning chose."""
+        return [self._planned(seed, None, chosen) for seed in self.config.seeds]
+
+    def of_record(self, fit: dict) -> "Planned":
+        """What was planned for a fit of the record."""
+        chosen = dict(zip(self.ranges, fit["tuned"].values(), strict=True))
+        return self._planned(fit["seed"], fit["trial"], chosen)
+
+    def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "Planned":
+        resolved = configs.at(self.config, self.point | tuned)
+        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune"})
+        raw["solver"] = [raw["solver"][self.place]]
+        raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
+        raw["fit"] |= {"seed": seed, "timed": self.config.timed and trial is None}
+        short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
+        return Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+
+
+class Planned(NamedTuple):
+    """One fit to make.
+
+    Attributes:
+        config: of this fit alone: one solver, one seed, no grid and no tuning.
+        trial: the number of a fit that is made to tune; None for one that counts.
+        tuned: the numbers that the tuning chose, or tries; the solver's without its name.
+    """
+
+    config: Config
+    point: dict[str, Any]
+    fold: int | None
+    trial: int | None
+    tuned: dict[str, float]
+
+    @property
+    def solver(self) -> AnySolver:
+        return self.config.solver[0]
+
+    @property
+    def seed(self) -> int:
+        return self.config.fit.seed
+
+    @property
+    def name(self) -> str:
+        """For a progress bar: "adam rank 16 seed 1 fold 0"."""
+        values = [f"{key.rpartition('.')[2]} {value}" for key, value in self.point.items()]
+        trial = [] if self.trial is None else [f"trial {self.trial}"]
+        fold = [] if self.fold is None else [f"fold {self.fold}"]
+        return " ".join([self.solver.label, *values, *trial, f"seed {self.seed}", *fold])
+
+    def key(self, data_hash: str) -> str:
+        """Of all that decides what the fit finds: its config, fold, data, and the version of jals."""
+        config = self.config.model_dump(mode="json", exclude={"data"})
+        decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+    def sweeps(self) -> int:
+        """At most so many."""
+        fit = self.config.fit
+        each = passes_per_sweep(self.solver.build())
+        if fit.sweeps is None and fit.passes is None:
+            return _SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS
+        by_passes = _ENDLESS if fit.passes is None else max(fit.passes // (each or 2), 1)
+        return min(by_passes, _ENDLESS if fit.sweeps is None else fit.sweeps)
+
+    def table(self) -> str:
+        """Fits with equal tables learn from the same data, split and laid out alike."""
+        config = self.config
+        tables = (config.data, config.split, config.problem)
+        return json.dumps([*(table.model_dump(mode="json") for table in tables), config.fit.dtype], sort_keys=True)
+
+    def alone(self) -> str | None:
+        """Why the fit cannot share a program with others, or None when it can."""
+        fit = self.config.fit
+        if fit.timed or fit.seconds is not None:
+            return "each fit's seconds are kept"
+        if fit.patience is not None:
+            return "patience keeps the best factors of each fit"
+        if fit.passes is not None and passes_per_sweep(self.solver.build()) is None:
+            return "a line search decides how many passes a sweep takes"
+        return None
+
+    def program(self) -> Hashable:
+        """Fits of one table with equal programs differ in numbers, seeds and folds only."""
+        solver, objective = self.solver.build(), self.config.objective.build()
+        fit = self.config.fit
+        forms = jax.tree.structure(solver), jax.tree.structure(objective)
+        return (self.solver.label, *forms, self.sweeps(), fit.tol, fit.loss_every, self.trial is None)
+
+
+def studies(config: Config) -> Iterator[Study]:
+    """Every study, once: an axis that a solver has nothing to do with does not multiply its fits."""
+    seen = set()
+    for point in configs.points(config):
+        for fold in _folds(config, point):
+            for place in range(len(config.solver)):
+                own = {key: value for key, value in point.items() if configs.touches(key, config, place)}
+                name = json.dumps([own, fold, place], sort_keys=True)
+                if name not in seen:
+                    seen.add(name)
+                    yield Study(config, own, place, fold)
+
+
+def _folds(config: Config, point: dict[str, Any]) -> list[int | None]:
+    split = configs.at(config, point).split
+    return [*range(split.folds)] if split.kind == "kfold" else [None]
+
+
+def by_table(config: Config) -> list[list[Study]]:
+    """The studies, those together that learn from one table."""
+    tables: dict[str, list[Study]] = {}
+    for study in studies(config):
+        tables.setdefault(study.fits({})[0].table(), []).append(study)
+    return list(tables.values())
+
+
+def of_record(config: Config, fit: dict) -> Study:
+    """The study that a fit of a run's record belongs to.
+
+    Raises:
+        StorageError: when the config has none.
+    """
+    labels = [solver.label for solver in config.solver]
+    if fit["solver"] in labels and fit["seed"] in config.seeds:
+        place, point = labels.index(fit["solver"]), fit["point"]
+        own = {key: values for key, values in config.grid.items() if configs.touches(key, config, place)}
+        planned = point.keys() == own.keys() and all(point[key] in own[key] for key in own)
+        if planned and fit["fold"] in _folds(config, point):
+            return Study(config, point, place, fit["fold"])
+    raise StorageError(f"a run's config and record disagree on the fits, as on {fit['factors']}: one was changed.")

@@ -1,0 +1,64 @@
+"""The comparison of the fits of one or several runs: `index.html`, which needs no other file, and `report.md`."""
+
+from pathlib import Path
+
+try:
+    import jinja2
+except ImportError as missing:
+    raise ImportError('a report is made by the extra "cli": pip install "jals[cli]"') from missing
+
+from ...errors import StorageError
+from .. import folder
+from . import records, sections, sensitivity, setting, words
+
+MARKDOWN = "report.md"
+_SECTIONS = (
+    sections.results,
+    sections.differences,
+    sections.curves,
+    sections.profiles,
+    sensitivity.tuned,
+    sensitivity.axes,
+    sections.stationarity,
+    sections.trouble,
+    setting.how,
+)
+
+
+def write(places: list[Path], out: Path) -> Path:
+    """Compares the fits of these runs; the same records give the same bytes.
+
+    Args:
+        places: folders that `jals run` made.
+        out: where `index.html` and `report.md` go; made where needed.
+
+    Returns: the path of `index.html`.
+
+    Raises:
+        StorageError: when a folder is not that of a run, or `out` cannot be written to.
+    """
+    comparison = records.read(places)
+    questions = setting.questions(comparison)
+    fitted = {
+        "title": questions[0] if len(questions) == 1 else f"Comparison of {words.counted(len(comparison.fits), 'fit')}",
+        "questions": questions if len(questions) > 1 else [],
+        "runs": comparison.runs,
+        "sentence": setting.sentence(comparison),
+        "state": setting.state(comparison),
+        "sections": [section for make in _SECTIONS for section in make(comparison)],
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=lambda name: name == "report.html.j2",
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = words.escaped
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be made: {error.strerror or error}.") from error
+    folder.write(out / MARKDOWN, environment.get_template("report.md.j2").render(fitted).encode())
+    folder.write(out / folder.PAGE, environment.get_template("report.html.j2").render(fitted).encode())
+    return out / folder.PAGE

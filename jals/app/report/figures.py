@@ -1,0 +1,259 @@
+"""The figures of a report, drawn as those of a run's page are. A solver has one colour, dash and marker in all of them:
+the markers alone tell twelve apart, without colour."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, plain
+
+POINTS = 300  # of a line, at most
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
+_DASHES: Any = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 3)), (0, (4, 1, 1, 1, 1, 1)))
+_MANY = 150  # dots, from which they are drawn as an image
+
+
+class Curve(NamedTuple):
+    """A solver's progress: every fit's line, their median, and those that broke down.
+
+    Attributes:
+        place: the solver's, which decides its look.
+        singles: (x, y) of each fit.
+        middle: (x, y) of their median.
+        broken: (x, y) up to where each broke down.
+    """
+
+    label: str
+    place: int
+    singles: list[tuple[np.ndarray, np.ndarray]]
+    middle: tuple[np.ndarray, np.ndarray] | None
+    broken: list[tuple[np.ndarray, np.ndarray]]
+
+
+class Dots(NamedTuple):
+    """A solver's (or a value's) numbers: `y` at `x`, with a standard error, or NaN."""
+
+    label: str
+    place: int
+    x: Any
+    y: np.ndarray
+    error: np.ndarray
+
+
+class Trials(NamedTuple):
+    """What was tried of one number, and what came of it.
+
+    Attributes:
+        x: the number, of every trial.
+        y: by what is measured, NaN where the trial broke down.
+        chosen: the values chosen.
+        range: from where to where it was drawn, or None.
+    """
+
+    x: np.ndarray
+    y: dict[str, np.ndarray]
+    chosen: list[float]
+    range: tuple[float, float] | None
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour, dashes and marker of the n-th solver; from the seventh on the marker is hollow."""
+    return {
+        "color": SERIES[place % len(SERIES)],
+        "ls": _DASHES[place % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "mfc": PAPER if place // len(SERIES) % 2 else SERIES[place % len(SERIES)],
+        "ms": 5,
+    }
+
+
+def curves(panels: list[tuple[str, list[Curve]]], xlabel: str) -> Figure:
+    """Panels one above the other, axes logarithmic unless numbers span little: the median of a solver's fits with its
+    markers, and behind it every fit where they are few, else the band that holds them all."""
+    figure, axes = _stack(len(panels), 2.5)
+    for (ylabel, shown), its in zip(panels, axes, strict=True):
+        for curve in shown:
+            style = look(curve.place)
+            lines = curve.singles if len(curve.singles) > 1 else []
+            if len(lines) <= 6 and sum(len(each.singles) for each in shown) <= 40:
+                for x, y in lines:
+                    its.plot(*_thinned(x, y), color=style["color"], lw=0.6, alpha=0.6)
+            elif curve.middle is not None:
+                x = curve.middle[0]
+                together = np.array([held(x, *line) for line in lines])
+                floor = together[together > 0].min(initial=np.inf)  # what is 0 has no place on a log axis
+                low, high = (np.maximum(edge, floor) for edge in (together.min(axis=0), together.max(axis=0)))
+                its.fill_between(x, low, high, color=style["color"], alpha=0.18, lw=0)
+            for x, y in curve.broken[:6]:
+                its.plot(*_thinned(x, y), color=style["color"], lw=0.6, alpha=0.6)
+                its.plot(x[-1:], y[-1:], "x", color=style["color"], ms=7, mew=2)
+            x, y = _thinned(*curve.middle) if curve.middle is not None else ([], [])
+            step = max(1, len(x) // 6)
+            its.plot(x, y, label=curve.label, markevery=(curve.place % step if len(x) > step else 0, step), **style)
+        its.set_ylabel(ylabel)
+        _logs(its, "y", [y for each in shown for _, y in [*each.singles, *each.broken]], 1.5)
+        _logs(its, "x", [x for each in shown for x, _ in [*each.singles, *each.broken]], 3)
+    axes[-1].set_xlabel(xlabel)
+    _key(figure, {each.label: each.place for _, shown in panels for each in shown})
+    return figure
+
+
+def profile(lines: list[tuple[str, int, np.ndarray, np.ndarray]], what: str) -> Figure:
+    """Steps from the share of problems a solver is best on; markers where it gains."""
+    figure, (axes,) = _stack(1, 2.9)
+    most = max([2.0, *(ratio[-1] for _, _, ratio, _ in lines if len(ratio))]) * 1.15
+    for label, place, ratio, share in lines:
+        x, y = np.r_[1, ratio, most], np.r_[0, share, share[-1] if len(share) else 0]
+        start = np.searchsorted(ratio, 1, side="right")  # ties for the best are no step
+        x, y = x[start:], np.r_[y[start], y[start + 1 :]]
+        x[0] = 1
+        axes.plot(
+            x, y, label=label, drawstyle="steps-post", markevery=max(1, len(x) // 6), clip_on=False, **look(place)
+        )
+    axes.set(xlabel=f"τ: {what}, as multiple of the best solver's", ylabel="share of problems", xlim=(1, most))
+    _logs(axes, "x", [np.array([1, most])], 2.5)
+    axes.set_ylim(0, 1.03)
+    _key(figure, {label: place for label, place, *_ in lines})
+    return figure
+
+
+def trials(tried: Trials, place: int, xlabel: str) -> Figure:
+    """A panel for each measure; what broke down is a cross at the top, what was chosen a vertical line."""
+    figure, axes = _stack(len(tried.y), 2.0)
+    style: dict[str, Any] = look(place) | {"ls": ""}
+    for (ylabel, y), its in zip(tried.y.items(), axes, strict=True):
+        good = np.isfinite(y)
+        its.plot(tried.x[good], y[good], rasterized=good.sum() > _MANY, **style)
+        its.plot(
+            tried.x[~good],
+            np.full((~good).sum(), 0.965),
+            "x",
+            color=INK,
+            ms=6,
+            mew=1.4,
+            transform=its.get_xaxis_transform(),
+        )
+        for number in dict.fromkeys(tried.chosen):
+            its.axvline(number, color=INK, lw=1.2, ls="--", gid="chosen")
+        its.margins(y=0.18)
+        its.set_ylabel(ylabel)
+        _logs(its, "y", [y], 4)
+    last = axes[-1]
+    last.set_xlabel(xlabel)
+    low, high = tried.range or (tried.x.min(), tried.x.max())
+    if low > 0:
+        log(last, "x", np.array([low, high]))
+        last.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+    handles = [Line2D([], [], label="trial", **style)]
+    if tried.chosen:
+        handles.append(Line2D([], [], color=INK, lw=1.2, ls="--", label="chosen"))
+    if not all(np.isfinite(y).all() for y in tried.y.values()):
+        handles.append(Line2D([], [], color=INK, marker="x", ls="", ms=6, mew=1.4, label="broke down"))
+    figure.set_figheight(figure.get_figheight() + 0.19)
+    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    return figure
+
+
+def axis_lines(panels: list[tuple[str, list[Dots]]], xlabel: str) -> Figure:
+    """A measure against a number of the grid: a line a solver, bars of one standard error."""
+    figure, axes = _stack(len(panels), 2.3)
+    values = np.unique(np.concatenate([np.asarray(dots.x, float) for _, shown in panels for dots in shown]))
+    on_log = values.min() > 0 and values.max() > 3 * values.min()
+    for (ylabel, shown), its in zip(panels, axes, strict=True):
+        for order, dots in enumerate(shown):
+            aside = 0.012 * (order - (len(shown) - 1) / 2)  # so that bars do not hide each other
+            x = np.asarray(dots.x, float)
+            x = x * (values[-1] / values[0]) ** aside if on_log else x + (values[-1] - values[0]) * aside
+            its.errorbar(x, dots.y, dots.error, label=dots.label, elinewidth=1, capsize=2, **look(dots.place))
+        its.set_ylabel(ylabel)
+        _logs(its, "y", [dots.y for dots in shown], 4)
+        its.margins(y=0.12)
+    if on_log:
+        axes[-1].set_xscale("log")
+    if len(values) <= 8:
+        axes[-1].xaxis.set_major_locator(FixedLocator(list(values)))
+        axes[-1].xaxis.set_minor_locator(NullLocator())
+        axes[-1].xaxis.set_major_formatter(plain)
+    axes[-1].set_xlabel(xlabel)
+    _key(figure, {dots.label: dots.place for _, shown in panels for dots in shown})
+    return figure
+
+
+def axis_dots(panels: list[tuple[str, list[Dots]]], categories: list[str]) -> Figure:
+    """The same where an axis holds no numbers: a row for each of its values."""
+    figure = Figure(figsize=(WIDTH, (0.75 + 0.32 * len(categories)) * len(panels) + 0.3))
+    for number, (xlabel, shown) in enumerate(panels):
+        its = figure.add_subplot(len(panels), 1, number + 1)
+        for order, dots in enumerate(shown):
+            at = np.array([categories.index(value) for value in dots.x]) + (order - (len(shown) - 1) / 2) * 0.6 / len(
+                shown
+            )
+            style: dict[str, Any] = look(dots.place) | {"ls": ""}
+            its.errorbar(dots.y, at, xerr=dots.error, label=dots.label, elinewidth=1, capsize=2, **style)
+        _rows(its, categories)
+        its.set_xlabel(xlabel)
+    _key(figure, {dots.label: dots.place for _, shown in panels for dots in shown})
+    return figure
+
+
+def stationarity(lines: list[tuple[str, int, np.ndarray]]) -> Figure:
+    """A dot a fit in the row of its solver, on a log axis; exact zeros at the left edge."""
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.3 * len(lines)))
+    its = figure.subplots()
+    many = sum(len(values) for *_, values in lines) > _MANY
+    for row, (_, place, values) in enumerate(lines):
+        spread = 0.24 * (np.arange(len(values)) * 0.618034 % 1 * 2 - 1) if len(values) > 4 else np.zeros(len(values))
+        style = look(place) | {"ls": "", "alpha": 0.75, "ms": 4}
+        its.plot(np.where(values > 0, values, np.nan), row + spread, rasterized=many, **style)
+        zero = values == 0
+        its.plot(
+            np.zeros(zero.sum()), (row + spread)[zero], transform=its.get_yaxis_transform(), clip_on=False, **style
+        )
+    _rows(its, [label for label, *_ in lines])
+    _logs(its, "x", [values for *_, values in lines], 1)
+    its.set_xlabel("stationarity (dimensionless)")
+    return figure
+
+
+def held(x: np.ndarray, own: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A line at other places: straight against log x between its points, level beyond them."""
+    return np.interp(np.log(x), np.log(own), y)
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` of a line, evenly over log x, its ends among them."""
+    if len(x) > POINTS:
+        kept = np.unique(np.searchsorted(x, np.geomspace(x[0], x[-1], POINTS).clip(x[0], x[-1])))
+        x, y = x[kept], y[kept]
+    return x, y
+
+
+def _stack(panels: int, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(WIDTH, height * panels + 0.35))
+    return figure, np.ravel(figure.subplots(panels, sharex=True, squeeze=False))
+
+
+def _rows(axes: Any, labels: list[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    for between in range(len(labels) - 1):
+        axes.axhline(between + 0.5, color=INK, lw=0.3, alpha=0.4)
+
+
+def _logs(axes: Any, axis: str, columns: list[np.ndarray], span: float) -> None:
+    """A log axis where the numbers span more than that factor."""
+    numbers = np.concatenate([np.asarray(column, float) for column in columns]) if columns else np.zeros(0)
+    numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
+    if len(numbers) and numbers.max() > span * numbers.min():
+        log(axes, axis, numbers)
+    elif len(numbers) and numbers.max() >= 1000:
+        getattr(axes, f"{axis}axis").set_major_formatter(plain)
+
+
+def _key(figure: Figure, labels: dict[str, int]) -> None:
+    """The legend, also of a solver that the first panel lacks."""
+    legend(figure, list(labels), handles=[Line2D([], [], **look(place)) for place in labels.values()])

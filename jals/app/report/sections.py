@@ -1,0 +1,344 @@
+"""The sections of a report: what each has to say, where it has anything to say."""
+
+import collections
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..page import plots
+from ..page.gallery import Shown
+from . import figures, table
+from .records import COSTS, Comparison, Fit
+from .words import LONG, Cell, Folded, Pictures, Section, Text, counted, decimals, listed, number, with_error
+from .words import table as as_table
+
+AXES = {
+    "seconds": "seconds of solver work",
+    "passes": "passes over the entries",
+    "operations": "floating point operations (estimated)",
+}
+_PANELS = 4  # points with curves of their own
+_SPELT = 6  # solvers in a caption
+_EXCESS = "(L − L_best) / L_best"
+
+
+def results(comparison: Comparison) -> Iterator[Section]:
+    rows = table.rows(comparison)
+    if not rows:
+        return
+    unit = "fold" if comparison.folds else "seed"
+    measures = ["test RMSE", "test MAE", "loss", "sweeps", "passes", "seconds"]
+    bold = {column: table.best(rows, column) for column in measures[:3]}
+    titles = {point: comparison.title(point) for point in comparison.points}
+    broken = any(row.broken for row in rows)
+    worst = any(row.stationarity is not None for row in rows)
+    others = _others(comparison)
+    places = {}
+    for column in bold:
+        means = [row.means[column] for row in rows if column in row.means]
+        places[column] = decimals([mean.mean for mean in means], [mean.error for mean in means])
+    cells = []
+    for place, row in enumerate(rows):
+        n = max((mean.n for mean in row.means.values()), default=0)
+        line = [Cell(row.name), Cell(titles[row.point]), Cell(str(n))]
+        for column in measures:
+            mean = row.means.get(column)
+            if mean is None:
+                missing = any(column in other.means for other in rows)
+                line.append(Cell(("–†" if column == "loss" and row.name in others else "–") if missing else ""))
+            elif column in bold:
+                line.append(Cell(*with_error(mean.mean, mean.error, places[column]), place in bold[column]))
+            else:
+                line.append(Cell(number(mean.mean, 3)))
+        dash = "–†" if row.name in others else "–"
+        line.append(Cell((dash if row.stationarity is None else number(row.stationarity, 2)) if worst else ""))
+        line.append(Cell(f"{row.broken} of {row.broken + len(row.fits)}" if broken else ""))
+        cells.append(line)
+    columns = ["solver:", "point:", f"{unit}s", *measures, "stationarity", "broke down"]
+    whole = as_table(columns, cells, "All points")
+    blocks: list = [whole]
+    if isinstance(whole, Folded):
+        first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
+        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), as_table(columns, first, ""), whole]
+    notes = [_replication(comparison, rows, unit)]
+    notes.append(
+        "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
+        + (", rows with a fit that broke down left aside." if broken else ".")
+        + " Errors are of unclipped predictions on the test part, which no choice was made by; loss is that of the "
+        "factors kept, over the training part. Sweeps, passes and seconds are means up to where each fit stopped, "
+        "stationarity is the worst of the row's fits."
+    )
+    if broken:
+        notes.append(
+            "Fits that broke down are counted, and left out of every mean: a row that has some shows only its good "
+            "cases."
+        )
+    if others:
+        notes.append(
+            f"† {listed(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
+            "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
+        )
+    yield Section("results", "Results", [*blocks, *map(Text, notes)])
+
+
+def _others(comparison: Comparison) -> list[str]:
+    other = {fit.name for fit in comparison.fits if not fit.comparable}
+    return [name for name in comparison.names if name in other]
+
+
+def _replication(comparison: Comparison, rows: list[table.Row], unit: str) -> str:
+    most = max((mean.n for row in rows for mean in row.means.values()), default=0)
+    if most < 2:
+        return "One fit for each row: there is no standard error, and small differences may be chance."
+    if unit == "fold":
+        seeds = len({fit.seed for fit in comparison.fits})
+        within = f", the {seeds} seeds averaged within each fold first" if seeds > 1 else ""
+        return (
+            f"± is the standard error over folds{within}: the unit of replication is the fold. Training parts of folds "
+            "overlap, so it is somewhat too small."
+        )
+    return (
+        "± is the standard error over seeds, on one split: it measures the randomness of initialisation (and of "
+        "minibatches) only, not that of the data. A new split could change any of these numbers by more."
+    )
+
+
+def differences(comparison: Comparison) -> Iterator[Section]:
+    pairs = table.paired(comparison)
+    if not pairs:
+        return
+    several = len({each.data for each in pairs}) > 1
+    places = decimals([each.mean for each in pairs], [each.error for each in pairs])
+    cells = [
+        [
+            Cell(each.name),
+            Cell(each.data if several else ""),
+            Cell(*with_error(each.mean, each.error, places, "+")),
+            Cell(str(each.pairs)),
+            Cell(f"{each.wins} of {each.pairs}"),
+        ]
+        for each in pairs
+    ]
+    notes = [
+        f"Test RMSE minus that of {comparison.reference}, over pairs of fits with the same fold, seed and point: below "
+        "0 the solver predicts better. A pair counts as a win where its RMSE is the lower. ± is the standard error "
+        "over pairs."
+    ]
+    if comparison.folds:
+        notes.append(
+            "Pairs of one fold share their data: with several seeds or points a fold, they are fewer independent "
+            "witnesses than their number says."
+        )
+    else:
+        notes.append(
+            "All pairs are on one split: seeds measure the randomness of initialisation, not that of the data, and "
+            "± says nothing about another split."
+        )
+    columns = ["solver:", "data:", "difference", "pairs", "wins"]
+    title = f"Paired differences to {comparison.reference}"
+    yield Section("differences", title, [as_table(columns, cells, title), *map(Text, notes)])
+
+
+def curves(comparison: Comparison) -> Iterator[Section]:
+    costs = _measured(comparison)
+    points = comparison.points if len(comparison.points) <= _PANELS else comparison.points[:1]
+    blocks = []
+    for point in points:
+        shown = [_progress(comparison, point, cost) for cost in costs]
+        shown = [one for one in shown if one]
+        if shown:
+            title = comparison.title(point)
+            blocks += [Text(title[:1].upper() + title[1:], 3)] if len(points) > 1 else []
+            blocks.append(Pictures(shown))
+    if not blocks:
+        return
+    words = [
+        "Cost and excess loss are on logarithmic axes; a start at cost 0 lies left of them. Thick: the median of a "
+        "solver's fits at equal cost, one that has stopped keeping its last value; thin: its single fits, or where "
+        "they are many the band from the lowest to the highest. × is where a fit broke down (the median leaves it out)."
+    ]
+    if len(table.lowest(comparison)):
+        words.append(
+            f"Excess loss is {_EXCESS}, L_best the lowest loss that any fit of the table reached on the same data, "
+            "objective, rank and fold. The fit that reached it ends at 0, below the axis."
+        )
+    if any("validation" in fit.record["history"] for fit in comparison.fits):
+        words.append(
+            "Errors along the way are of the validation part. Test errors are not tracked: the test part is touched "
+            "once, at the end."
+        )
+    if len(points) < len(comparison.points):
+        title = comparison.title(points[0])
+        words.append(f"Only the first of {len(comparison.points)} points is drawn: {title}.")
+    words += _left_out(comparison)
+    yield Section("curves", "Loss and validation error by cost", [*map(Text, words), *blocks])
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    left = len(comparison.names) - len(comparison.drawn)
+    return [f"Figures show {len(comparison.drawn)} of {len(comparison.names)} solvers and variants."] if left else []
+
+
+def _measured(comparison: Comparison) -> list[str]:
+    return [cost for cost in COSTS if any(fit.column(cost) is not None for fit in comparison.fits)]
+
+
+def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
+    """Excess loss above validation error, against one cost."""
+    least = table.lowest(comparison)
+    panels, ends = [], collections.defaultdict(list)
+    for name, label in (("loss", f"excess loss {_EXCESS}"), ("validation", "validation RMSE")):
+        made = []
+        for place, solver in enumerate(comparison.drawn):
+            fits = [fit for fit in comparison.fits if fit.point == point and fit.name == solver]
+            curve = _curve(solver, place, fits, cost, name, least)
+            if curve:
+                made.append(curve)
+                if curve.singles:
+                    ends[solver].append(f"{label.partition(' (')[0]} {_span([y[-1] for _, y in curve.singles])}")
+        if made:
+            panels.append((label, made))
+    if not panels:
+        return None
+    words = []
+    for solver, its in list(ends.items())[:_SPELT]:
+        whole = [fit for fit in comparison.fits if fit.point == point and fit.name == solver and not fit.broken]
+        spent = [each for fit in whole if (each := fit.cost(cost)) is not None]
+        words.append(f"{solver} after {number(float(np.median(spent)), 3)}: {', '.join(its)}")
+    if len(ends) > _SPELT:
+        words.append(f"the other {len(ends) - _SPELT} in the table of results")
+    said = f"Against {AXES[cost]}. Ends, median (lowest to highest): {'; '.join(words) or 'every fit broke down'}."
+    title = comparison.title(point)
+    return _shown(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
+
+
+def _curve(label: str, place: int, fits: list[Fit], cost: str, name: str, least: dict) -> figures.Curve | None:
+    singles, broken = [], []
+    for fit in fits:
+        x, y = fit.column(cost), fit.column(name)
+        if x is None or y is None or (name == "loss" and not (fit.comparable and fit.problem in least)):
+            continue
+        if name == "loss":
+            y = (y - least[fit.problem]) / abs(least[fit.problem])
+        good = np.isfinite(x) & np.isfinite(y) & (x > 0)
+        if good.any():
+            (broken if fit.broken else singles).append((x[good], y[good]))
+    if not singles and not broken:
+        return None
+    return figures.Curve(label, place, singles, _middle(singles) if singles else None, broken)
+
+
+def _middle(lines: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The median line, at the median cost of every record."""
+    if len(lines) == 1:
+        return lines[0]
+    longest = max(len(x) for x, _ in lines)
+    x = np.array([np.median([own[record] for own, _ in lines if len(own) > record]) for record in range(longest)])
+    x = np.unique(np.maximum.accumulate(x))
+    return x, np.median([figures.held(x, *line) for line in lines], axis=0)
+
+
+def profiles(comparison: Comparison) -> Iterator[Section]:
+    costs = [cost for cost in _measured(comparison) if table.costs(comparison, cost, table.NEAR[0])]
+    if not costs:
+        return
+    near = [f"{100 * within:g} %" for within in table.NEAR]
+    shown = []
+    for cost in costs:
+        found = table.profiles(comparison, cost)
+        drawn = {each.name: each for each in found if each.name in comparison.drawn}
+        lines = [(name, comparison.drawn.index(name), each.ratio, each.share) for name, each in drawn.items()]
+        ends = []
+        for each in found:
+            first = int(np.searchsorted(each.ratio, 1, side="right"))
+            ends.append(f"{each.name} cheapest on {first}, there on {len(each.ratio)} of {each.problems}")
+        said = f"By {cost}, within {near[0]} of the lowest loss: {'; '.join(ends)}."
+        shown.append(_shown(f"profile-{cost}", f"Performance profile. {said}", said, figures.profile, lines, cost))
+    columns, reached = ["solver:"], {}
+    for cost in costs:
+        for within, words in zip(table.NEAR, near, strict=True):
+            column = f"{cost} to {words}"
+            columns.append(column)
+            reached[column] = table.reached(comparison, cost, within)
+    cells = [
+        [Cell(name), *(_reached(of.get(name)) for of in reached.values())]
+        for name in comparison.names
+        if any(name in of for of in reached.values())
+    ]
+    problems = len(table.costs(comparison, costs[0], table.NEAR[0]))
+    words = [
+        f"A problem is one table, objective, rank, point, fold and seed on which two solvers or more ran; here are "
+        f"{problems}. A solver's cost is what it had spent at the first record whose loss is within {near[0]} of "
+        "L_best (above); one that broke down never gets there.",
+        "The profile (Dolan and Moré, 2002) shows, for each τ, the share of problems on which a solver's cost is at "
+        "most τ times that of the best solver on that problem: at τ = 1 how often it is the cheapest, at the right how "
+        "often it arrives at all.",
+        f"The table: median cost to {near[0]} and {near[1]}, a problem never reached counting as infinite; where the "
+        "median is, “never” says on how many.",
+    ]
+    yield Section(
+        "profile",
+        "Cost to come close to the lowest loss",
+        [*map(Text, words), Pictures(shown), as_table(columns, cells, "Costs")],
+    )
+
+
+def _reached(of: table.Reached | None) -> Cell:
+    if of is None:
+        return Cell("–")
+    never = f"({of.never} of {of.problems})"
+    if np.isinf(of.median):
+        return Cell("never", never)
+    return Cell(number(of.median, 3), f"never {never}" if of.never else "")
+
+
+def stationarity(comparison: Comparison) -> Iterator[Section]:
+    found = collections.defaultdict(list)
+    for fit in comparison.fits:
+        if fit.stationarity is not None and not fit.broken:
+            found[fit.name].append(fit.stationarity)
+    lines = [(name, place, np.array(found[name])) for place, name in enumerate(comparison.drawn) if name in found]
+    if not lines:
+        return
+    said = "; ".join(f"{name} {_span(values)} ({counted(len(values), 'fit')})" for name, _, values in lines)
+    said = f"Median (lowest to highest) stationarity: {said}."
+    words = [
+        "‖½∇L‖ over the size of the normal equations' terms, at the factors each fit ended with: 0 at a stationary "
+        "point. It is the same measure for every solver, so that “converged” means the same for all."
+    ]
+    shown = _shown("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
+    yield Section("stationarity", "How converged the fits are", [*map(Text, words), Pictures([shown])])
+
+
+def trouble(comparison: Comparison) -> Iterator[Section]:
+    """Fits that broke down, certificates that failed, fits that did not end."""
+    cells = []
+    for fit in comparison.fits + comparison.unfinished:
+        proof = fit.record.get("certificate") or {}
+        error = fit.record["error"]
+        what = []
+        if fit in comparison.unfinished:
+            what.append(f"not finished: {fit.record['reason']}")
+        elif fit.broken:
+            what.append(error["message"] if error else fit.record["reason"])
+        if proof and not proof["passed"]:
+            required = ("user", "item", *(["last_updated"] if proof["last_updated_required"] else []))
+            worst = max((proof[side] for side in required if proof.get(side) is not None), default=None)
+            what.append(f"certificate failed: backward error {number(worst, 2)}, bound {number(proof['bound'], 2)}")
+        if what:
+            sweep = error["sweep"] if error else fit.record["sweeps"]
+            point, fold = comparison.title(fit.point), "" if fit.fold is None else str(fit.fold)
+            cells.append([*map(Cell, (fit.name, point, fold, str(fit.seed), str(sweep), "; ".join(what)))])
+    if cells:
+        columns = ["solver:", "point:", "fold", "seed", "sweep", "what:"]
+        yield Section("trouble", "Fits with trouble", [as_table(columns, cells, "Fits with trouble")])
+
+
+def _span(values: list[float] | np.ndarray) -> str:
+    middle, low, high = np.median(values), np.min(values), np.max(values)
+    return number(middle, 3) if low == high else f"{number(middle, 3)} ({number(low, 3)} to {number(high, 3)})"
+
+
+def _shown(name: str, alt: str, caption: str, draw, *arguments) -> Shown:
+    return Shown(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))

@@ -1,0 +1,184 @@
+"""How results hang on numbers: those that were tuned, and the axes of the grid."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import figures, table
+from .records import Comparison, Fit, plain, short
+from .sections import _shown
+from .words import Cell, Folded, Pictures, Section, Text, brief, listed, number
+from .words import table as as_table
+
+_FEW = 8  # figures, from which the others are folded away
+_LINES = 6  # values of a second axis that can be lines
+
+
+def tuned(comparison: Comparison) -> Iterator[Section]:
+    shown, edges = [], []
+    for name in comparison.drawn:
+        trials = [fit for fit in comparison.trials if fit.name == name]
+        trials = [fit for fit in trials if fit.point == trials[0].point]
+        for key in dict.fromkeys(key for fit in trials for key in fit.record["tuned"]):
+            shown.append(_tried(comparison, name, key, [fit for fit in trials if key in fit.record["tuned"]]))
+    cells = []
+    for (name, point, fold, key), values in choices(comparison).items():
+        drawn = drawn_from(comparison, name, key)
+        for value in values:
+            edge = bool(drawn) and table.at_edge(value, *drawn)
+            edges += [f"{key} of {name}"] if edge else []
+            cells.append(
+                [
+                    *map(Cell, (name, comparison.title(point), "" if fold is None else str(fold), key)),
+                    Cell(brief(value), "⚠ at the edge" if edge else "", edge),
+                    Cell(f"{brief(drawn[0])} to {brief(drawn[1])}" if drawn else ""),
+                ]
+            )
+    if not cells and not shown:
+        return
+    words = [
+        "Every trial by its number, on a log axis: what the loss and the validation error became. Dashed: what was "
+        "chosen. A trial that broke down is a cross at the top."
+    ]
+    if len({fit.point for fit in comparison.trials}) > 1:
+        words.append("Figures show the trials of each solver's first point; the table has all.")
+    if edges:
+        words.append(
+            f"⚠ {listed(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
+            "the best may lie outside it. Widen the range before trusting the comparison."
+        )
+    blocks: list[Any] = [*map(Text, words)]
+    if shown:
+        blocks += [Pictures(shown[:_FEW])]
+    if len(shown) > _FEW:
+        blocks.append(Folded(f"{len(shown) - _FEW} more figures", [Pictures(shown[_FEW:])]))
+    columns = ["solver:", "point:", "fold", "number:", "chosen", "range"]
+    yield Section("tuned", "Sensitivity to tuned numbers", [*blocks, as_table(columns, cells, "Chosen values")])
+
+
+def choices(comparison: Comparison) -> dict[tuple, list[float]]:
+    """{(solver, point, fold, number): values chosen}, seeds together."""
+    found: dict[tuple, dict[float, None]] = {}
+    for fit in comparison.fits:
+        for key, value in fit.record["tuned"].items():
+            found.setdefault((fit.name, fit.point, fit.fold, key), {})[value] = None
+    return {which: list(values) for which, values in found.items()}
+
+
+def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, float] | None:
+    """The range of a tuned number of a solver."""
+    fit = next(fit for fit in comparison.fits + comparison.trials if fit.name == name)
+    ranges = comparison.runs[fit.run].record["config"].get("tune", {}).get("range", {})
+    for whole in (f"solver.{fit.record['solver']}.{key}", f"solver.*.{key}", f"solver.{key}", key):
+        if whole in ranges:
+            low, high = ranges[whole]
+            return low, high
+    return None
+
+
+def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> Any:
+    x = np.array([fit.record["tuned"][key] for fit in trials], float)
+    measures: dict[str, Callable[[Fit], float | None]] = {
+        "final loss L": lambda fit: fit.loss,
+        "validation RMSE": lambda fit: fit.metric("validation", "rmse"),
+    }
+    y = {
+        label: np.array([np.nan if fit.broken or measure(fit) is None else measure(fit) for fit in trials], float)
+        for label, measure in measures.items()
+    }
+    y = {label: values for label, values in y.items() if np.isfinite(values).any()} or y
+    point = trials[0].point
+    made = choices(comparison).items()
+    values = [value for which, each in made if which[:2] + which[3:] == (name, point, key) for value in each]
+    said = f"{name}, {key}: {len(trials)} trials from {brief(x.min())} to {brief(x.max())}"
+    bad = sum(fit.broken for fit in trials)
+    said += f", {bad} broke down" if bad else ""
+    for label, each in y.items():
+        if np.isfinite(each).any():
+            place = int(np.nanargmin(each))
+            said += f"; lowest {label} {number(each[place])} at {brief(x[place])}"
+    said += f"; chosen {listed([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
+    said += " Each value is another loss: the lowest says nothing." if key.startswith("objective.") else ""
+    drawn = drawn_from(comparison, name, key)
+    if drawn and any(table.at_edge(value, *drawn) for value in values):
+        said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
+    tried = figures.Trials(x, y, values, drawn)
+    return _shown(
+        f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
+    )
+
+
+def axes(comparison: Comparison) -> Iterator[Section]:
+    shown, words = [], []
+    for axis in dict.fromkeys(axis for fit in comparison.fits for axis in fit.values):
+        for lines, said in _lines(comparison, axis):
+            shown.append(lines)
+            words += [said] if said else []
+    if shown:
+        words = [
+            "Means over folds or seeds with bars of one standard error, as in the table of results. The test error is "
+            "shown, not used: a point chosen by it would have to be tested elsewhere.",
+            *dict.fromkeys(words),
+        ]
+        yield Section("grid", "Along the grid", [*map(Text, words), Pictures(shown)])
+
+
+def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
+    fits = [fit for fit in comparison.fits if axis in fit.values and not fit.broken]
+    fits = [fit for fit in fits if fit.name in comparison.drawn or axis in dict(fit.variant)]
+    labels = {fit: fit.solver if axis in dict(fit.variant) else fit.name for fit in fits}
+    places = {label: place for place, label in reversed(list(enumerate(comparison.drawn)))}
+    places |= {fit.solver: places.get(fit.name, 0) for fit in reversed(fits) if axis in dict(fit.variant)}
+    others: dict[str, list] = {}
+    for fit in fits:
+        for other, value in fit.values.items():
+            inside = other in dict(fit.variant) and axis not in dict(fit.variant)
+            if other != axis and not inside and value not in others.setdefault(other, []):
+                others[other].append(value)
+    others = {other: values for other, values in others.items() if len(values) > 1}
+    note = ""
+    if len(set(labels.values())) == 1 and len(others) == 1 and len(next(iter(others.values()))) <= _LINES:
+        ((other, values),) = others.items()
+        labels = {fit: f"{short(other)} {plain(fit.values[other])}" for fit in fits}
+        places = {f"{short(other)} {plain(value)}": place for place, value in enumerate(values)}
+    elif others:
+        fits = [
+            fit for fit in fits if all(fit.values.get(other) in (None, values[0]) for other, values in others.items())
+        ]
+        fixed = listed([f"{short(other)} {plain(values[0])}" for other, values in others.items()])
+        note = f"Against {short(axis)}: the other axes at their first values, {fixed}."
+    points = list(dict.fromkeys(fit.values[axis] for fit in fits))
+    if len(points) < 2:
+        return
+    panels: list[tuple[str, list[figures.Dots]]] = []
+    captions: dict[str, list[str]] = {}
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in points)
+    points = sorted(points) if numeric else points
+    for measure in ("test RMSE", "loss"):
+        if measure == "loss" and axis.startswith(("data.", "split.")):
+            continue
+        made = []
+        for label in dict.fromkeys(labels[fit] for fit in fits):
+            own = {
+                value: [fit for fit in fits if labels[fit] == label and fit.values[axis] == value] for value in points
+            }
+            means = {value: table.mean(its, table.MEASURES[measure]) for value, its in own.items()}
+            means = {value: mean for value, mean in means.items() if mean}
+            if means:
+                x = list(means) if numeric else [plain(value) for value in means]
+                numbers = np.array([mean[:2] for mean in means.values()])
+                made.append(figures.Dots(label, places[label], x, *numbers.T))
+                low = min(means, key=lambda value: means[value].mean)
+                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {plain(low)}")
+        if made:
+            panels.append(("final loss L" if measure == "loss" else measure, made))
+    if not panels:
+        return
+    said = f"Against {axis}. " + "; ".join(f"{label}: {', '.join(each)}" for label, each in captions.items()) + "."
+    if axis.startswith("objective.") and len(panels) > 1:
+        said += f" Each {short(axis)} is another loss: compare solvers at one of them, not one with the next."
+    if numeric:
+        yield _shown(f"grid-{axis}", said, said, figures.axis_lines, panels, axis), note
+    else:
+        yield _shown(f"grid-{axis}", said, said, figures.axis_dots, panels, [plain(value) for value in points]), note

@@ -1,0 +1,383 @@
+"""A run under way: which fits are there, which have to be made, and what is kept of each."""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+import jals
+
+from .. import datasets
+from ..errors import FitError, Interrupted, StorageError
+from . import checkpoint, cost, experiment, folder, plan
+from . import terminal as said
+from .group import Group
+from .keeping import Keeper, over
+from .page import Drawn
+from .page import write as write_page
+from .plan import Planned, Study
+from .schema import Config
+from .search import Search
+from .watch import Watch
+
+_KEEP_EVERY = 60.0  # seconds: what a power cut may cost
+_WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
+_UNFINISHED = ("running", "interrupted")  # why a fit ended, where a later session has to go on
+_DRAWN = 6  # solvers that the page looks at closely
+
+
+class Session:
+    """A run under way: what it has and what it has to show. `record` is what result.json says; a fit's line is
+    written after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped."""
+
+    def __init__(self, place: Path, config: Config, record: dict, started: float, console: Console):
+        self.place, self.config, self.record, self.console = place, config, record, console
+        self.started = started
+        self.done = {fit["key"]: fit for fit in record["fits"] if fit["reason"] not in _UNFINISHED}
+        self.earlier = folder.earlier(place)  # fits of another config that this one extends
+        self.keeper = Keeper(place, config)
+        self.watch = Watch(console)
+        self._table: tuple[str, experiment.Table] | None = None  # the latest: tables are large
+        self._data: tuple[Any, datasets.Dataset] | None = None
+
+    def go(self) -> int:
+        stopped = None
+        said.setting(self.console, self.config, self.record["data"], self.place)
+        try:
+            with self.watch:
+                for studies in plan.by_table(self.config):
+                    self.table(studies[0])
+                    self.study(studies)
+        except KeyboardInterrupt as error:
+            stopped = error
+        with folder.undisturbed():
+            status = "finished" if stopped is None else "interrupted"
+            self.record["error"] = None if stopped is None else str(stopped) or "interrupted"
+            self.record["fits"] = folder.record(self.place)["fits"]
+            self.write(status)
+            if stopped is None:
+                folder.forget_earlier(self.place)
+            said.results(self.console, self.record["fits"])
+        if stopped is None:  # who presses Ctrl-C wants to leave
+            with said.waiting(self.console, "drawing the page"):
+                self.draw()
+        said.saved(self.console, self.place, self.record)
+        said.broken(self.console, self.record["fits"], self._data[1].vocab if self._data else None)
+        if stopped is not None:
+            said.stopped(self.console, stopped, self.record)
+        return verdict(self.record)
+
+    def write(self, status: str) -> None:
+        self.record |= {"status": status, "wall_seconds": time.perf_counter() - self.started}
+        folder.write_record(self.place, self.record)
+
+    def extend(self) -> None:
+        """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
+        folder.set_aside(self.place)
+        self.earlier = folder.earlier(self.place)
+        self.done, self.record["fits"], self.record["programs"], self.record["data"] = {}, [], [], []
+        self._table = None
+
+    def table(self, study: Study) -> experiment.Table:
+        """What the study learns from."""
+        (planned, *_) = study.fits({})
+        name = planned.table()
+        if self._table is None or self._table[0] != name:
+            config = planned.config
+            wanted = (config.data, config.fit.dtype)
+            if self._data is None or self._data[0] != wanted:
+                self._table = self._data = None  # let go of the one before
+                with said.waiting(self.console, "reading the data"):
+                    self._data = wanted, experiment.read_data(config)
+            self._table = name, experiment.Table(config, self._data[1])
+            self._note(config, self._table[1])
+        return self._table[1]
+
+    def _note(self, config: Config, table: experiment.Table) -> None:
+        """The data in the record; refuses a run that began on other data."""
+        ratings, fold = table.data.ratings, next(iter(table.folds.values()))
+        parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
+        name = config.data.source or config.data.path
+        note = {"name": name, "hash": table.hash, "users": ratings.num_users, "items": ratings.num_items}
+        note |= {"entries": len(ratings)} | {name: len(part) for name, part in parts.items() if part is not None}
+        before = [other for other in self.record["data"] if other["name"] == name]
+        if before and before[0]["hash"] != table.hash and before[0].get("dtype") == config.fit.dtype:
+            raise StorageError(
+                f"{self.place} holds an unfinished run on other data than its config now leads to. Start it again with "
+                "--overwrite, or choose another folder with --out."
+            )
+        note["dtype"] = config.fit.dtype
+        if note not in self.record["data"]:
+            self.record["data"].append(note)
+
+    def study(self, studies: list[Study]) -> None:
+        """Tunes the studies of one table, and makes their fits."""
+        tune = self.config.tune
+        searches = [Search(tune, study.ranges) if tune is not None else None for study in studies]
+        trials: list[list[Planned]] = [[] for _ in studies]
+        while True:
+            asked = []
+            for study, search, made in zip(studies, searches, trials, strict=True):
+                tried = search.ask() if search is not None else []
+                asked.append([study.trial(len(made) + place, numbers) for place, numbers in enumerate(tried)])
+                made += asked[-1]
+            if not any(asked):
+                break
+            self.make([planned for some in asked for planned in some])
+            for search, some in zip(searches, asked, strict=True):
+                if search is not None and some:
+                    search.tell([self.score(planned) for planned in some])
+        chosen = [self.chosen(study, made) for study, made in zip(studies, trials, strict=True)]
+        self.make([planned for some in chosen for planned in some])
+
+    def chosen(self, study: Study, trials: list[Planned]) -> list[Planned]:
+        """The fits of a study, with the numbers of its best trial: of trials that all broke down, the longest."""
+        if not trials:
+            return study.fits({})
+        best = min(trials, key=lambda planned: (self.score(planned), -self.found(planned)["sweeps"], planned.trial))
+        ranges = list(study.ranges)
+        return study.fits(dict(zip(ranges, best.tuned.values(), strict=True)))
+
+    def score(self, trial: Planned) -> float:
+        """What tuning minimises: inf for a trial that broke down."""
+        fit, tune = self.found(trial), self.config.tune
+        if fit["error"] is not None or tune is None:
+            return math.inf
+        score = fit["metrics"]["validation"]["rmse"] if tune.metric == "validation" else fit["history"]["loss"][-1]
+        return math.inf if score is None or math.isnan(score) else score
+
+    def found(self, planned: Planned) -> dict:
+        assert self._table is not None
+        return self.done[planned.key(self._table[1].hash)]
+
+    def make(self, planned: list[Planned]) -> None:
+        """Makes those of the fits that are not there: alone, or as one program those that can share one."""
+        assert self._table is not None
+        table = self._table[1]
+        units: dict[Any, list[Planned]] = {}
+        for each in planned:
+            alone = each.alone() is not None
+            shared = None if alone else (each.program(), None if table.masked else each.fold)
+            units.setdefault(shared or each.key(table.hash), []).append(each)
+        self.watch.begin([self.weight(each) for each in planned])
+        for members in units.values():
+            keys = [each.key(table.hash) for each in members]
+            self.reuse(keys)
+            missing = [each for each, key in zip(members, keys, strict=True) if key not in self.done]
+            own = [each for each, key in zip(members, keys, strict=True) if not self.taken_over(key)]
+            for each in members:
+                if each not in missing:
+                    self.watch.advance(self.weight(each), made=False)
+            if missing and len(own) > 1:
+                self.together(table, own)
+            elif missing:
+                self.alone(table, *missing)
+
+    def reuse(self, keys: list[str]) -> None:
+        """Takes over the fits that the run before has, where this config extends another."""
+        kept = [self.earlier[key] | {"program": None} for key in keys if key in self.earlier and key not in self.done]
+        if kept:
+            self.add(kept)
+
+    def taken_over(self, key: str) -> bool:
+        """Whether a fit comes from the run before, so that no program of this one makes it."""
+        return key in self.done and self.done[key]["program"] is None
+
+    def add(self, fits: list[dict]) -> None:
+        folder.append(self.place, fits)
+        self.done |= {fit["key"]: fit for fit in fits}
+
+    def weight(self, planned: Planned) -> float:
+        """Estimated operations of a fit, by which the time left is told."""
+        assert self._table is not None
+        size = self._table[1].size(planned.fold)
+        sweeps = min(planned.sweeps(), 1000)
+        each = cost.passes_per_sweep(planned.solver.build()) or 4
+        made, objective = planned.solver.build(), planned.config.objective.build()
+        return float(cost.operations(made, objective, size, sweeps, each * sweeps))
+
+    # Fits that run alone.
+
+    def alone(self, table: experiment.Table, planned: Planned) -> None:
+        """Fits, proves and keeps one fit."""
+        why = planned.alone() or "no other fit shares its program"
+        program = self.program(planned, {"loop": "one by one", "why": why})
+        began = time.monotonic()
+        result, error = self.fitted(table, planned, program)
+        if error is None and time.monotonic() - began > _WORTH_KEEPING:
+            self.keeper.keep(table, planned, result, program)
+        with folder.undisturbed():
+            fit = self.keeper.ended(table, planned, result, error, program)
+            self.add([fit])
+            folder.clear_unfinished(self.place)
+            self.count(program, 1, result)
+            self.write("running")
+        self.watch.advance(self.weight(planned))
+        if len(self.done) <= said.LINES:
+            said.progress(self.console, fit)
+
+    def fitted(
+        self, table: experiment.Table, planned: Planned, program: int
+    ) -> tuple[jals.Result, FitError | None]:
+        """(result, None), or (what there was by then, why it broke down)."""
+        settings = planned.config.fit
+        problem, fold = table.problem(planned.fold), table.folds[planned.fold]
+        made, objective = planned.solver.build(), planned.config.objective.build()
+        init = checkpoint.restore(self.place, planned.key(table.hash), made, problem, objective)
+        if init is not None and _spent(settings, init.history.last()):
+            return dataclasses.replace(init, reason="callback"), None
+        kept = time.monotonic()
+
+        def keep(at: jals.Progress) -> None:
+            nonlocal kept
+            if time.monotonic() - kept >= _KEEP_EVERY:
+                try:
+                    self.keeper.keep(table, planned, at.result, program)
+                except StorageError as error:  # no reason to stop: the disk may have room again by the end
+                    self.console.print(f"{error} The fit goes on.", soft_wrap=True)
+                kept = time.monotonic()
+
+        try:
+            with self.watch.fit(planned.name) as watch:
+                result = jals.fit(
+                    made,
+                    problem,
+                    objective,
+                    sweeps=planned.sweeps(),
+                    key=jax.random.key(settings.seed),
+                    tol=settings.tol,
+                    init=init,
+                    validation=fold.validation,
+                    patience=settings.patience,
+                    loss_every=settings.loss_every,
+                    callbacks=[watch, keep, lambda at: _spent(settings, at)],
+                )
+        except FitError as error:
+            return error.result, error
+        except Interrupted as stopped:
+            if stopped.result.history.sweep:  # else the sweep was still being compiled
+                try:
+                    self.keeper.keep(table, planned, stopped.result, program)
+                except StorageError as full:
+                    raise self.keeper.rescued(table, planned, stopped.result, full) from full
+                said.progress(self.console, self.keeper.line(table, planned, stopped.result, None, program))
+            raise
+        return result, None
+
+    # Fits that run as one program.
+
+    def together(self, table: experiment.Table, members: list[Planned]) -> None:
+        """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
+        group = Group(table, members, sum(map(self.weight, members)))
+        first = members[0].key(table.hash)
+        program = next((at for at, each in enumerate(self.record["programs"]) if each.get("first") == first), None)
+        if program is None:
+            loop = self.loop(group)
+            chunks, why = group.chunks(loop["loop"])
+            about = {"first": first, "chunks": chunks, "loop": loop["loop"], "why": f"{loop['why']}; {why}"}
+            program = self.program(members[0], about)
+            self.write("running")
+        entry = self.record["programs"][program]
+        start = 0
+        for size in entry["chunks"]:
+            chunk = members[start : start + size]
+            start += size
+            missing = [each for each in chunk if each.key(table.hash) not in self.done]
+            if missing:
+                self.chunk(table, group, chunk, missing, program)
+
+    def chunk(
+        self, table: experiment.Table, group: Group, chunk: list[Planned], missing: list[Planned], program: int
+    ) -> None:
+        label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
+        began = time.perf_counter()
+        with self.watch.fit(label) as watch:
+            outcomes = group.fit(chunk, self.record["programs"][program]["loop"], watch)
+        took = time.perf_counter() - began
+        entry = self.record["programs"][program]
+        errors = [outcome if isinstance(outcome, FitError) else None for outcome in outcomes]
+        results = [outcome.result if isinstance(outcome, FitError) else outcome for outcome in outcomes]
+        for planned, result, error in zip(chunk, results, errors, strict=True):
+            if planned in missing:
+                with folder.undisturbed():
+                    fit = self.keeper.ended(table, planned, result, error, program)
+                    self.add([fit])
+                self.watch.advance(self.weight(planned))
+        entry["fits"] += len(missing)
+        entry["compile_seconds"] += results[0].compile_seconds
+        entry["seconds"] += took - results[0].compile_seconds
+        self.write("running")
+        said.chunk(self.console, chunk, took)
+
+    def loop(self, group: Group) -> dict:
+        """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
+        asked = self.config.fit.loop
+        if asked != "auto":
+            return {"loop": asked, "why": "the config says so"}
+        known = self.record["loops"]
+        if group.kind not in known:
+            with self.watch.fit(f"{group.kind}: measuring which loop is quicker"):
+                known[group.kind] = group.measured()
+        return known[group.kind]
+
+    # What both have in common.
+
+    def program(self, planned: Planned, about: dict) -> int:
+        """The place in the record of a program, which is added where it is new."""
+        new = {"solver": planned.solver.label} | about
+        for place, entry in enumerate(self.record["programs"]):
+            if all(entry.get(key) == value for key, value in new.items()):
+                return place
+        self.record["programs"].append(new | {"fits": 0, "compile_seconds": 0.0, "seconds": 0.0})
+        return len(self.record["programs"]) - 1
+
+    def count(self, program: int, fits: int, result: jals.Result) -> None:
+        entry = self.record["programs"][program]
+        entry["fits"] += fits
+        entry["compile_seconds"] += result.compile_seconds
+        entry["seconds"] += result.history.seconds[-1] if result.history.sweep else 0.0
+
+    def draw(self) -> None:
+        """The page that looks at single fits, each solver's first; and the report that compares all."""
+        drawn, shown = [], []
+        first: dict[str, dict] = {}
+        for fit in self.record["fits"]:
+            if fit["trial"] is None:
+                one = first.setdefault(fit["solver"], fit)
+                if (fit["point"], fit["seed"]) == (one["point"], one["seed"]):
+                    shown.append(fit)
+        for fit in list(first.values())[:_DRAWN]:
+            if fit["factors"] and "certificate" in fit:
+                planned, table = self.planned(fit)
+                factors = jals.load(self.place / fit["factors"]).factors
+                cert = experiment.certificate(planned.config, factors, table.problem(fit["fold"]))
+                fold = table.folds[fit["fold"]]
+                required = fit["certificate"]["last_updated_required"]
+                label = experiment.label(fit)
+                drawn.append(Drawn(label, factors, fold.train, fold.validation, fold.test, cert, required))
+        assert self._data is not None
+        write_page(self.place, self.record | {"fits": shown}, self._data[1], drawn)
+        from .report import write as write_report
+
+        write_report([self.place], self.place / folder.REPORT)
+
+    def planned(self, fit: dict) -> tuple[Planned, experiment.Table]:
+        """What was planned for a fit of the record, and what it learnt from."""
+        study = plan.of_record(self.config, fit)
+        return study.of_record(fit), self.table(study)
+
+
+def verdict(record: dict) -> int:
+    if record["status"] != "finished":
+        return 130
+    fits = [fit for fit in record["fits"] if fit["trial"] is None]
+    return 0 if all(fit["error"] is None and fit["certificate"]["passed"] for fit in fits) else 1
+
+
+def _spent(settings: Any, at: Any) -> bool:
+    """Whether a fit has used up its passes or seconds."""
+    return over(settings.passes, [at.passes]) or over(settings.seconds, [at.seconds])

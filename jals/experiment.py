@@ -1,0 +1,130 @@
+"""The fits of a run as data frames, for analyses that its report does not make."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_WHICH = ("key", "solver", "fold", "seed", "trial")
+_HISTORY = ("sweep", "loss", "seconds", "passes", "operations", "validation")
+# Columns that a run has even where no fit fills them; the others have the type of what they hold.
+_TYPES = {
+    "String": ("key", "solver", "kind", "data", "factors", "reason", "error_message"),
+    "Int64": ("fold", "seed", "trial", "rank", "sweeps", "sweep", "program", "error_sweep"),
+    "Float64": ("compile_seconds", "loss", "passes", "seconds", "operations", "validation", "stationarity"),
+    "Boolean": ("own_minimiser", "converged"),
+}
+
+
+class Loaded(NamedTuple):
+    """A run as two polars data frames; what was not measured, or is not finite, is null.
+
+    Attributes:
+        fits: a row a fit, trials and unfinished fits among them, in the order in which they ended. Columns:
+
+            - key; solver (its label); kind ("als", "gradient"); data (its name); rank; fold; seed; trial (null: none);
+            - one called by its key for each axis of the grid: "objective.reg", "solver.*.rank";
+            - "tuned." and its key for each number that was tuned: "tuned.hyper.learning_rate";
+            - own_minimiser: it minimises something else than the objective, its loss compares with no other;
+            - reason (why it ended); error_sweep and error_message (of one that broke down); converged;
+            - sweeps: that of the factors kept; loss: theirs, else the last one recorded;
+            - passes (over the entries), seconds (of solver work; null unless timed), operations (floating point,
+              estimated): the whole fit's;
+            - compile_seconds (of its program); program (its place in the record's list of them);
+            - train_rmse, train_mae, validation_rmse, ..., test_mae: in the unit of the values;
+            - certificate_user, certificate_item, certificate_last_updated (the worst backward errors, dimensionless),
+              certificate_bound, certificate_last_updated_required, certificate_passed;
+            - stationarity (dimensionless); factors (the file, seen from the run's folder).
+        sweeps: a row a record of a fit's history: key, solver, fold, seed, trial; sweep; loss and validation (RMSE of
+            the validation part) after it; seconds, passes and operations (as above) up to it.
+    """
+
+    fits: Any
+    sweeps: Any
+
+
+def load(run: str | os.PathLike) -> Loaded:
+    """The fits of a run and their histories, from the folder that `jals run` made.
+
+    Raises:
+        StorageError: when it is not the folder of a run, or damaged; ImportError: without the extra `tables`.
+    """
+    from .app import folder
+
+    fits = folder.record(Path(run))["fits"]
+    records = [
+        {name: fit.get(name) for name in _WHICH} | {name: of[place] for name, of in fit["history"].items()}
+        for fit in fits
+        for place in range(len(fit["history"]["sweep"]))
+    ]
+    return Loaded(_frame([_row(fit) for fit in fits], tuple(_row({}))), _frame(records, (*_WHICH, *_HISTORY)))
+
+
+def kept_loss(fit: dict) -> float | None:
+    """The loss at the sweep whose factors were kept, else the last one recorded; None where there is none."""
+    history = fit.get("history", {})
+    losses = dict(zip(history.get("sweep", ()), history.get("loss", ()), strict=False))
+    known = [loss for loss in losses.values() if loss is not None]
+    kept = losses.get(fit.get("sweeps"))
+    return kept if kept is not None else known[-1] if known else None
+
+
+def _row(fit: dict) -> dict[str, Any]:
+    """One fit, laid flat."""
+    error, history, proof = fit.get("error") or {}, fit.get("history", {}), dict(fit.get("certificate") or {})
+    stationarity = proof.pop("stationarity", None)
+    return {
+        **{name: fit.get(name) for name in ("key", "solver", "kind", "data", "rank", "fold", "seed", "trial")},
+        **fit.get("point", {}),
+        **{f"tuned.{key}": number for key, number in fit.get("tuned", {}).items()},
+        **{name: fit.get(name) for name in ("own_minimiser", "reason")},
+        **{f"error_{name}": error.get(name) for name in ("sweep", "message")},
+        **{name: fit.get(name) for name in ("converged", "sweeps")},
+        "loss": kept_loss(fit),
+        **{name: history[name][-1] if history.get(name) else None for name in ("passes", "seconds", "operations")},
+        **{name: fit.get(name) for name in ("compile_seconds", "program")},
+        **{f"{part}_{name}": of for part, each in (fit.get("metrics") or {}).items() for name, of in each.items()},
+        **{f"certificate_{name}": of for name, of in proof.items()},
+        "stationarity": stationarity,
+        "factors": fit.get("factors"),
+    }
+
+
+def _frame(rows: list[dict], always: tuple[str, ...]) -> Any:
+    """A polars frame of what the rows hold, and of columns that are always there; null where a row has nothing."""
+    from .frames import polars
+
+    pl = polars()
+    fixed = {name: getattr(pl, kind) for kind, names in _TYPES.items() for name in names}
+    names = _merged([list(always), *map(list, rows)])
+    series = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if name in fixed:
+            series.append(pl.Series(name, values, fixed[name], strict=False))
+        else:
+            series.append(pl.Series(name, *_typed(values, pl)))
+    return pl.DataFrame(series)
+
+
+def _merged(orders: list[list[str]]) -> list[str]:
+    """All names once; one that only some rows have stands behind the one it follows there."""
+    merged: list[str] = []
+    for order in map(list, dict.fromkeys(map(tuple, orders))):
+        place = 0
+        for name in order:
+            if name in merged:
+                place = merged.index(name) + 1
+            else:
+                merged.insert(place, name)
+                place += 1
+    return merged
+
+
+def _typed(values: list, pl: Any) -> tuple[list, Any]:
+    """The values, and a type that holds all of them: what a grid mixes becomes text."""
+    kinds = {type(value) for value in values} - {type(None)}
+    for held, dtype in (({bool}, pl.Boolean), ({int}, pl.Int64), ({int, float}, pl.Float64), ({str}, pl.String)):
+        if kinds <= held:
+            return values, dtype if kinds else pl.Float64
+    return [each if each is None or isinstance(each, str) else json.dumps(each) for each in values], pl.String

@@ -1,0 +1,98 @@
+"""A run's fits as data frames: every number of the record in its column, and null where there is none."""
+
+import json
+
+import pytest
+
+pytest.importorskip("polars", reason='runs are loaded by the extra "tables"')
+pytest.importorskip("pydantic", reason='runs are read by the extra "cli"')
+
+import polars as pl
+
+import jals
+from jals import experiment
+
+from .records import made_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("run")
+    grid = {"objective.reg": [0.05, 0.1], "solver.*.rank": [4, 8]}
+    return place, made_run(place, grid=grid, seeds=(0,), diverged=[("sgd", 0)])
+
+
+def test_a_row_a_fit(run):
+    place, record = run
+    fits = experiment.load(place).fits
+    assert fits["key"].to_list() == [fit["key"] for fit in record["fits"]]
+    rows = dict(zip(fits["key"].to_list(), fits.to_dicts(), strict=True))
+    for fit in record["fits"]:
+        row = rows[fit["key"]]
+        for name in ("solver", "kind", "fold", "seed", "trial", "rank", "own_minimiser", "reason", "sweeps", "factors"):
+            assert row[name] == fit[name], name
+        for axis, value in fit["point"].items():
+            assert row[axis] == value
+        assert row["tuned.hyper.learning_rate"] == fit["tuned"].get("hyper.learning_rate")
+        assert row["loss"] == fit["history"]["loss"][-1]
+        assert row["passes"] == fit["history"]["passes"][-1]
+        assert row["seconds"] == fit["history"]["seconds"][-1]
+        assert row["test_rmse"] == fit["metrics"].get("test", {}).get("rmse")
+        assert row["error_sweep"] == (fit["error"] or {}).get("sweep")
+        proof = fit["certificate"] or {}
+        assert (row["stationarity"], row["certificate_passed"]) == (proof.get("stationarity"), proof.get("passed"))
+    assert fits["fold"].dtype == fits["solver.*.rank"].dtype == pl.Int64
+    assert fits["objective.reg"].dtype == pl.Float64
+    assert fits["own_minimiser"].dtype == pl.Boolean
+
+
+def test_a_row_a_record_of_the_history(run):
+    place, record = run
+    sweeps = experiment.load(place).sweeps
+    which, history = ("key", "solver", "fold", "seed", "trial"), ("sweep", "loss", "seconds", "passes", "operations")
+    assert sweeps.columns == [*which, *history, "validation"]
+    for fit in record["fits"][:3]:
+        own = sweeps.filter(pl.col("key") == fit["key"])
+        for name, column in fit["history"].items():
+            assert own[name].to_list() == column
+    assert len(sweeps) == sum(len(fit["history"]["sweep"]) for fit in record["fits"])
+
+
+def test_what_was_not_measured_is_null(tmp_path):
+    record = made_run(tmp_path, folds=(None,), timed=False, tuned=())
+    fits = record["fits"]
+    fits[0] |= {"reason": "interrupted", "metrics": None, "certificate": None}
+    fits[0]["history"]["loss"][-1] = None
+    fits[1]["history"] = {"sweep": [0], "passes": [0]}
+    (tmp_path / "fits.jsonl").write_text("".join(json.dumps(fit) + "\n" for fit in fits))
+    found = experiment.load(tmp_path)
+    assert found.fits["seconds"].is_null().all() and found.fits["fold"].is_null().all()
+    assert found.fits["loss"].to_list()[:2] == [fits[0]["history"]["loss"][-2], None]
+    assert found.fits["test_rmse"].to_list()[0] is None
+    assert found.sweeps["seconds"].is_null().all() and found.sweeps["passes"].is_not_null().all()
+
+
+def test_loss_is_that_of_the_factors_kept(tmp_path):
+    record = made_run(tmp_path, folds=(None,), seeds=(0,), solvers=("adam",), tuned=())
+    record["fits"][0]["sweeps"] = 7  # patience kept them
+    (tmp_path / "fits.jsonl").write_text(json.dumps(record["fits"][0]) + "\n")
+    fits = experiment.load(tmp_path).fits
+    assert fits["loss"].item() == record["fits"][0]["history"]["loss"][7]
+    assert fits["passes"].item() == record["fits"][0]["history"]["passes"][-1]
+
+
+def test_axes_that_mix_types_become_text(tmp_path):
+    made_run(tmp_path, folds=(None,), seeds=(0,), tuned=(), grid={"a.b": ["x", 1.5], "c.d": [1, 1.5]})
+    fits = experiment.load(tmp_path).fits
+    assert set(fits["a.b"]) == {"x", "1.5"}
+    assert set(fits["c.d"]) == {1.0, 1.5}
+
+
+def test_no_fits_yet_and_no_run(tmp_path):
+    made_run(tmp_path, seeds=(), tuned=())
+    found = experiment.load(tmp_path)
+    assert len(found.fits) == len(found.sweeps) == 0
+    assert {"key", "loss", "stationarity"} <= set(found.fits.columns)
+    assert {"key", "sweep", "validation"} <= set(found.sweeps.columns)
+    with pytest.raises(jals.StorageError, match="not the folder of a"):
+        experiment.load(tmp_path / "nowhere")
