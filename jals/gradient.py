@@ -86,8 +86,10 @@ class Gradient:
         """
         _check_hyper(self.optimizer, self.hyper)
         factors = start_from(factors, key, self, problem, objective)
-        memory = Memory(self._optimizer().init(_learnt(factors)), jax.random.fold_in(key, 1))
-        return State(factors, memory)
+        # optax starts some numbers as Python's own, which would make the state after a step of another type, and the
+        # second step another program.
+        started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self._optimizer().init(_learnt(factors)))
+        return State(factors, Memory(started, jax.random.fold_in(key, 1)))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes."""

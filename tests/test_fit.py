@@ -502,6 +502,8 @@ VARIED = {
         *({"init": START}, {"init": jax.tree.map(np.asarray, START)}, {"tol": 0.1}),
     ],
     "adam": [adam(1e-2), adam(1e-3), adam(1), adam(jnp.float32(0.1))],
+    # optax starts its state with weakly typed numbers: the first sweep must not make a second program of it
+    "lbfgs": [{"solver": jals.Gradient(3, optimizer=optax.lbfgs, hyper={"memory_size": 2})}],
 }
 
 
