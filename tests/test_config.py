@@ -317,6 +317,7 @@ SCHEDULE = '{ learning_rate = { schedule = "cosine_decay_schedule", init_value =
         (RATE, SCHEDULE.replace(", decay_steps = 10", ""), 22, ["decay_steps: is missing", "needs it"]),
         (RATE, SCHEDULE.replace("= 10", '= "10"'), 22, ["a number, or a table of a schedule and its numbers"]),
         (RATE, SCHEDULE.replace("learning_rate", "momentum"), 22, ["hyper.momentum", "only learning_rate"]),
+        (RATE, SCHEDULE.replace("10", "0"), 22, ["hyper: is refused by optax.sgd", "requires positive decay_steps"]),
         (RATE, "{ learning_rate = { schedule = [1] } }", 22, ["learning_rate.schedule", "unknown to optax"]),
         (RATE, "{ momentum = 0.9 }", 22, ["hyper.learning_rate: is missing: optax.sgd needs it"]),
         ('kind = "als"', 'kind = "als"\nrounding = "bfloat61"', 15, ["rounding", 'Did you mean "bfloat16"?']),

@@ -16,7 +16,7 @@ try:
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
-from .schema import AnySolver, Config, Objective, Split
+from .schema import AnySolver, Config, GradientSolver, Objective, Split
 
 Key = tuple[str | int, ...]
 
@@ -56,6 +56,9 @@ def at(config: Config, values: dict[str, Any]) -> Config:
         pydantic.ValidationError, ConfigError: when it cannot be used.
     """
     raw = config.model_dump(exclude_unset=True, exclude={"grid"})
+    for table, solver in zip(raw["solver"], config.solver, strict=True):
+        if isinstance(solver, GradientSolver):
+            table.setdefault("hyper", dict(solver.hyper))  # a key in it changes that number only
     for key, value in values.items():
         _put(raw, key, value)
     return Config.model_validate(raw)

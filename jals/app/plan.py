@@ -15,9 +15,11 @@ import jals
 from ..errors import StorageError
 from . import config as configs
 from .cost import passes_per_sweep
+from .experiment import label
 from .schema import AnySolver, Config
 
 _SWEEPS = 15  # of a fit without any budget
+_RECORDS = 10  # of a trial
 _ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
 
 
@@ -60,7 +62,11 @@ class Study(NamedTuple):
         raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
         raw["fit"] |= {"seed": seed, "timed": self.config.timed and trial is None}
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
-        return Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+        planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+        if trial is None or resolved.fit.tol is not None or resolved.fit.patience is not None:
+            return planned
+        raw["fit"]["loss_every"] = max(resolved.fit.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
+        return planned._replace(config=Config.model_validate(raw))
 
 
 class Planned(NamedTuple):
@@ -88,11 +94,9 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a progress bar: "adam rank 16 seed 1 fold 0"."""
-        values = [f"{key.rpartition('.')[2]} {value}" for key, value in self.point.items()]
-        trial = [] if self.trial is None else [f"trial {self.trial}"]
-        fold = [] if self.fold is None else [f"fold {self.fold}"]
-        return " ".join([self.solver.label, *values, *trial, f"seed {self.seed}", *fold])
+        """For a progress bar: "adam/0 rank=16 trial 2 seed 1"."""
+        fit = {"solver": self.solver.label, "fold": self.fold, "point": self.point, "trial": self.trial}
+        return label(fit) + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
         """Of all that decides what the fit finds: its config, fold, data, and the version of jals."""

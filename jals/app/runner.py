@@ -23,7 +23,6 @@ from . import config as configs
 from . import cost, experiment, folder, plan
 from . import terminal as said
 from .group import memory_bytes
-from .schema import Config
 from .session import Session, verdict
 
 
@@ -49,11 +48,13 @@ def run(
     """
     config = configs.load(path, changes)
     place = out or Path(config.output.folder or Path("runs", path.stem))
-    earlier = None if overwrite else _earlier(place, config, extend)
+    asked = config.model_dump(mode="json", exclude_none=True)
+    earlier = None if overwrite else _earlier(place, asked, extend)
+    extend = extend and earlier is not None and bool(_differences(earlier["config"], asked))
     if earlier is not None:
-        said.found(console, place, earlier)
+        said.found(console, place, earlier, extend)
         if earlier["status"] == "finished" and (place / folder.PAGE).exists() and not extend:
-            said.results(console, earlier["fits"])
+            said.results(console, place, earlier["fits"])
             return verdict(earlier)
     folder.opened(place)
     started = time.perf_counter()
@@ -64,9 +65,11 @@ def run(
         "versions": _versions(),
         "hardware": _hardware(),
         "command": _command(path, place, changes),
-        "config": config.model_dump(mode="json", exclude_none=True),
+        "config": asked,
     }
     record = {"data": [], "programs": [], "loops": {}} | record
+    if extend:
+        record |= {"fits": [], "programs": [], "data": []}
     session = Session(place, config, record, started - record["wall_seconds"], console)
     session.table(next(plan.studies(config)))  # before the folder is touched: the data may be wrong
     if earlier is None or extend:
@@ -139,7 +142,7 @@ def certify(place: Path, console: Console) -> int:
     return 0 if all(fit["certificate"]["passed"] for fit in fits) else 1
 
 
-def _earlier(place: Path, config: Config, extend: bool) -> dict | None:
+def _earlier(place: Path, asked: dict, extend: bool) -> dict | None:
     """The record of an earlier run in the folder, of this very config unless it is to be extended, or None where there
     is no run.
 
@@ -154,7 +157,6 @@ def _earlier(place: Path, config: Config, extend: bool) -> dict | None:
     if not (place / folder.RESULT).exists():
         return None
     earlier = folder.record(place)
-    asked = config.model_dump(mode="json", exclude_none=True)
     changed = _differences(earlier["config"], asked)
     if changed and not extend:
         listing = "".join(f"\n  {key}: {before} there, {now} here" for key, before, now in changed)

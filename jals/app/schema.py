@@ -259,7 +259,16 @@ class GradientSolver(Solver):
             for key, default in known.items()
             if default is inspect.Parameter.empty and key not in self.hyper
         ]
-        return found + self._wrong_in_schedule()
+        return found + self._wrong_in_schedule() or self._refused()
+
+    def _refused(self) -> list[tuple[str, str]]:
+        """What optax itself says of numbers that fit one by one."""
+        made = self.build()
+        try:
+            made.optimizer(**made.hyper)
+        except (ValueError, TypeError) as error:
+            return [("hyper", f"is refused by optax.{self.optimizer}: {str(error).rstrip('.')}.")]
+        return []
 
     def _wrong_in_schedule(self) -> list[tuple[str, str]]:
         table = self.schedule

@@ -58,10 +58,12 @@ class Session:
             status = "finished" if stopped is None else "interrupted"
             self.record["error"] = None if stopped is None else str(stopped) or "interrupted"
             self.record["fits"] = folder.record(self.place)["fits"]
+            for place, program in enumerate(self.record["programs"]):  # a kill may have come between fit and count
+                program["fits"] = sum(fit["program"] == place for fit in self.record["fits"])
             self.write(status)
             if stopped is None:
                 folder.forget_earlier(self.place)
-            said.results(self.console, self.record["fits"])
+            said.results(self.console, self.place, self.record["fits"])
         if stopped is None:  # who presses Ctrl-C wants to leave
             with said.waiting(self.console, "drawing the page"):
                 self.draw()
@@ -79,8 +81,7 @@ class Session:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
         folder.set_aside(self.place)
         self.earlier = folder.earlier(self.place)
-        self.done, self.record["fits"], self.record["programs"], self.record["data"] = {}, [], [], []
-        self._table = None
+        self.done = {}
 
     def table(self, study: Study) -> experiment.Table:
         """What the study learns from."""
@@ -104,13 +105,14 @@ class Session:
         name = config.data.source or config.data.path
         note = {"name": name, "hash": table.hash, "users": ratings.num_users, "items": ratings.num_items}
         note |= {"entries": len(ratings)} | {name: len(part) for name, part in parts.items() if part is not None}
-        before = [other for other in self.record["data"] if other["name"] == name]
-        if before and before[0]["hash"] != table.hash and before[0].get("dtype") == config.fit.dtype:
+        read = {"name": name, "dtype": config.fit.dtype, "reading": config.data.reading()}
+        before = [other for other in self.record["data"] if other | read == other]
+        if before and before[0]["hash"] != table.hash:
             raise StorageError(
                 f"{self.place} holds an unfinished run on other data than its config now leads to. Start it again with "
                 "--overwrite, or choose another folder with --out."
             )
-        note["dtype"] = config.fit.dtype
+        note |= read
         if note not in self.record["data"]:
             self.record["data"].append(note)
 
@@ -166,7 +168,7 @@ class Session:
         self.watch.begin([self.weight(each) for each in planned])
         for members in units.values():
             keys = [each.key(table.hash) for each in members]
-            self.reuse(keys)
+            self.reuse(members, keys)
             missing = [each for each, key in zip(members, keys, strict=True) if key not in self.done]
             own = [each for each, key in zip(members, keys, strict=True) if not self.taken_over(key)]
             for each in members:
@@ -177,9 +179,13 @@ class Session:
             elif missing:
                 self.alone(table, *missing)
 
-    def reuse(self, keys: list[str]) -> None:
+    def reuse(self, members: list[Planned], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
-        kept = [self.earlier[key] | {"program": None} for key in keys if key in self.earlier and key not in self.done]
+        kept = [
+            self.earlier[key] | {"point": each.point, "tuned": each.tuned, "program": None}
+            for each, key in zip(members, keys, strict=True)
+            if key in self.earlier and key not in self.done
+        ]
         if kept:
             self.add(kept)
 
@@ -218,7 +224,7 @@ class Session:
             self.write("running")
         self.watch.advance(self.weight(planned))
         if len(self.done) <= said.LINES:
-            said.progress(self.console, fit)
+            said.progress(self.console, planned.name, fit)
 
     def fitted(
         self, table: experiment.Table, planned: Planned, program: int
@@ -264,7 +270,8 @@ class Session:
                     self.keeper.keep(table, planned, stopped.result, program)
                 except StorageError as full:
                     raise self.keeper.rescued(table, planned, stopped.result, full) from full
-                said.progress(self.console, self.keeper.line(table, planned, stopped.result, None, program))
+                line = self.keeper.line(table, planned, stopped.result, None, program)
+                said.progress(self.console, planned.name, line)
             raise
         return result, None
 
@@ -360,7 +367,9 @@ class Session:
                 label = experiment.label(fit)
                 drawn.append(Drawn(label, factors, fold.train, fold.validation, fold.test, cert, required))
         assert self._data is not None
-        write_page(self.place, self.record | {"fits": shown}, self._data[1], drawn)
+        compared = sum(fit["trial"] is None for fit in self.record["fits"])
+        of_page = {"fits": shown, "compared": compared if compared > len(shown) else None}
+        write_page(self.place, self.record | of_page, self._data[1], drawn)
         from .report import write as write_report
 
         write_report([self.place], self.place / folder.REPORT)

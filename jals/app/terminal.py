@@ -1,7 +1,7 @@
 """What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
 
 import contextlib
-import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,14 @@ def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: 
         console.print(f"{name}: about {size / 2**20:,.0f} MiB on the device beside the fits", soft_wrap=True)
 
 
-def progress(console: Console, fit: dict) -> None:
+def progress(console: Console, name: str, fit: dict) -> None:
     """One line when a fit has ended."""
     sweeps = fit["history"]["sweep"][-1] if fit["history"]["sweep"] else 0
     seconds = f" in {fit['history']['seconds'][-1]:.2f} s" if fit["history"].get("seconds") else ""
     kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
     bare = fit["reason"] in ("interrupted", "diverged", "singular")
     end = fit["reason"] if bare else f"ended by {fit['reason']}"
-    console.print(f"{label(fit)}: {sweeps} sweeps{seconds}{kept}; {end}", soft_wrap=True)
+    console.print(f"{name}: {sweeps} sweeps{seconds}{kept}; {end}", soft_wrap=True)
 
 
 def chunk(console: Console, fits: list, seconds: float) -> None:
@@ -71,18 +71,25 @@ def chunk(console: Console, fits: list, seconds: float) -> None:
     console.print(f"{fits[0].solver.label}: {len(fits)} fits in one program, {seconds:.2f} s", soft_wrap=True)
 
 
-def results(console: Console, fits: list[dict]) -> None:
+def results(console: Console, place: Path, fits: list[dict]) -> None:
+    """A line a fit; of many fits, or several seeds or points, a line a solver and point, as in the report."""
     fits = [fit for fit in fits if fit["trial"] is None]
     proven = [fit for fit in fits if "certificate" in fit]
     if not proven:
         return
     headings = ("train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE")
-    if len(fits) > LINES or any(fit["point"] for fit in fits):
-        table = _table("", "fits", *headings, "± se", "statio-\nnarity")
-        for name, group in _grouped(proven).items():
-            metrics, spread = _mean([fit["metrics"] for fit in group]), _spread(group)
-            worst = max(fit["certificate"]["stationarity"] for fit in group)
-            table.add_row(name, str(len(group)), *_scores(metrics), spread, f"{worst:.1e}")
+    if len(fits) > LINES or any(fit["point"] for fit in fits) or len({fit["seed"] for fit in fits}) > 1:
+        from .report import records
+        from .report import table as statistics
+
+        table = _table("", "fits", "test\nRMSE", "± se", "test\nMAE", "± se", "statio-\nnarity")
+        for row in statistics.rows(records.read([place])):
+            if row.fits:
+                means = [row.means[name] for name in ("test RMSE", "test MAE")]
+                numbers = [f"{number:.4f}".replace("nan", "-") for mean in means for number in (mean.mean, mean.error)]
+                worst = "-" if row.stationarity is None else f"{row.stationarity:.1e}"
+                name = label(row.fits[0].record | {"fold": None})
+                table.add_row(name, str(len(row.fits)), *numbers, worst)
     else:
         proof = ("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling")
         table = _table("", *headings, *proof)
@@ -110,16 +117,21 @@ def certificates(console: Console, fits: list[dict]) -> None:
     _verdict(console, fits)
 
 
-def found(console: Console, place: Path, earlier: dict) -> None:
-    """What an earlier run of the same config has left in the folder."""
+def found(console: Console, place: Path, earlier: dict, extend: bool) -> None:
+    """What an earlier run of the same config, or of one to be extended, has left in the folder."""
     ended = [fit for fit in earlier["fits"] if fit["reason"] not in ("running", "interrupted")]
     begun = earlier["started"].replace("T", " ")
-    console.print(f"found in {place}: a run of this config, begun {begun}", soft_wrap=True)
+    config = "another config, to be extended" if extend else "this config"
+    console.print(f"found in {place}: a run of {config}, begun {begun}", soft_wrap=True)
+    if extend:
+        has = f"It has {_count(len(ended))}; those that this config has too are not made again."
+        console.print(f"{has}\n", soft_wrap=True)
+        return
     if earlier["status"] == "finished":
         drawn = "" if (place / PAGE).exists() else " but for its page"
         console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
         return
-    parts = [f"{len(ended)} fits done"] if ended else []
+    parts = [f"{_count(len(ended))} done"] if ended else []
     parts += [
         f"{label(fit)} stopped after {fit['history']['sweep'][-1]} sweeps"
         for fit in earlier["fits"]
@@ -128,6 +140,10 @@ def found(console: Console, place: Path, earlier: dict) -> None:
     what = "; ".join(parts) or "nothing fitted yet"
     status = _STATUS[earlier["status"]]
     console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
+
+
+def _count(fits: int) -> str:
+    return "1 fit" if fits == 1 else f"{fits:,} fits"
 
 
 _STATUS = {"running": "unfinished", "interrupted": "interrupted"}
@@ -212,12 +228,6 @@ def _mean(of: list[dict]) -> dict:
     return {part: {name: sum(each[part][name] for each in of) / len(of) for name in of[0][part]} for part in of[0]}
 
 
-def _spread(fits: list[dict]) -> str:
-    """Standard error of the test RMSE over the fits."""
-    errors = [fit["metrics"]["test"]["rmse"] for fit in fits]
-    return f"{statistics.stdev(errors) / len(errors) ** 0.5:.4f}" if len(errors) > 1 else "-"
-
-
 def _verdict(console: Console, fits: list[dict]) -> None:
     """What the numbers were held against, and the rows that failed, with the number that did."""
     proofs = [fit for fit in fits if "certificate" in fit]
@@ -225,9 +235,10 @@ def _verdict(console: Console, fits: list[dict]) -> None:
         return
     bound = proofs[0]["certificate"]["bound"]
     console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
-    failed = [label(fit) for fit in proofs if not fit["certificate"]["passed"]]
+    failed = Counter(label(fit) for fit in proofs if not fit["certificate"]["passed"])
     if failed:
-        console.print(f"[bold red]certificate FAILED[/]: {', '.join(failed)}", soft_wrap=True)
+        names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
+        console.print(f"[bold red]certificate FAILED[/]: {', '.join(names)}", soft_wrap=True)
     else:
         console.print("[bold green]certificate passed[/]")
 

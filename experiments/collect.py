@@ -1,0 +1,171 @@
+"""Takes the figures of finished studies into experiments/results/, and writes experiments/README.md from them.
+
+    python experiments/collect.py runs/als_vs_gradient ...    takes in these runs, each under its folder's name
+    python experiments/collect.py                             writes README.md again, from what was taken in
+
+README.md.j2 holds the words, the results hold the numbers: none is typed.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+import jals
+from jals.app.report import records, table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def taken(place: Path) -> dict[str, Any]:
+    """What README.md says of a run: a row a solver and point, means as [mean, standard error, n].
+
+    Raises:
+        StorageError: when there is no run in the folder, or it has not ended.
+    """
+    comparison = records.read([place])
+    (run,) = comparison.runs
+    record = run.record
+    if record["status"] != "finished":
+        raise jals.StorageError(f"{place} holds a run that has not ended: run its command again.")
+    least = table.lowest(comparison)
+    scores = _trials(record)
+    rows = []
+    for row in table.rows(comparison):
+        first = row.fits[0] if row.fits else None
+        point = {records.short(axis): value for axis, value in first.values.items()} if first else {}
+        found: dict[str, Any] = {"solver": row.name, "point": point, "broken": row.broken}
+        found |= {name.replace(" ", "_"): [mean.mean, mean.error, mean.n] for name, mean in row.means.items()}
+        found["stationarity"] = row.stationarity
+        comparable = [fit for fit in row.fits if fit.comparable and fit.problem in least and fit.loss is not None]
+        if comparable:
+            found["excess"] = float(np.mean([(fit.loss or 0.0) / least[fit.problem] - 1 for fit in comparable]))
+            for cost in ("seconds", "passes"):
+                costs = [table.first_cost(fit, cost, 0.01, least[fit.problem]) for fit in comparable]
+                found[f"near_{cost}"] = float(np.median(costs))
+            losses = np.array([fit.loss for fit in comparable])
+            found["losses"] = [float(losses.min()), float(losses.max())]
+        tuned = [fit.record["tuned"] for fit in row.fits if fit.record["tuned"]]
+        found["tuned"] = {key: sorted({each[key] for each in tuned}) for key in (tuned[0] if tuned else {})}
+        found["certificate"] = _worst(row.fits)
+        if first and (first.record["solver"], str(first.record["point"])) in scores:
+            found["trials_near"] = scores[first.record["solver"], str(first.record["point"])]
+        rows.append(found)
+    by_degree = place / "by_degree.json"
+    counted = sum(fit["trial"] is None for fit in record["fits"])
+    return _plain(
+        {
+            "command": record["command"].partition(" --out")[0],
+            "minutes": record["wall_seconds"] / 60,
+            "date": record["started"][:10],
+            "hardware": record["hardware"],
+            "versions": record["versions"],
+            "data": record["data"],
+            "fits": counted,
+            "trials": len(record["fits"]) - counted,
+            "broken_trials": sum(fit["error"] is not None for fit in record["fits"] if fit["trial"] is not None),
+            "rows": rows,
+            "paired": [each._asdict() for each in table.paired(comparison)],
+            "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
+        }
+    )
+
+
+def _trials(record: dict) -> dict[tuple[str, str], float]:
+    """By solver and point: the share of the trials whose validation RMSE is within 1 % of the best trial's."""
+    found: dict[tuple, dict[Any, list[float]]] = {}
+    for fit in record["fits"]:
+        if fit["trial"] is not None:
+            score = np.inf if fit["error"] else fit["metrics"]["validation"]["rmse"]
+            found.setdefault((fit["solver"], str(fit["point"])), {}).setdefault(fit["fold"], []).append(score)
+    shares = {key: [np.mean(np.array(of) <= 1.01 * min(of)) for of in folds.values()] for key, folds in found.items()}
+    return {key: float(np.mean(each)) for key, each in shares.items()}
+
+
+def _worst(fits: list[records.Fit]) -> dict[str, float]:
+    """The worst backward errors of the fits."""
+    proofs = [fit.record["certificate"] for fit in fits if fit.record.get("certificate")]
+    return {name: max(proof[name] for proof in proofs) for name in ("user", "item", "last_updated")} if proofs else {}
+
+
+def _plain(value: Any) -> Any:
+    """Six digits are enough to read, and keep the files small; what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+class Study:
+    """A study's results, as the template asks for them."""
+
+    def __init__(self, results: dict[str, Any]):
+        self.results = results
+
+    def __getattr__(self, name: str) -> Any:
+        return self.results[name]
+
+    def row(self, solver: str, **point: Any) -> dict[str, Any]:
+        """The one row of a solver whose point has these values."""
+        found = [
+            row
+            for row in self.results["rows"]
+            if row["solver"] == solver and all(row["point"].get(axis) == value for axis, value in point.items())
+        ]
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} rows of {solver} at {point}")
+        return found[0]
+
+    def where(self, **point: Any) -> list[dict[str, Any]]:
+        rows = self.results["rows"]
+        return [row for row in rows if all(row["point"].get(axis) == value for axis, value in point.items())]
+
+
+def mean(numbers: list | None, digits: int = 4) -> str:
+    """0.8698 ± 0.0012"""
+    if not numbers or numbers[0] is None:
+        return "–"
+    spread = "" if numbers[1] is None else f" ± {numbers[1]:.{digits}f}"
+    return f"{numbers[0]:.{digits}f}{spread}"
+
+
+def short(number: float | None, digits: int = 3) -> str:
+    """Some digits of a number, or "never" where there is none."""
+    if number is None:
+        return "never"
+    if number == 0 or 1e-3 <= abs(number) < 1e6:
+        return f"{float(f'{number:.{digits}g}'):,.10g}"
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def page() -> str:
+    """README.md, from the template and what was taken in."""
+    studies = {path.stem: Study(json.loads(path.read_text("utf-8"))) for path in RESULTS.glob("*.json")}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"mean": mean, "short": short, "percent": lambda share: f"{100 * share:.3g} %"}
+    return environment.get_template("README.md.j2").render(**studies)
+
+
+def main(*runs: str) -> None:
+    for run in runs:
+        place = Path(run)
+        text = json.dumps(taken(place), indent=1, ensure_ascii=False)
+        (RESULTS / f"{place.resolve().name}.json").write_text(text + "\n", encoding="utf-8")
+    (HERE / "README.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except jals.JalsError as error:
+        sys.exit(str(error))
