@@ -24,6 +24,7 @@ from . import cost, experiment, folder, plan
 from . import terminal as said
 from .group import memory_bytes
 from .session import Session, verdict
+from .tables import Tables
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
     if extend:
         record |= {"fits": [], "programs": [], "data": []}
     session = Session(place, config, record, started - record["wall_seconds"], console)
-    session.table(next(plan.studies(config)))  # before the folder is touched: the data may be wrong
+    session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
     if earlier is None or extend:
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
         with folder.undisturbed():
@@ -126,10 +127,11 @@ def certify(place: Path, console: Console) -> int:
         none = "keeps no factors (output.factors = false)" if record["fits"] else "was stopped before its first fit"
         raise StorageError(f"the run in {place} {none}: there is nothing to certify.")
     config = configs.load(place / folder.CONFIG)
-    session = Session(place, config, record | {"data": []}, time.perf_counter(), console)
+    tables = Tables(place, [], console)
     fits = []
     for fit in kept:
-        planned, table = session.planned(fit)
+        planned = plan.of_record(config, fit).of_record(fit)
+        table = tables.of(planned)
         saved = jals.load(place / fit["factors"])
         if saved.data_hash != table.folds[fit["fold"]].data_hash:
             raise StorageError(

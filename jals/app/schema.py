@@ -16,55 +16,16 @@ Nothing here reads data: a config checks on a machine without it. `jals.app.conf
 `jals.app.plan` lists the fits that it stands for.
 """
 
-import inspect
-import math
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-import optax
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 import jals
 
 from .. import datasets
-from ..errors import did_you_mean
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Number = Annotated[float, Field(ge=0)]
-OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
-    name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
-    for name, function in vars(optax).items()
-    if inspect.isfunction(function) and "learning_rate" in inspect.signature(function).parameters
-    if not name.startswith(("scale_by", "_"))
-}
-SCHEDULES = {  # {name: {argument: whether it has to be given}}
-    name: {key: each.default is each.empty for key, each in inspect.signature(getattr(optax, name)).parameters.items()}
-    for name in (
-        *("constant_schedule", "cosine_decay_schedule", "exponential_decay", "linear_schedule"),
-        *("polynomial_schedule", "warmup_constant_schedule"),
-        *("warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule"),
-        *("cosine_onecycle_schedule", "linear_onecycle_schedule"),
-    )
-}
-
-
-class Table(BaseModel):
-    """A table of the file: no key but those declared, no conversion between types, no nan or inf."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    def conflicts(self) -> list[tuple[str, str]]:
-        """(key, what is wrong) for keys that are right one by one but cannot stand together."""
-        return []
-
-    @model_validator(mode="after")
-    def _no_conflicts(self):
-        if found := self.conflicts():
-            raise PydanticCustomError("conflict", "keys that cannot stand together", {"found": found})
-        return self
-
+from .solvers import AlsSolver, GradientSolver
+from .strict import Fraction, Number, Seed, Table
 
 Column = str | Annotated[int, Field(ge=0)]  # a name, or a place counted from 0
 
@@ -184,127 +145,6 @@ class Ials(Preset):
     reg_power: Number = 1.0
 
 
-class Solver(Table):
-    """What every solver takes. The name labels its row in the table and its factors file."""
-
-    kind: str
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    rank: Annotated[int, Field(ge=1)]
-
-    @property
-    def label(self) -> str:
-        return self.name or self.kind
-
-    @property
-    def own_minimiser(self) -> bool:
-        """Whether it heads for another minimum than the loss's."""
-        return False
-
-
-class AlsSolver(Solver):
-    kind: Literal["als"]
-    linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
-    cg_steps: Annotated[int, Field(ge=1)] | None = None
-    rounding: Literal["bfloat16", "float16"] | None = None
-    init_scale: Number | None = None
-
-    def conflicts(self):
-        unused = self.cg_steps is not None and self.linsolve != "cg"
-        return [("cg_steps", 'needs linsolve = "cg".')] if unused else []
-
-    def build(self) -> jals.ALS:
-        return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
-
-
-def _number(value):
-    """A number, whole or not, or a switch: optimizers take all three. A table is a schedule."""
-    if isinstance(value, dict):
-        return {key: _number(each) if key != "schedule" else each for key, each in value.items()}
-    if not isinstance(value, bool | int | float) or not math.isfinite(value):
-        raise PydanticCustomError("float_type", "must be a finite number")
-    return value
-
-
-class GradientSolver(Solver):
-    kind: Literal["gradient"]
-    optimizer: str = "adam"
-    # learning_rate may be a table: { schedule = "cosine_decay_schedule", init_value = 0.1, decay_steps = 100 }
-    hyper: dict[str, Annotated[Any, PlainValidator(_number)]] = {"learning_rate": 1e-2}
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    init_scale: Number | None = None
-
-    @property
-    def schedule(self) -> dict[str, Any] | None:
-        """The table of the learning rate's schedule, where it has one."""
-        rate = self.hyper.get("learning_rate")
-        return rate if isinstance(rate, dict) else None
-
-    def conflicts(self):
-        if self.optimizer not in OPTIMIZERS:
-            near = did_you_mean(self.optimizer, OPTIMIZERS)
-            return [("optimizer", f'is "{self.optimizer}", unknown to optax.{near} Known: {", ".join(OPTIMIZERS)}.')]
-        known = OPTIMIZERS[self.optimizer]
-        found = [
-            (f"hyper.{key}", f"is not an argument of optax.{self.optimizer}.{did_you_mean(key, known)}")
-            for key in self.hyper
-            if key not in known
-        ]
-        found += [
-            (f"hyper.{key}", "must be a number: only learning_rate can be a schedule.")
-            for key, value in self.hyper.items()
-            if isinstance(value, dict) and key != "learning_rate"
-        ]
-        found += [
-            (f"hyper.{key}", f"is missing: optax.{self.optimizer} needs it.")
-            for key, default in known.items()
-            if default is inspect.Parameter.empty and key not in self.hyper
-        ]
-        return found + self._wrong_in_schedule() or self._refused()
-
-    def _refused(self) -> list[tuple[str, str]]:
-        """What optax itself says of numbers that fit one by one."""
-        made = self.build()
-        try:
-            made.optimizer(**made.hyper)
-        except (ValueError, TypeError) as error:
-            return [("hyper", f"is refused by optax.{self.optimizer}: {str(error).rstrip('.')}.")]
-        return []
-
-    def _wrong_in_schedule(self) -> list[tuple[str, str]]:
-        table = self.schedule
-        if table is None:
-            return []
-        name = table.get("schedule")
-        if not isinstance(name, str) or name not in SCHEDULES:
-            near = did_you_mean(name, SCHEDULES)
-            what = "is missing" if name is None else f'is "{name}", unknown to optax'
-            return [("hyper.learning_rate.schedule", f"{what}.{near} Known: {', '.join(SCHEDULES)}.")]
-        known = SCHEDULES[name]
-        given = [key for key in table if key != "schedule"]
-        wrong = [
-            (f"hyper.learning_rate.{key}", f"is not an argument of optax.{name}.{did_you_mean(key, known)}")
-            for key in given
-            if key not in known
-        ]
-        needed = [key for key, needs in known.items() if needs and key not in given]
-        return wrong + [(f"hyper.learning_rate.{key}", f"is missing: optax.{name} needs it.") for key in needed]
-
-    @property
-    def own_minimiser(self) -> bool:
-        """As the optimizer does that adds a decay of the weights of its own."""
-        decay = self.hyper.get("weight_decay", OPTIMIZERS[self.optimizer].get("weight_decay"))
-        return isinstance(decay, int | float) and decay != 0
-
-    def build(self) -> jals.Gradient:
-        optimizer, hyper = getattr(optax, self.optimizer), dict(self.hyper)
-        if self.schedule is not None:
-            table = dict(hyper.pop("learning_rate"))
-            optimizer = jals.scheduled(optimizer, getattr(optax, table.pop("schedule")))
-            hyper |= {f"schedule_{key}": value for key, value in table.items()}
-        given = self.model_dump(include={"rank", "batch_size", "init_scale"}, exclude_none=True)
-        return jals.Gradient(optimizer=optimizer, hyper=hyper, **given)
-
-
 class Fit(Table):
     """One fit's budget, and how the fits are run. Of sweeps, passes, seconds and tol the first to be met ends a fit;
     without any of them it makes 15 sweeps."""
@@ -382,7 +222,7 @@ class Config(Table):
     objective: Annotated[Objective, Field(discriminator="preset")]
     solver: Annotated[list[Annotated[AnySolver, Field(discriminator="kind")]], Field(min_length=1)]
     fit: Fit = Fit()
-    grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = {}
+    grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
     tune: Tune | None = None
     output: Output = Output()
 

@@ -11,7 +11,6 @@ from rich.console import Console
 
 import jals
 
-from .. import datasets
 from ..errors import FitError, Interrupted, StorageError
 from . import checkpoint, cost, experiment, folder, plan
 from . import terminal as said
@@ -22,6 +21,7 @@ from .page import write as write_page
 from .plan import Planned, Study
 from .schema import Config
 from .search import Search
+from .tables import Tables
 from .watch import Watch
 
 _KEEP_EVERY = 60.0  # seconds: what a power cut may cost
@@ -41,8 +41,7 @@ class Session:
         self.earlier = folder.earlier(place)  # fits of another config that this one extends
         self.keeper = Keeper(place, config)
         self.watch = Watch(console)
-        self._table: tuple[str, experiment.Table] | None = None  # the latest: tables are large
-        self._data: tuple[Any, datasets.Dataset] | None = None
+        self.tables = Tables(place, record["data"], console)
 
     def go(self) -> int:
         stopped = None
@@ -50,7 +49,7 @@ class Session:
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
-                    self.table(studies[0])
+                    self.tables.of(studies[0].fits({})[0])
                     self.study(studies)
         except KeyboardInterrupt as error:
             stopped = error
@@ -68,7 +67,7 @@ class Session:
             with said.waiting(self.console, "drawing the page"):
                 self.draw()
         said.saved(self.console, self.place, self.record)
-        said.broken(self.console, self.record["fits"], self._data[1].vocab if self._data else None)
+        said.broken(self.console, self.record["fits"], self.tables.vocab())
         if stopped is not None:
             said.stopped(self.console, stopped, self.record)
         return verdict(self.record)
@@ -82,39 +81,6 @@ class Session:
         folder.set_aside(self.place)
         self.earlier = folder.earlier(self.place)
         self.done = {}
-
-    def table(self, study: Study) -> experiment.Table:
-        """What the study learns from."""
-        (planned, *_) = study.fits({})
-        name = planned.table()
-        if self._table is None or self._table[0] != name:
-            config = planned.config
-            wanted = (config.data, config.fit.dtype)
-            if self._data is None or self._data[0] != wanted:
-                self._table = self._data = None  # let go of the one before
-                with said.waiting(self.console, "reading the data"):
-                    self._data = wanted, experiment.read_data(config)
-            self._table = name, experiment.Table(config, self._data[1])
-            self._note(config, self._table[1])
-        return self._table[1]
-
-    def _note(self, config: Config, table: experiment.Table) -> None:
-        """The data in the record; refuses a run that began on other data."""
-        ratings, fold = table.data.ratings, next(iter(table.folds.values()))
-        parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
-        name = config.data.source or config.data.path
-        note = {"name": name, "hash": table.hash, "users": ratings.num_users, "items": ratings.num_items}
-        note |= {"entries": len(ratings)} | {name: len(part) for name, part in parts.items() if part is not None}
-        read = {"name": name, "dtype": config.fit.dtype, "reading": config.data.reading()}
-        before = [other for other in self.record["data"] if other | read == other]
-        if before and before[0]["hash"] != table.hash:
-            raise StorageError(
-                f"{self.place} holds an unfinished run on other data than its config now leads to. Start it again with "
-                "--overwrite, or choose another folder with --out."
-            )
-        note |= read
-        if note not in self.record["data"]:
-            self.record["data"].append(note)
 
     def study(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
@@ -153,13 +119,11 @@ class Session:
         return math.inf if score is None or math.isnan(score) else score
 
     def found(self, planned: Planned) -> dict:
-        assert self._table is not None
-        return self.done[planned.key(self._table[1].hash)]
+        return self.done[planned.key(self.tables.latest.hash)]
 
     def make(self, planned: list[Planned]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""
-        assert self._table is not None
-        table = self._table[1]
+        table = self.tables.latest
         units: dict[Any, list[Planned]] = {}
         for each in planned:
             alone = each.alone() is not None
@@ -199,8 +163,7 @@ class Session:
 
     def weight(self, planned: Planned) -> float:
         """Estimated operations of a fit, by which the time left is told."""
-        assert self._table is not None
-        size = self._table[1].size(planned.fold)
+        size = self.tables.latest.size(planned.fold)
         sweeps = min(planned.sweeps(), 1000)
         each = cost.passes_per_sweep(planned.solver.build()) or 4
         made, objective = planned.solver.build(), planned.config.objective.build()
@@ -349,7 +312,10 @@ class Session:
         entry["seconds"] += result.history.seconds[-1] if result.history.sweep else 0.0
 
     def draw(self) -> None:
-        """The page that looks at single fits, each solver's first; and the report that compares all."""
+        """The report that compares all fits; and the page that looks at single ones, each solver's first, which also
+        says that all was drawn."""
+        from .report import write as write_report  # half a second of imports
+
         drawn, shown = [], []
         first: dict[str, dict] = {}
         for fit in self.record["fits"]:
@@ -359,25 +325,18 @@ class Session:
                     shown.append(fit)
         for fit in list(first.values())[:_DRAWN]:
             if fit["factors"] and "certificate" in fit:
-                planned, table = self.planned(fit)
+                planned = plan.of_record(self.config, fit).of_record(fit)
+                table = self.tables.of(planned)
                 factors = jals.load(self.place / fit["factors"]).factors
                 cert = experiment.certificate(planned.config, factors, table.problem(fit["fold"]))
                 fold = table.folds[fit["fold"]]
                 required = fit["certificate"]["last_updated_required"]
                 label = experiment.label(fit)
                 drawn.append(Drawn(label, factors, fold.train, fold.validation, fold.test, cert, required))
-        assert self._data is not None
         compared = sum(fit["trial"] is None for fit in self.record["fits"])
         of_page = {"fits": shown, "compared": compared if compared > len(shown) else None}
-        write_page(self.place, self.record | of_page, self._data[1], drawn)
-        from .report import write as write_report
-
         write_report([self.place], self.place / folder.REPORT)
-
-    def planned(self, fit: dict) -> tuple[Planned, experiment.Table]:
-        """What was planned for a fit of the record, and what it learnt from."""
-        study = plan.of_record(self.config, fit)
-        return study.of_record(fit), self.table(study)
+        write_page(self.place, self.record | of_page, self.tables.latest.data, drawn)
 
 
 def verdict(record: dict) -> int:
