@@ -51,6 +51,7 @@ def taken(place: Path) -> dict[str, Any]:
             found["losses"] = [float(losses.min()), float(losses.max())]
         tuned = [fit.record["tuned"] for fit in row.fits if fit.record["tuned"]]
         found["tuned"] = {key: sorted({each[key] for each in tuned}) for key in (tuned[0] if tuned else {})}
+        found["at_edge"] = any(_at_edge(record, fit) for fit in row.fits)
         found["certificate"] = _worst(row.fits)
         if first and (first.record["solver"], str(first.record["point"])) in scores:
             found["trials_near"] = scores[first.record["solver"], str(first.record["point"])]
@@ -84,6 +85,15 @@ def _trials(record: dict) -> dict[tuple[str, str], float]:
             found.setdefault((fit["solver"], str(fit["point"])), {}).setdefault(fit["fold"], []).append(score)
     shares = {key: [np.mean(np.array(of) <= 1.01 * min(of)) for of in folds.values()] for key, folds in found.items()}
     return {key: float(np.mean(each)) for key, each in shares.items()}
+
+
+def _at_edge(record: dict, fit: records.Fit) -> bool:
+    """Whether a number that the tuning chose lies in the outermost tenth of its range, so the best may lie beyond."""
+    ranges = {
+        key.removeprefix(f"solver.{fit.record['solver']}."): between
+        for key, between in record["config"].get("tune", {}).get("range", {}).items()
+    }
+    return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record["tuned"].items())
 
 
 def _worst(fits: list[records.Fit]) -> dict[str, float]:
@@ -127,6 +137,11 @@ class Study:
         rows = self.results["rows"]
         return [row for row in rows if all(row["point"].get(axis) == value for axis, value in point.items())]
 
+    def order(self, column: str, **point: Any) -> list[dict[str, Any]]:
+        """The rows at a point that have the column, lowest first."""
+        rows = [row for row in self.where(**point) if row.get(column) is not None]
+        return sorted(rows, key=lambda row: row[column][0] if isinstance(row[column], list) else row[column])
+
 
 def mean(numbers: list | None, digits: int = 4) -> str:
     """0.8698 ± 0.0012"""
@@ -153,7 +168,7 @@ def page() -> str:
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"mean": mean, "short": short, "percent": lambda share: f"{100 * share:.3g} %"}
-    return environment.get_template("README.md.j2").render(**studies)
+    return environment.get_template("README.md.j2").render(**studies).rstrip() + "\n"
 
 
 def main(*runs: str) -> None:

@@ -27,6 +27,7 @@ PURPOSES = {
     "cli": "the command line: experiments from TOML files",
     "tables": "CSV and Parquet files, data frames",
     "safetensors": "factors in .safetensors files",
+    "optuna": "tuning by a sampler that learns from its trials",
     "data": "MovieLens latest-small without a download",
     "cuda12": "NVIDIA GPUs",
     "cuda13": "NVIDIA GPUs",

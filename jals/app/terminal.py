@@ -174,8 +174,9 @@ def broken(console: Console, fits: list[dict], vocab: Vocabulary | None) -> None
         if vocab is not None and "row" in error:
             text += f" That row is the {error['side']} with id {getattr(vocab, error['side'])[error['row']]}."
         console.print(text, soft_wrap=True)
-    if len(wrong) > len(counted[:LINES]):
-        console.print(f"{len(wrong) - len(counted[:LINES])} other fits broke down; {FITS} says at which sweep.")
+    for what, others in (("fits", len(counted[LINES:])), ("trials", len(wrong) - len(counted))):
+        if others:
+            console.print(f"{others:,} {what} broke down; {FITS} says at which sweep.", soft_wrap=True)
 
 
 def stopped(console: Console, why: BaseException, record: dict) -> None:
