@@ -43,7 +43,7 @@ class Scripted:
     """
 
     path: Any
-    fails: int = dataclasses.field(default=99, metadata={"static": True})
+    fails: Any = 99
     rank: int = dataclasses.field(default=1, metadata={"static": True})
 
     def init(self, key, problem, objective, factors=None):

@@ -14,23 +14,10 @@ import pytest
 import jals
 from jals import many
 from jals.many import fit_bytes, fit_many
-from jals.protocol import sweep_info
 
-USERS, ITEMS = 14, 11  # the last of each has no entries
+from .test_fit import HELD_OUT, ITEMS, PROBLEM, SGD, SOLVER, TRAIN, USERS, Scripted, make_ratings, plain
 
-
-def make_ratings(dtype: Any = np.float64):
-    rng = np.random.default_rng(0)
-    user, item = np.nonzero(rng.random((USERS - 1, ITEMS - 1)) < 0.7)
-    value = 3 + rng.normal(size=len(user)) + rng.normal(size=USERS)[user]
-    return jals.Ratings.from_arrays(user, item, value.astype(dtype), num_users=USERS, num_items=ITEMS)
-
-
-TRAIN, HELD_OUT = jals.split.random(make_ratings(), 0.2)
-PROBLEM = jals.Problem.build(TRAIN)
 MASKS = np.stack([jals.split.fold_numbers(TRAIN, 3) != fold for fold in range(3)]) * 1.5
-SOLVER = jals.ALS(rank=3)
-SGD = jals.Gradient(rank=3, optimizer=optax.sgd, hyper={"learning_rate": 1e-3})
 KEYS = [jax.random.key(seed) for seed in range(4)]
 
 
@@ -40,29 +27,6 @@ def als_wr(reg):
 
 def sgd(learning_rate):
     return dataclasses.replace(SGD, hyper={"learning_rate": learning_rate})
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Scripted:
-    """A solver whose factors are 0 but for the mean, which walks along `path`; from sweep `fails` on item 7 is bad.
-
-    On a table of zeros the loss is entries * mean^2.
-    """
-
-    path: Any
-    fails: Any = 99
-    rank: int = dataclasses.field(default=1, metadata={"static": True})
-
-    def init(self, key, problem, objective, factors=None):
-        factors = jals.Factors(jnp.zeros((USERS, 1)), jnp.zeros((ITEMS, 1)), mean=self.path[0])
-        return jals.State(factors, jnp.zeros((), jnp.int32))
-
-    def sweep(self, state, problem, objective, loss=False):
-        sweep = state.memory + 1
-        factors = dataclasses.replace(state.factors, mean=self.path[sweep])
-        good = (jnp.arange(ITEMS) != 7) | (sweep < self.fails)
-        return jals.State(factors, sweep), sweep_info(factors, jnp.ones(USERS, bool), good, 5, None)
 
 
 ZEROS = jals.Problem.build(dataclasses.replace(TRAIN, value=np.zeros(len(TRAIN))))
@@ -75,11 +39,6 @@ def alone(call):
         return call()
     except jals.FitError as error:
         return error
-
-
-def plain(leaf):
-    """A leaf that NumPy can compare: keys as their numbers."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def assert_same_fit(one: Any, two: Any, rtol: float = 0.0):

@@ -20,7 +20,7 @@ from jals.app.page import plots
 from jals.app.report import figures, records, table, words
 
 from .records import made_run
-from .test_page import _STICKING_OUT, HOSTILE, Reader, browser  # noqa: F401 - a fixture
+from .test_page import HOSTILE, Reader, browser, check_in_browser  # noqa: F401 - a fixture
 
 LONG = "a question with " + "many words " * 20
 
@@ -465,20 +465,4 @@ def test_page_is_one_file_with_captions_in_words(written):
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["plain", "several", "many"])
 def test_browser_is_content(browser, written, name, width, scheme):  # noqa: F811
-    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    said, asked = [], []
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.on("request", lambda request: asked.append(request.url))
-    address = (written / name / "index.html").as_uri()
-    view.goto(address)
-    view.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert [url for url in asked if not url.startswith("data:")] == [address]
-    widths = view.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(widths) >= 6 and all(widths)
-    dark = view.evaluate("[...document.images].every(image => image.currentSrc !== image.src)")
-    assert dark == (scheme == "dark")
-    assert view.evaluate("document.documentElement.scrollWidth") <= width
-    assert view.evaluate(_STICKING_OUT) == []
-    assert said == []
-    view.close()
+    check_in_browser(browser, written / name / "index.html", width, scheme, least=6)
