@@ -39,6 +39,14 @@ class FitError(JalsError, ArithmeticError):
         self.sweep, self.side, self.row, self.result = sweep, side, row, result
 
 
+class AdjointError(JalsError, ArithmeticError):
+    """A derivative of a stationary point that cannot be had. `info` (`jals.adjoint.Info`) says how far it came."""
+
+    def __init__(self, message: str, *, info: Any):
+        super().__init__(message)
+        self.info = info
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a fit. `result` holds the last finished sweep's factors and the history."""
 

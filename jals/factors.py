@@ -42,6 +42,12 @@ class Factors:
         rows, bias = getattr(self, side), getattr(self, f"{side}_bias")
         return rows if bias is None else jnp.concatenate([rows, bias[:, None]], axis=1)
 
+    def with_joint(self, side: str, joint: jax.Array) -> "Factors":
+        """The factors with one side's unknowns as `joint` has them."""
+        if getattr(self, f"{side}_bias") is None:
+            return dataclasses.replace(self, **{side: joint})
+        return dataclasses.replace(self, **{side: joint[:, :-1], f"{side}_bias": joint[:, -1]})
+
 
 def score_terms(factors: Factors, user: jax.Array, item: jax.Array) -> list[jax.Array]:
     """The terms of s = mean + b_u + b_i + x_u . y_i that there are, for parallel arrays of ids."""

@@ -196,23 +196,25 @@ def over_slabs(view: View, work: Callable, initial: Any) -> Any:
     return result
 
 
-def _summing(slab: _Slab, view: View, step: int) -> Callable:
-    def gather(other, value, weight):
-        z = view.table.at[other].get(mode="promise_in_bounds")
-        entry = view.objective.entry(value, weight)
-        held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
-        if view.held_bias is not None:
-            held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))
-        return Piece(z, entry, remainder(entry.t, held))
+def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
+    """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`."""
+    z = view.table.at[other].get(mode="promise_in_bounds")
+    entry = view.objective.entry(value, weight)
+    held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
+    if view.held_bias is not None:
+        held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))
+    return Piece(z, entry, remainder(entry.t, held))
 
+
+def _summing(slab: _Slab, view: View, step: int) -> Callable:
     if slab.piece_row is None:
-        whole = gather(slab.other, slab.value, slab.weight)
+        whole = gathered(view, slab.other, slab.value, slab.weight)
         return lambda function, *arguments: jax.vmap(function)(whole, *arguments)
 
     def sums(function, *arguments):
         def part(piece_row, other, value, weight):
             mine = (take(argument, piece_row) for argument in arguments)
-            return jax.vmap(function)(gather(other, value, weight), *mine)
+            return jax.vmap(function)(gathered(view, other, value, weight), *mine)
 
         def add(total, pieces):
             put = lambda table, more: table.at[pieces[0]].add(more, mode="drop")  # noqa: E731
@@ -268,8 +270,13 @@ def entry_loss_and_residuals(view: View, x: jax.Array) -> tuple[jax.Array, jax.A
 
 def residuals(view: View, x: jax.Array) -> jax.Array:
     """Right-hand side minus matrix times x, `(rows, k)`: minus half the gradient of the loss; m - x in blank rows."""
+    return with_prior_pull(view, x, entry_residuals(view, x))
+
+
+def with_prior_pull(view: View, x: jax.Array, entries: jax.Array) -> jax.Array:
+    """`residuals` from `entry_residuals`."""
     pull = _held_product(_held(view), view.prior - x) - _all_pairs_product(view, x)
-    return jnp.where(view.blank[:, None], view.prior - x, entry_residuals(view, x) + pull)
+    return jnp.where(view.blank[:, None], view.prior - x, entries + pull)
 
 
 def products(view: View, v: jax.Array) -> jax.Array:

@@ -118,7 +118,8 @@ class Objective:
                 row = f" in row {np.flatnonzero(wrong)[0]}" if numbers.ndim else ""
                 raise ArgumentError(f"{name} is {numbers[wrong].flat[0]}{row}, but must be a finite number >= 0.")
         if self.feedback == "confidence" and not (is_traced(problem.value) or is_traced(problem.weight)):
-            wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
+            with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
+                wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
             if wrong.any():
                 at = int(np.argmax(wrong))
                 raise DataError(

@@ -114,16 +114,17 @@ class Problem:
         """
         if is_traced(self.value) or is_traced(self.weight):
             return
-        for name, numbers, wrong in (
-            ("weight", self.weight, ~(jnp.isfinite(self.weight) & (self.weight >= 0))),
-            ("value", self.value, ~jnp.isfinite(self.value)),
-        ):
-            if wrong.any():
-                at = int(jnp.argmax(wrong))
-                need = "finite and >= 0" if name == "weight" else "finite"
-                raise DataError(f"{name} of entry {at} is {numbers[at]}, but must be {need}.")
-        if not (self.weight > 0).any():
-            raise DataError("every entry has weight 0: there is nothing to learn from.")
+        with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
+            for name, numbers, wrong in (
+                ("weight", self.weight, ~(jnp.isfinite(self.weight) & (self.weight >= 0))),
+                ("value", self.value, ~jnp.isfinite(self.value)),
+            ):
+                if wrong.any():
+                    at = int(jnp.argmax(wrong))
+                    need = "finite and >= 0" if name == "weight" else "finite"
+                    raise DataError(f"{name} of entry {at} is {numbers[at]}, but must be {need}.")
+            if not (self.weight > 0).any():
+                raise DataError("every entry has weight 0: there is nothing to learn from.")
 
     def describe(self) -> dict:
         """The layouts' cost by side: `{"user": {...}, "item": {...}}`, see `Side.describe`."""

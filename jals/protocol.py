@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, is_traced
 from .factors import Factors
 from .objectives import Objective, entry_counts
 from .problem import Problem
@@ -67,13 +67,24 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
         prior = getattr(objective, f"prior_{side}")
         rows[side] = jnp.where((count > 0)[:, None], noise, 0.0) + (0.0 if prior is None else prior)
     biases = {f"{side}_bias": jnp.zeros_like(count) for side, count in zip(rows, counts, strict=True)}
-    mean = jnp.sum(problem.weight * problem.value) / jnp.sum(problem.weight)
-    return Factors(**rows, **(biases if objective.bias else {}), mean=mean if objective.center else None)
+    return Factors(**rows, **(biases if objective.bias else {}), mean=mean_value(problem) if objective.center else None)
+
+
+def mean_value(problem: Problem) -> jax.Array:
+    """The weighted mean of the values, `()`."""
+    return jnp.sum(problem.weight * problem.value) / jnp.sum(problem.weight)
 
 
 def check_rank(rank: Any) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
-        raise ArgumentError(f"rank is {rank!r}, but must be a whole number >= 1.")
+    check_whole("rank", rank, 1)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raises ArgumentError unless a static size is a whole number >= least."""
+    if is_traced(value):
+        raise ArgumentError(f"{name} is traced, but it is a size, part of the program: it cannot be differentiated.")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ArgumentError(f"{name} is {value!r}, but must be a whole number >= {least}.")
 
 
 def start_from(factors: Factors | None, key: jax.Array, solver: Any, problem: Problem, objective: Objective) -> Factors:

@@ -47,6 +47,12 @@ def _lu(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Ar
     return jax.scipy.linalg.lu_solve((factor, swaps), rhs), jnp.abs(jnp.diagonal(factor)), factor
 
 
+def _inverse(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(solution, pivots, inverse of the matrix) of one row."""
+    x, pivots, lower = _cholesky(matrix, rhs)
+    return x, pivots, jax.scipy.linalg.cho_solve((lower, True), jnp.eye(len(rhs), dtype=rhs.dtype))
+
+
 _EXACT = {"cholesky": _cholesky, "lu": _lu}
 LINSOLVES = (*_EXACT, "cg")
 
@@ -66,7 +72,15 @@ def solve(view: View, linsolve: str = "cholesky") -> Solved:
 def solve_with_cholesky(view: View) -> Solved:
     """`solve` by Cholesky that hands each row's factor back, k^2 numbers a row, for sampling and uncertainty.
     Derivatives go by JAX's own rule for the factorization."""
-    return _solved(view, *_factorize_and_solve("cholesky", view, keep=True))
+    return _solved(view, *_factorize_and_solve(_cholesky, view, keep=True, differentiable=True))
+
+
+def solve_with_inverse(view: View) -> tuple[Solved, jax.Array]:
+    """(`solve` by Cholesky, the inverse of each row's matrix `(rows, k, k)`), not differentiable. What has to be solved
+    many times with the same matrices is then a product: on a CPU far quicker than a call of LAPACK a row."""
+    x, good, inverse = _factorize_and_solve(_inverse, view, keep=True)
+    assert inverse is not None
+    return _solved(view, x, good), inverse
 
 
 def solve_cg(view: View, start: jax.Array, steps: int) -> Solved:
@@ -122,7 +136,7 @@ def empty_rows(view: View) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _exact(linsolve: str, view: View) -> tuple[jax.Array, jax.Array]:
     """(x, good) for every row."""
-    return _factorize_and_solve(linsolve, view)[:2]
+    return _factorize_and_solve(_EXACT[linsolve], view)[:2]
 
 
 @_exact.defjvp
@@ -134,23 +148,23 @@ def _exact_jvp(linsolve, primals, tangents):
     x_dot = jax.lax.custom_linear_solve(
         functools.partial(products, view),
         residual_dot,
-        lambda _, rhs: _factorize_and_solve(linsolve, view, rhs)[0],
+        lambda _, rhs: _factorize_and_solve(_EXACT[linsolve], view, rhs)[0],
         symmetric=True,
     )
     return (x, good), (x_dot, np.zeros(good.shape, jax.dtypes.float0))
 
 
 def _factorize_and_solve(
-    linsolve: str, view: View, rhs: jax.Array | None = None, keep: bool = False
+    solver: Callable, view: View, rhs: jax.Array | None = None, keep: bool = False, differentiable: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """(x, good, factors) for the equations' own right-hand side, or for another one `(rows, k)`; the factors
-    `(rows, k, k)` only with `keep`."""
+    `(rows, k, k)`, what `solver` makes third of each row, only with `keep`."""
     rows, k = view.reg.shape
     epsilon = k * jnp.finfo(view.reg.dtype).eps
 
     def work(row, sums):
         matrix, own = slab_systems(view, row, sums)
-        x, pivots, factor = _each_row(_EXACT[linsolve], matrix, own if rhs is None else take(rhs, row), keep)
+        x, pivots, factor = _each_row(solver, matrix, own if rhs is None else take(rhs, row), differentiable)
         largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
         solvable = ~take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
         good = jnp.isfinite(x).all(axis=-1) & solvable & (take(view.slots.count, row) >= take(view.needed, row))
@@ -161,7 +175,7 @@ def _factorize_and_solve(
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
     initial = [view.prior if rhs is None else rhs / diagonal, jnp.ones(rows, bool)]
     if keep:
-        initial.append(jax.vmap(jnp.diag)(jnp.sqrt(diagonal)))
+        initial.append(jax.vmap(jnp.diag)(1 / diagonal if solver is _inverse else jnp.sqrt(diagonal)))
     x, good, *factors = over_slabs(view, work, tuple(initial))
     return x, good, factors[0] if keep else None
 

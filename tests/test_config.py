@@ -136,8 +136,8 @@ def test_every_preset_can_be_built(load, preset, numbers, expected):
         ('"als_wr"', '"hu_koren"\nbias = true', 10, ["objective.bias", '"explicit" or "als_wr"']),
         ('"als_wr"', '"ials"\nunobserved_weight = 1\ncenter = true', 11, ["objective.center", '"als_wr" only']),
         ('"als_wr"', '"ials"', 8, ["objective.unobserved_weight", "is missing"]),
-        ('kind = "als"', 'kind = "asl"', 13, ["solver[0].kind", '"als", "gradient"', 'Did you mean "als"?']),
-        ('kind = "als"', "", 12, ["solver[0].kind", '"als", "gradient"']),
+        ('kind = "als"', 'kind = "asl"', 13, ["solver[0].kind", '"als", "anderson", ', 'Did you mean "als"?']),
+        ('kind = "als"', "", 12, ["solver[0].kind", '"als", "anderson", "newton", "gradient"']),
         ('kind = "als"', 'kind = "als"\nlinsolve = "cholesk"', 14, ['"cg"', 'Did you mean "cholesky"?']),
         ('kind = "als"', 'kind = "als"\ncg_steps = 2', 14, ["solver[0].cg_steps", 'needs linsolve = "cg"']),
         ('kind = "als"', 'kind = "als"\nbatch_size = 2', 14, ["solver[0].batch_size", 'kind = "gradient"']),
@@ -343,6 +343,94 @@ def test_a_point_without_the_loss_that_tuning_needs_is_refused(load):
     text = MANY.replace("trials = 3", 'trials = 3\nmetric = "loss"').replace(AXIS, '"fit.loss_every" = [1, 0]')
     with pytest.raises(jals.ConfigError, match=r"line 28, .*fit.loss_every = 0 cannot be used: tune.metric: needs the"):
         load(text)
+
+
+TUNED = """\
+[data]
+path = "table.npz"
+
+[split]
+kind = "random"
+validation_fraction = 0.2
+
+[objective]
+preset = "als_wr"
+reg_user = 1
+reg_item = 1
+
+[[solver]]
+kind = "als"
+rank = 2
+
+[tune]
+method = "METHOD"
+trials = 9
+
+[tune.range]
+"objective.reg_user" = [0.1, 1]
+"objective.reg_item" = [0.1, 1]
+"""
+USER = '"objective.reg_user"'
+LBFGS = 'kind = "gradient"\nrank = 2\noptimizer = "lbfgs"\nhyper = { memory_size = 5 }'
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "new", "line", "words"),
+    [
+        ("grdi", "", "", 18, ["tune.method", '"random", "grid", "hypergradient"', 'Did you mean "grid"?']),
+        ("grid", "trials = 9", "trials = 10", 19, ["each of the 2 ranges of solver als", "take 9 (3 each) or 16 (4"]),
+        ("grid", "trials = 9", "trials = 2", 19, ["is 2, but", "as many points: take 4 (2 each)."]),
+        ("grid", "trials = 9", 'sampler = "optuna"\ntrials = 9', 19, ['method = "random" only: "grid" draws nothing']),
+        ("hypergradient", "trials", 'sampler = "optuna"\ntrials', 19, ['method = "random" only: "hypergradient"']),
+        ("hypergradient", "trials", 'metric = "loss"\ntrials', 19, ["tune.metric", 'must be "validation"']),
+        ("hypergradient", USER, '"solver.als.init_scale"', 22, ["is a solver's number", '"random" or "grid"']),
+        ("hypergradient", USER, '"objective.reg"', 22, ["one number for both sides", '"objective.reg_user" and']),
+        ("hypergradient", USER, '"objective.reg_uesr"', 22, ["no number that", 'Did you mean "reg_user"?']),
+        ("hypergradient", USER, '"objective.bias"', 22, ["tune.range.objective.bias", "reg_power, alpha"]),
+        ("hypergradient", USER, '"objective.alpha"', 22, ["alpha", 'goes with preset = "hu_koren" only']),
+        ("hypergradient", 'kind = "als"', 'kind = "newton"', 14, ['solver[0].kind: is "newton"', "no descent goes"]),
+        ("hypergradient", 'kind = "als"\nrank = 2', LBFGS, 16, ['optimizer: is "lbfgs"', "no descent goes"]),
+        ("hypergradient", "validation_fraction = 0.2\n", "", 16, ["tune.metric: needs split.validation_fraction"]),
+    ],
+)
+def test_each_problem_of_a_method_of_tuning_is_named_with_line_key_and_fix(load, method, old, new, line, words):
+    assert old in TUNED
+    with pytest.raises(jals.ConfigError) as caught:
+        load(TUNED.replace("METHOD", method).replace(old, new, 1))
+    for word in (f"\n  line {line}, ", *words):
+        assert word in str(caught.value)
+
+
+def test_a_descent_is_refused_for_a_solver_of_the_grid(load):
+    adam = 'kind = "gradient"\nrank = 2\nhyper = { learning_rate = 0.1 }'
+    text = TUNED.replace("METHOD", "hypergradient").replace('kind = "als"\nrank = 2', adam)
+    for optimizers in ('["adam", "sgd"]', '["adam", "lbfgs"]'):
+        grid = f'[grid]\n"solver.gradient.optimizer" = {optimizers}\n\n[tune]'
+        if "lbfgs" in optimizers:
+            with pytest.raises(jals.ConfigError, match=r'solver\[0\].optimizer: is "lbfgs"'):
+                load(text.replace("[tune]", grid))
+        else:
+            load(text.replace("[tune]", grid))
+
+
+@pytest.mark.parametrize("method", ["random", "grid", "hypergradient"])
+@pytest.mark.parametrize("solver", ['kind = "als"', 'kind = "als"\nlinsolve = "cg"', 'kind = "anderson"'])
+def test_every_method_takes_the_solvers_it_can(load, tmp_path, method, solver):
+    loaded = load(TUNED.replace("METHOD", method).replace('kind = "als"', solver))
+    assert loaded.tune.method == method
+    (tmp_path / "experiment.toml").write_bytes(config.dump(loaded))
+    assert config.load(tmp_path / "experiment.toml") == loaded
+
+
+def test_a_grid_counts_the_ranges_of_each_solver(load):
+    """One range here and two there: four points or two a range."""
+    rate = '"solver.sgd.hyper.learning_rate" = [0.1, 1]\n"solver.sgd.hyper.momentum" = [0.1, 0.9]'
+    adam = '[[solver]]\nkind = "gradient"\nname = "adam"\nrank = 2\n\n[fit]'
+    text = MANY.replace(RANGE, f'{rate}\n"solver.adam.hyper.b1" = [0.5, 0.9]').replace("[fit]", adam)
+    load(text.replace("trials = 3", 'trials = 4\nmethod = "grid"'))
+    with pytest.raises(jals.ConfigError, match="2 ranges of solver sgd") as caught:
+        load(text.replace("trials = 3", 'trials = 5\nmethod = "grid"'))
+    assert "adam" not in str(caught.value)
 
 
 # What mutations put in place of a value, or add.

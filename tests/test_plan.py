@@ -11,7 +11,8 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 import jals
 from jals.app import config as configs
 from jals.app import cost, plan
-from jals.app.schema import Config, GradientSolver
+from jals.app.schema import Config
+from jals.app.solvers import GradientSolver
 
 RAW = {
     "data": {"path": "table.npz"},
@@ -194,6 +195,49 @@ def test_trials_are_a_program_apart_from_the_fits_they_serve():
     assert fit.solver.model_dump()["hyper"] == {"learning_rate": 0.2}
 
 
+SIDES = {"objective.reg_user": [0.1, 1.0], "objective.reg_item": [0.1, 1.0]}
+SIDED = {
+    "solver": RAW["solver"][:1],
+    "objective": {"preset": "als_wr", "reg_user": 0.1, "reg_item": 0.1},
+    "tune": {"method": "hypergradient", "trials": 6, "range": SIDES},
+}
+
+
+def descent(**changes) -> plan.Planned:
+    (study,) = plan.studies(made(**SIDED | changes))
+    assert study.trials == 1
+    return study.trial(0, dict.fromkeys(SIDES, 0.3))
+
+
+def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
+    planned = descent()
+    assert planned.descent == plan.Descent(SIDES, 6)
+    assert planned.alone() == "a descent goes by itself"
+    assert planned.tuned == dict.fromkeys(SIDES, 0.3)
+    assert (planned.config.objective.reg_user, planned.config.objective.reg_item) == (0.3, 0.3)
+    assert planned.name == "als descent"
+    (fit,) = fits(made(**SIDED))
+    assert fit.descent is None and fit.sweeps() == 15
+
+
+def test_what_decides_where_a_descent_goes_decides_its_key():
+    tune = SIDED["tune"]
+    others = [{"trials": 7}, {"range": SIDES | {"objective.reg_user": [0.1, 2.0]}}]
+    keys = {descent(tune=tune | other).key("hash") for other in [{}, *others]}
+    (study,) = plan.studies(made(**SIDED | {"tune": tune | {"method": "random"}}))
+    keys.add(study.trial(0, dict.fromkeys(SIDES, 0.3)).key("hash"))
+    assert len(keys) == 4
+    assert descent(tune=tune | {"seed": 3}).key("hash") in keys
+
+
+@pytest.mark.parametrize(("method", "trials"), [("random", 9), ("grid", 9), ("hypergradient", 1)])
+def test_how_many_trials_a_method_makes(method, trials):
+    (study,) = plan.studies(made(**SIDED | {"tune": {"method": method, "trials": 9, "range": SIDES}}))
+    assert study.trials == trials
+    one, other = list(plan.studies(made(tune={"trials": 2, "range": {"solver.sgd.hyper.learning_rate": [0.1, 1]}})))
+    assert (one.trials, other.trials) == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("fit", "words"),
     [
@@ -211,7 +255,7 @@ def test_a_budget_of_passes_leaves_a_line_search_alone_and_others_together():
     lbfgs = {"kind": "gradient", "name": "lbfgs", "rank": 2, "optimizer": "lbfgs", "hyper": {"memory_size": 5}}
     config = made(solver=[*RAW["solver"], lbfgs], fit={"passes": 30, "seeds": [0, 1]})
     why = {each.solver.label: each.alone() for each in fits(config)}
-    assert why == {"als": None, "sgd": None, "lbfgs": "a line search decides how many passes a sweep takes"}
+    assert why == {"als": None, "sgd": None, "lbfgs": "its sweeps take as many passes as they need"}
     assert {each.alone() for each in fits(made(solver=[lbfgs], fit={"sweeps": 3, "seeds": [0, 1]}))} == {None}
 
 

@@ -1,5 +1,6 @@
 """Experiments of many fits: what a run's record holds, whatever stops it, and what another config takes over."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -90,11 +91,15 @@ def named(fit: dict) -> tuple:
     return fit["solver"], json.dumps(fit["point"]), fit["fold"], fit["seed"], fit["trial"]
 
 
-def parts(fold: int) -> tuple[jals.Ratings, jals.Ratings, jals.Ratings]:
-    """(training, validation, test) of a fold, from the table as `write_experiment` makes it."""
+def ratings() -> jals.Ratings:
+    """The table as `write_experiment` makes it."""
     pairs = np.random.default_rng(0).permutation(12 * 8)[:70]
-    ratings = jals.Ratings.from_arrays(*np.divmod(pairs, 8), (1.0 + pairs % 5).astype(np.float32))
-    train, test = list(jals.split.kfold(ratings, 2, seed=0))[fold]
+    return jals.Ratings.from_arrays(*np.divmod(pairs, 8), (1.0 + pairs % 5).astype(np.float32))
+
+
+def parts(fold: int) -> tuple[jals.Ratings, jals.Ratings, jals.Ratings]:
+    """(training, validation, test) of a fold."""
+    train, test = list(jals.split.kfold(ratings(), 2, seed=0))[fold]
     return (*jals.split.random(train, 0.2, seed=0), test)
 
 
@@ -503,6 +508,217 @@ def test_an_extension_killed_at_its_start_costs_nothing(copy, whole, tmp_path, c
     assert jals_command("certify", copy).exit_code == 0
 
 
+# ---- other methods of tuning ----
+
+SIDES = ("objective.reg_user", "objective.reg_item")
+METHOD = """
+[tune]
+method = "METHOD"
+trials = 4
+
+[tune.range]
+"objective.reg_user" = [0.02, 2.0]
+"objective.reg_item" = [0.05, 3.0]
+"""
+SIDED = (SEGMENTED, FOLDS, ("reg = 0.1", "reg_user = 0.1\nreg_item = 0.1"), ("sweeps = 3", f"seeds = [0, 1]\n{METHOD}"))
+GRID, DESCENT = (*SIDED, ("METHOD", "grid")), (*SIDED, ("METHOD", "hypergradient"))
+TALL = ("trials = 4", "trials = 5")
+
+
+@pytest.fixture(scope="module")
+def descents(tmp_path_factory):
+    """The folder of a run with a descent of five steps on each of two folds, and two fits after each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session.Session, "draw", lambda self: (self.place / folder.PAGE).write_text("drawn"))
+        place = tmp_path_factory.mktemp("descents")
+        run(place, *DESCENT, TALL)
+    return place / "run"
+
+
+def split(record: dict, fold: int) -> tuple[list[dict], list[dict]]:
+    """(trials, fits) of a fold."""
+    its = [fit for fit in record["fits"] if fit["fold"] == fold]
+    return [fit for fit in its if fit["trial"] is not None], [fit for fit in its if fit["trial"] is None]
+
+
+def in_table(place: Path) -> list[list[str]]:
+    """The rows of the report's table of what tuning took."""
+    assert jals_command("report", place).exit_code == 0
+    rows = [line.strip("| ").split(" | ") for line in (place / "report" / "report.md").read_text().splitlines()]
+    first = next(number for number, row in enumerate(rows) if "method" in row) + 2
+    return list(itertools.takewhile(lambda row: len(row) > 1, rows[first:]))
+
+
+def test_a_grid_tries_its_corners_and_takes_the_best(tmp_path, undrawn):
+    record = run(tmp_path, *GRID)
+    shown = in_table(tmp_path / "run")
+    for fold in (0, 1):
+        trials, fits = split(record, fold)
+        tried = [tuple(fit["tuned"][key] for key in SIDES) for fit in trials]
+        assert sorted(tried) == sorted(itertools.product((0.02, 2.0), (0.05, 3.0)))
+        best = min(trials, key=lambda fit: fit["metrics"]["validation"]["rmse"])
+        assert [fit["tuned"] for fit in fits] == [best["tuned"]] * 2
+        assert fits[0]["history"]["loss"][-1] == pytest.approx(best["history"]["loss"][-1], rel=1e-5)
+        assert shown[fold][:2] == ["als", str(fold)]
+        assert shown[fold][2:5] == ["grid", "4 trials", str(4 * 15 * 2)]  # of 15 sweeps of 2 passes
+        assert float(shown[fold][5]) == pytest.approx(best["metrics"]["validation"]["rmse"], rel=1e-3)
+
+
+def test_the_steps_of_a_descent_and_their_passes_are_kept(descents):
+    record = recorded(descents)
+    assert len(record["fits"]) == 2 * (1 + 2)
+    for fold in (0, 1):
+        (trial,), fits = split(record, fold)
+        numbers, validation = trial["descent"]["numbers"], trial["history"]["validation"]
+        assert (trial["reason"], trial["error"], trial["factors"], trial["trial"]) == ("steps", None, None, 0)
+        # ten sweeps of two passes first; a step is two sweeps, and a tangent costs two passes for each of theirs
+        assert trial["history"]["passes"] == [0, *(20 + 12 * step for step in range(1, 6))]
+        assert trial["history"]["sweep"] == [0, *(10 + 2 * step for step in range(1, 6))]
+        assert validation[0] is None and len(numbers) == trial["descent"]["steps"] == 5
+        best = int(np.argmin(validation[1:]))
+        assert trial["descent"]["best"] == best + 1 and trial["sweeps"] == 10 + 2 * (best + 1)
+        assert trial["metrics"].keys() == {"train", "validation"}
+        assert trial["metrics"]["validation"]["rmse"] == pytest.approx(validation[1 + best], rel=1e-5)
+        assert [fit["tuned"] for fit in fits] == [numbers[best]] * 2
+        assert trial["tuned"] == numbers[best] != numbers[0]
+        for key, (low, high) in zip(SIDES, ([0.02, 2.0], [0.05, 3.0]), strict=True):
+            assert numbers[0][key] == pytest.approx(np.sqrt(low * high), rel=1e-5)  # the geometric middle
+            assert all(low * (1 - 1e-6) <= each[key] <= high * (1 + 1e-6) for each in numbers)
+        assert record["programs"][trial["program"]]["why"] == "a descent goes by itself"
+    assert jals_command("certify", descents).exit_code == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*validation entries are of a user or an item without")
+def test_a_descent_of_a_run_is_that_of_tune(descents):
+    jax.config.update("jax_enable_x64", False)  # as the run did: nothing is compiled again
+    whole, (train, validation, _) = ratings(), parts(1)
+    pair, of_train = (8 * part.user + part.item for part in (whole, train))
+    middle = jals.als_wr(reg_user=0.2, reg_item=0.15**0.5, bias=True, center=True)
+    box = {"reg_user": (0.02, 2.0), "reg_item": (0.05, 3.0)}
+    problem = jals.Problem.build(whole, layout="segmented")
+    problem = problem.with_values(whole.value, weight=np.isin(pair, of_train).astype(np.float32))
+    found = jals.tune(problem, validation, middle, jals.ALS(rank=2), over=tuple(box), box=box, steps=5)
+    (trial,), _ = split(recorded(descents), 1)
+    np.testing.assert_allclose(trial["history"]["validation"][1:], found.history.rmse, rtol=1e-4)
+    assert trial["history"]["passes"][1:] == found.history.passes
+    assert trial["descent"]["unseen"] == found.unseen
+    for made, expected in zip(trial["descent"]["numbers"], found.history.numbers, strict=True):
+        assert made == pytest.approx({f"objective.{name}": number for name, number in expected.items()}, rel=1e-3)
+
+
+def test_the_report_shows_what_a_descent_took(descents, tmp_path):
+    place = Path(shutil.copytree(descents, tmp_path / "run"))
+    shown = in_table(place)
+    for fold in (0, 1):
+        (trial,), _ = split(recorded(descents), fold)
+        assert shown[fold][:5] == ["als", str(fold), "hypergradient", "5 steps", "80"]
+        assert float(shown[fold][5]) == pytest.approx(min(trial["history"]["validation"][1:]), rel=1e-3)
+        errors = [fit["metrics"]["validation"]["rmse"] for fit in split(recorded(descents), fold)[1]]
+        assert float(shown[fold][7]) == pytest.approx(np.mean(errors), rel=1e-3)
+        for key, number in trial["tuned"].items():
+            words = re.search(rf"{key.partition('.')[2]} ([\d.]+)", shown[fold][6])
+            assert words is not None and float(words[1]) == pytest.approx(number, rel=1e-2)
+    assert "and 2 descents" in (place / "report" / "report.md").read_text()
+
+
+def interrupting(monkeypatch, at: int, steps: int) -> None:
+    """Ctrl-C in the `at`-th descent, after so many of its steps."""
+    tune, calls = jals.tune, itertools.count(1)
+
+    def pressed(progress):
+        if progress.step == steps:
+            raise KeyboardInterrupt
+
+    def stopped(*arguments, callbacks, **options):
+        more = [pressed] if next(calls) == at else []
+        return tune(*arguments, callbacks=[*callbacks, *more], **options)
+
+    monkeypatch.setattr(jals, "tune", stopped)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_descent_that_was_stopped_begins_anew_and_ends_the_same(descents, tmp_path, undrawn, at):
+    changes = (*DESCENT, TALL, (f"{tmp_path}/table", f"{descents.parent}/table"))
+    config = write_experiment(tmp_path, *changes)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupting(patch, at, steps=3)
+        done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 130, done.output
+    assert "interrupted after 3 of 5 steps of a descent, which begins anew." in " ".join(done.output.split())
+    assert len(recorded(tmp_path / "run")["fits"]) == at - 1
+    again = run(tmp_path, *changes)
+    check_same(tmp_path / "run", descents)
+    assert again["status"] == "finished"
+
+
+def test_extend_takes_a_descent_over(descents, tmp_path, undrawn, monkeypatch):
+    monkeypatch.setattr(jals, "tune", lambda *_, **__: pytest.fail("tuned again"))
+    place = Path(shutil.copytree(descents, tmp_path / "run"))
+    changes = (*DESCENT, TALL, (f"{tmp_path}/table", f"{descents.parent}/table"))
+    record = run(tmp_path, *changes, ("seeds = [0, 1]", "seeds = [0]"), out=place, more=("--extend",))
+    for fold in (0, 1):
+        (trial,), fits = split(record, fold)
+        assert {**trial, "program": 0} == {**split(recorded(descents), fold)[0][0], "program": 0}
+        assert [(fit["seed"], fit["tuned"]) for fit in fits] == [(0, trial["tuned"])]
+
+
+def test_the_step_that_tune_calls_best_is_taken_and_the_ranges_are_its_box(tmp_path, undrawn, monkeypatch):
+    tune, boxes = jals.tune, []
+
+    def early(*arguments, box, **options):
+        boxes.append(box)
+        return dataclasses.replace(tune(*arguments, box=box, **options), step=2)
+
+    monkeypatch.setattr(jals, "tune", early)
+    for fold, record in enumerate([run(tmp_path, *DESCENT)] * 2):
+        (trial,), fits = split(record, fold)
+        assert [fit["tuned"] for fit in [trial, *fits]] == [trial["descent"]["numbers"][1]] * 3
+        assert (trial["descent"]["best"], trial["sweeps"]) == (2, 10 + 2 * 2)
+    assert boxes == [{"reg_user": (0.02, 2.0), "reg_item": (0.05, 3.0)}] * 2
+
+
+def test_of_a_descent_that_breaks_down_the_best_step_is_taken(tmp_path, undrawn, monkeypatch):
+    tune = jals.tune
+
+    def broken(*arguments, steps, **options):
+        so_far = tune(*arguments, steps=2, **options)
+        raise jals.FitError("step 3: its derivative is not finite.", sweep=3, side=None, row=None, result=so_far)
+
+    monkeypatch.setattr(jals, "tune", broken)
+    record = run(tmp_path, *DESCENT)
+    for fold in (0, 1):
+        (trial,), fits = split(record, fold)
+        assert (trial["reason"], trial["error"]["sweep"], trial["metrics"]) == ("diverged", 10 + 2 * 3, {})
+        assert trial["descent"]["steps"] == 2
+        best = int(np.argmin(trial["history"]["validation"][1:]))
+        assert [fit["tuned"] for fit in fits] == [trial["descent"]["numbers"][best]] * 2
+    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "2 steps", "44"]
+
+
+def test_a_descent_that_breaks_down_before_its_first_step_leaves_its_start(tmp_path, undrawn, monkeypatch):
+    def broken(problem, validation, objective, solver, **_):
+        """As where the sweeps before the first step break down."""
+        so_far = jals.fit(solver, problem, objective, sweeps=3)
+        raise jals.FitError("sweep 4: the loss is inf.", sweep=4, side=None, row=None, result=so_far)
+
+    monkeypatch.setattr(jals, "tune", broken)
+    record = run(tmp_path, *DESCENT)
+    for fold in (0, 1):
+        (trial,), fits = split(record, fold)
+        assert (trial["reason"], trial["error"]["sweep"], trial["descent"]) == ("diverged", 4, {"steps": 0})
+        assert trial["tuned"] == pytest.approx({SIDES[0]: 0.2, SIDES[1]: 0.15**0.5})
+        assert all(fit["tuned"] == trial["tuned"] for fit in fits)
+    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "0 steps", "6"]
+
+
+def test_dry_run_says_how_many_steps_a_descent_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(jals, "tune", lambda *_, **__: pytest.fail("tuned"))
+    shown = jals_command("run", write_experiment(tmp_path, *DESCENT, TALL), "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"als \(descent of 5 steps\) +2 +80 +\S+ +alone", shown.output)
+    assert f"6 fits, at most {2 * 80 + 4 * 30} passes" in shown.output
+
+
 # ---- budgets ----
 
 ALONE = (SEGMENTED, FOLDS, ("sweeps = 3", f"seeds = [0, 1]\ntimed = true\nBUDGET\n{SGD}"))
@@ -559,7 +775,7 @@ def test_a_line_search_ends_at_the_first_record_past_its_passes(tmp_path, undraw
         assert passes[-2] < 30 <= passes[-1]
         if fit["solver"] == "lbfgs":
             assert len(passes) - 1 < 15  # some of its sweeps looked more than once
-            assert why == "a line search decides how many passes a sweep takes"
+            assert why == "its sweeps take as many passes as they need"
         else:
             assert (len(passes) - 1, passes[-1]) == (15, 30)
             assert "all at once" in why

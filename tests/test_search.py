@@ -1,5 +1,6 @@
 """Where the trials of a tuning come from: spread evenly over the logarithm, the same for a seed, the best chosen."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,13 +9,21 @@ import pytest
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 from jals.app.schema import Tune
-from jals.app.search import Search
+from jals.app.search import Search, points_of_range, uneven
 
 RANGES = {"solver.sgd.hyper.learning_rate": [1e-4, 1.0], "solver.sgd.hyper.momentum": [0.5, 0.99]}
 
 
 def search(ranges=RANGES, **changes) -> Search:
     return Search(Tune(**{"trials": 8, "range": RANGES} | changes), ranges)
+
+
+def ended(numbers: dict, score: float, **changes) -> dict:
+    """A line of the record, as far as a search reads it."""
+    broken = {"error": {"message": "broke down"}, "metrics": {}, "sweeps": 1}
+    whole = {"error": None, "metrics": {"validation": {"rmse": score}}, "sweeps": 15}
+    short = {key.removeprefix("solver.sgd."): number for key, number in numbers.items()}
+    return {"tuned": short} | (broken if math.isinf(score) else whole) | changes
 
 
 @pytest.mark.parametrize("trials", [2, 8, 31])
@@ -39,14 +48,69 @@ def test_same_seed_same_trials():
 
 def test_asked_once_and_lowest_score_is_best():
     made = search()
-    assert len(made.ask()) == 8
-    made.tell([5.0, math.inf, 2.0, 3.0, 2.0, math.inf, 9.0, 4.0])
+    tried = made.ask()
+    assert len(tried) == 8
+    made.tell(list(map(ended, tried, [5.0, math.inf, 2.0, 3.0, 2.0, math.inf, 9.0, 4.0])))
     assert made.ask() == []
-    assert made.best() == 2
+    assert made.chosen() == tried[2]
 
 
-def test_nothing_to_tune_is_nothing_to_try():
-    assert search(ranges={}).ask() == []
+def test_lowest_loss_where_that_is_the_metric():
+    made = search(metric="loss", trials=2)
+    first, second = made.ask()
+    made.tell([ended(first, 1.0, history={"loss": [9.0, 5.0]}), ended(second, 2.0, history={"loss": [9.0, 4.0]})])
+    assert made.chosen() == second
+
+
+def test_of_trials_that_all_broke_down_the_longest_is_chosen():
+    made = search(trials=3)
+    tried = made.ask()
+    made.tell([ended(numbers, math.inf, sweeps=sweeps) for numbers, sweeps in zip(tried, (2, 7, 7), strict=True)])
+    assert made.chosen() == tried[1]
+
+
+@pytest.mark.parametrize("method", ["random", "grid", "hypergradient"])
+def test_nothing_to_tune_is_nothing_to_try(method):
+    made = Search(Tune.model_construct(method=method, trials=8, range={}), {})
+    assert made.ask() == [] and made.chosen() == {}
+
+
+# ---- other methods ----
+
+
+@pytest.mark.parametrize(("trials", "points"), [(4, 2), (9, 3), (25, 5)])
+def test_a_grid_is_every_combination_of_log_spaced_points_with_both_ends(trials, points):
+    made = search(trials=trials, method="grid")
+    tried = made.ask()
+    axes = [sorted({numbers[key] for numbers in tried}) for key in RANGES]
+    for axis, (low, high) in zip(axes, RANGES.values(), strict=True):
+        assert (axis[0], axis[-1], len(axis)) == (low, high, points)
+        np.testing.assert_allclose(np.diff(np.log(axis)), np.log(high / low) / (points - 1), rtol=1e-12)
+    assert {tuple(numbers.values()) for numbers in tried} == set(itertools.product(*axes))
+    assert len(tried) == trials and made.ask() == []
+
+
+def test_how_many_points_a_range_of_a_grid_has():
+    powers = {(each**ranges, ranges): each for each in range(2, 45) for ranges in range(1, 7)}
+    for trials, ranges in itertools.product(range(2, 2000), range(1, 7)):
+        assert points_of_range(trials, ranges) == powers.get((trials, ranges), trials if ranges == 1 else 0)
+
+
+def test_the_next_sizes_of_a_grid_that_does_not_come_out_even():
+    assert "take 9 (3 each) or 16 (4 each)." in uneven(15, 2, "als")
+    assert "take 27 (3 each) or 64 (4 each)." in uneven(63, 3, "als")
+    assert "points: take 8 (2 each)." in uneven(7, 3, "als")
+
+
+def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
+    ranges = {"objective.reg_user": [0.01, 1.0], "objective.reg_item": [0.1, 40.0]}
+    made = Search(Tune(method="hypergradient", trials=8, range=ranges), ranges)
+    (start,) = made.ask()
+    assert start == pytest.approx({"objective.reg_user": 0.1, "objective.reg_item": 2.0})
+    end = {"objective.reg_user": 0.3, "objective.reg_item": 0.7}
+    made.tell([ended(end, 0.9)])
+    assert made.ask() == []
+    assert made.chosen() == end
 
 
 def sampled(made: Search, told: int | None = None) -> list[dict]:
@@ -56,7 +120,7 @@ def sampled(made: Search, told: int | None = None) -> list[dict]:
         (numbers,) = asked
         tried.append(numbers)
         rate = numbers["solver.sgd.hyper.learning_rate"]
-        made.tell([math.inf if rate > 0.5 else abs(math.log(rate / 0.01))])
+        made.tell([ended(numbers, math.inf if rate > 0.5 else abs(math.log(rate / 0.01)))])
     return tried
 
 
@@ -76,7 +140,7 @@ def test_optuna_tries_the_same_again_for_the_same_seed_and_scores():
     whole = sampled(search(sampler="optuna", trials=14, seed=5))
     resumed = search(sampler="optuna", trials=14, seed=5)
     assert sampled(resumed) == whole != sampled(search(sampler="optuna", trials=14, seed=6))
-    assert whole[resumed.best()] == min(whole, key=lambda each: abs(math.log(each[next(iter(RANGES))] / 0.01)))
+    assert resumed.chosen() == min(whole, key=lambda each: abs(math.log(each[next(iter(RANGES))] / 0.01)))
 
 
 def test_optuna_that_is_missing_names_its_extra(monkeypatch):

@@ -16,7 +16,9 @@ try:
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
-from .schema import AnySolver, Config, GradientSolver, Objective, Split
+from . import search
+from .schema import Config, Objective, Split
+from .solvers import AnySolver, GradientSolver
 
 Key = tuple[str | int, ...]
 
@@ -41,7 +43,7 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
     changed = [key for change in changes for key in _changed(raw, change)]
     try:
         config = Config.model_validate(raw)
-        problems = _problems_of_axes(config) or _problems_of_points(config)
+        problems = _problems_of_axes(config) or _problems_of_points(config) or _problems_of_method(config)
     except ValidationError as error:
         problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
     if problems:
@@ -109,6 +111,20 @@ def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
             said = ", ".join(f"{key} = {_shown(values[key])}" for key in alone[:1] or values)
             return [((*table, *(_parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
     return []
+
+
+def _problems_of_method(config: Config) -> list[tuple[Key, str]]:
+    """A grid that does not come out even, and solvers that no descent goes through."""
+    tune, found = config.tune, []
+    for place, solver in enumerate(config.solver if tune else ()):
+        ranges = sum(touches(key, config, place) for key in tune.range)
+        if tune.method == "grid" and ranges and not search.points_of_range(tune.trials, ranges):
+            found.append((("tune", "trials"), search.uneven(tune.trials, ranges, solver.label)))
+    for point in points(config) if tune and tune.method == "hypergradient" else ():
+        for place, solver in enumerate(at(config, point).solver):
+            if why := search.refused(solver):
+                found.append((("solver", place, "kind" if solver.kind != "gradient" else "optimizer"), why))
+    return found
 
 
 def _problem_at(config: Config, values: dict[str, Any]) -> str | None:

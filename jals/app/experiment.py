@@ -11,7 +11,8 @@ import jals
 
 from .. import datasets
 from .cost import Size
-from .schema import AnySolver, Config
+from .schema import Config
+from .solvers import AnySolver
 
 
 class Fold(NamedTuple):
@@ -125,7 +126,8 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
 def label(fit: dict) -> str:
     """What tables and pictures call a fit of the record: als, als/0 on a fold, als rank=8 of a grid."""
     values = [f"{key.rpartition('.')[2]}={value}" for key, value in fit["point"].items()]
-    trial = [] if fit["trial"] is None else [f"trial {fit['trial']}"]
+    tuning = "descent" if fit.get("descent") else f"trial {fit['trial']}"
+    trial = [] if fit["trial"] is None else [tuning]
     fold = "" if fit["fold"] is None else f"/{fit['fold']}"
     return " ".join([fit["solver"] + fold, *values, *trial])
 

@@ -1,20 +1,17 @@
 """Fits that differ in numbers, seeds and folds only, as one compiled program: how many at a time, and by which loop."""
 
-import os
-import time
 from typing import Any
 
 import jax
 
 import jals
 
+from ..grids import at_once, even_sizes, quicker_loop
 from ..many import fit_bytes
 from .experiment import Table
 from .plan import Planned
 
-_SHARE = 0.25  # of the machine's memory, which the fits of one program may take
 _MOST = 64  # fits at a time: what a stop may cost
-_WORTH_MEASURING = 2e11  # operations: below, a run is over before two compilations are
 
 
 class Group:
@@ -62,37 +59,16 @@ class Group:
         """(how many fits at a time, why)."""
         problem, _ = self._problem(self._members)
         first = self._members[0]
-        each = fit_bytes(first.solver.build(), problem, first.config.objective.build(), loop=loop)
-        most = int(memory_bytes() * _SHARE // max(each, 1))
-        count, size = len(self._members), max(1, min(most, _MOST))
-        number = -(-count // size)
-        sizes = [count // number + (place < count % number) for place in range(number)]
-        if number == 1:
+        most = at_once(fit_bytes(first.solver.build(), problem, first.config.objective.build(), loop=loop))
+        sizes = even_sizes(len(self._members), min(most, _MOST))
+        if len(sizes) == 1:
             return sizes, "all at once"
         limit = "memory" if most < _MOST else "what a stop may cost"
         return sizes, f"in chunks, for the sake of {limit}"
 
     def measured(self) -> dict:
         """Which loop makes a sweep of some of the fits in the least time, compilation apart."""
-        device = jax.devices()[0].platform
-        default = {"device": device, "loop": "map" if device == "cpu" else "vmap"}
-        if self._work < _WORTH_MEASURING or len(self._members) < 3:
-            return default | {"why": f"the {device}'s usual loop: too little work to measure"}
-        size = min(len(self._members), *self.chunks("vmap")[0][:1])
-        seconds = {}
-        for loop in ("map", "vmap"):
-            self.fit(self._members[:size], loop, sweeps=1)
-            started = time.perf_counter()
-            self.fit(self._members[:size], loop, sweeps=1)
-            seconds[loop] = time.perf_counter() - started
-        best = min(seconds, key=lambda loop: seconds[loop])
-        figures = ", ".join(f"{loop} {took:.3g} s" for loop, took in seconds.items())
-        return {"device": device, "loop": best, "seconds": seconds, "why": f"measured on {size} fits: {figures}"}
-
-
-def memory_bytes() -> int:
-    """Of the machine; 8 GiB where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 8 * 2**30
+        some = self._members[: self.chunks("vmap")[0][0]]
+        choice = quicker_loop(lambda loop: self.fit(some, loop, sweeps=1), len(some), self._work)
+        about = {"device": jax.devices()[0].platform, "loop": choice.loop, "why": choice.why}
+        return about | {"seconds": choice.seconds} if choice.seconds else about

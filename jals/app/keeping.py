@@ -48,7 +48,8 @@ class Keeper:
         history = {name: list(column) for name, column in dataclasses.asdict(result.history).items()}
         counts = (history["sweep"], history["passes"])
         size, objective = table.size(planned.fold), planned.config.objective.build()
-        history["operations"] = cost.operations(solver.build(), objective, size, *counts).tolist()
+        if planned.descent is None:  # of derivatives there is no estimate
+            history["operations"] = cost.operations(solver.build(), objective, size, *counts).tolist()
         if not settings.timed:
             history["seconds"] = [math.nan] * len(history["sweep"])
         reason = result.reason

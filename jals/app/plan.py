@@ -1,6 +1,6 @@
 """What a config expands to: every fit of an experiment, and which of them can share one compiled program.
 
-    config -> studies (grid point x fold x solver) -> trials, and then fits, one a seed
+    config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
 """
 
 import hashlib
@@ -12,15 +12,35 @@ import jax
 
 import jals
 
+from ..descent import TRAVERSALS
 from ..errors import StorageError
 from . import config as configs
 from .cost import passes_per_sweep
 from .experiment import label
-from .schema import AnySolver, Config
+from .schema import Config
+from .solvers import AnySolver
 
 _SWEEPS = 15  # of a fit without any budget
 _RECORDS = 10  # of a trial
 _ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
+
+
+class Descent(NamedTuple):
+    """What `jals.tune` is to do in the one trial of a study that is tuned by descent.
+
+    Attributes:
+        ranges: of the objective's numbers, by key.
+    """
+
+    ranges: dict[str, list[float]]
+    steps: int
+
+    START = 10  # sweeps before the first step
+    EACH = 2  # sweeps a step
+
+    def sweeps(self) -> int:
+        """So many without derivatives make as many passes."""
+        return self.START + self.EACH * TRAVERSALS["forward"] * self.steps
 
 
 class Study(NamedTuple):
@@ -43,6 +63,13 @@ class Study(NamedTuple):
         given = {} if self.config.tune is None else self.config.tune.range
         return {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
 
+    @property
+    def trials(self) -> int:
+        """How many fits are made to tune; a descent counts as one."""
+        if self.config.tune is None or not self.ranges:
+            return 0
+        return 1 if self.config.tune.method == "hypergradient" else self.config.tune.trials
+
     def trial(self, number: int, tried: dict[str, float]) -> "Planned":
         return self._planned(self.config.seeds[0], number, tried)
 
@@ -63,6 +90,9 @@ class Study(NamedTuple):
         raw["fit"] |= {"seed": seed, "timed": self.config.timed and trial is None}
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+        tune = self.config.tune
+        if trial is not None and tune is not None and tune.method == "hypergradient":
+            return planned._replace(descent=Descent(self.ranges, tune.trials))
         if trial is None or resolved.fit.tol is not None or resolved.fit.patience is not None:
             return planned
         raw["fit"]["loss_every"] = max(resolved.fit.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
@@ -75,7 +105,8 @@ class Planned(NamedTuple):
     Attributes:
         config: of this fit alone: one solver, one seed, no grid and no tuning.
         trial: the number of a fit that is made to tune; None for one that counts.
-        tuned: the numbers that the tuning chose, or tries; the solver's without its name.
+        tuned: the numbers that the tuning chose, or tries; the solver's without its name. Of a descent: its start.
+        descent: None for what is a fit.
     """
 
     config: Config
@@ -83,6 +114,7 @@ class Planned(NamedTuple):
     fold: int | None
     trial: int | None
     tuned: dict[str, float]
+    descent: Descent | None = None
 
     @property
     def solver(self) -> AnySolver:
@@ -96,16 +128,19 @@ class Planned(NamedTuple):
     def name(self) -> str:
         """For a progress bar: "adam/0 rank=16 trial 2 seed 1"."""
         fit = {"solver": self.solver.label, "fold": self.fold, "point": self.point, "trial": self.trial}
-        return label(fit) + (f" seed {self.seed}" if self.seed else "")
+        return label(fit | {"descent": self.descent}) + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
         """Of all that decides what the fit finds: its config, fold, data, and the version of jals."""
         config = self.config.model_dump(mode="json", exclude={"data"})
         decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
+        decides += [] if self.descent is None else [self.descent._asdict()]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
     def sweeps(self) -> int:
-        """At most so many."""
+        """At most so many; of a descent, those that make as many passes."""
+        if self.descent is not None:
+            return self.descent.sweeps()
         fit = self.config.fit
         each = passes_per_sweep(self.solver.build())
         if fit.sweeps is None and fit.passes is None:
@@ -122,12 +157,14 @@ class Planned(NamedTuple):
     def alone(self) -> str | None:
         """Why the fit cannot share a program with others, or None when it can."""
         fit = self.config.fit
+        if self.descent is not None:
+            return "a descent goes by itself"
         if fit.timed or fit.seconds is not None:
             return "each fit's seconds are kept"
         if fit.patience is not None:
             return "patience keeps the best factors of each fit"
         if fit.passes is not None and passes_per_sweep(self.solver.build()) is None:
-            return "a line search decides how many passes a sweep takes"
+            return "its sweeps take as many passes as they need"
         return None
 
     def program(self) -> Hashable:

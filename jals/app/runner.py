@@ -19,10 +19,10 @@ from rich.console import Console
 import jals
 
 from ..errors import JalsError, StorageError
+from ..grids import memory_bytes
 from . import config as configs
 from . import cost, experiment, folder, plan
 from . import terminal as said
-from .group import memory_bytes
 from .session import Session, verdict
 from .tables import Tables
 
@@ -97,15 +97,15 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
             folds = len(table.folds) if table.masked else 1
             tables.append((problem.data.source or problem.data.path, cost.table_bytes(size, problem.fit.dtype, folds)))
         for study in studies:
-            trials = config.tune.trials if config.tune is not None and study.ranges else 0
             lows = {key: between[0] for key, between in study.ranges.items()}
-            for planned in [*(study.trial(number, lows) for number in range(trials)), *study.fits(lows)]:
+            for planned in [*(study.trial(number, lows) for number in range(study.trials)), *study.fits(lows)]:
                 made = planned.solver.build()
                 passes = (cost.passes_per_sweep(made) or 2) * planned.sweeps()
                 size = 0 if table is None else cost.fit_bytes(made, table.size(study.fold), problem.fit.dtype)
                 how = "one program" if planned.alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
-                trial = [] if planned.trial is None else ["(trial)"]
+                tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
+                trial = [] if planned.trial is None else [tuning]
                 fits.append((" ".join([planned.solver.label, *values, *trial]), passes, size, how))
     said.expanded(console, fits, tables)
     if not tables:

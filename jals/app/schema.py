@@ -10,6 +10,7 @@
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
+                 or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... }
     [output]     folder = "runs/name", factors = true
 
 Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file;
@@ -24,7 +25,8 @@ from pydantic import Field
 import jals
 
 from .. import datasets
-from .solvers import AlsSolver, GradientSolver
+from ..errors import did_you_mean
+from .solvers import AnySolver
 from .strict import Fraction, Number, Seed, Table
 
 Column = str | Annotated[int, Field(ge=0)]  # a name, or a place counted from 0
@@ -180,10 +182,16 @@ AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solv
 TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 
 
+_DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "unobserved_weight")
+
+
 class Tune(Table):
     """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
     are drawn log-uniform from their ranges, scored on the validation part (or on the loss), never on the test part."""
 
+    # grid: log-spaced points of every range, ends included. hypergradient: `jals.tune` descends the validation error in
+    # the objective's numbers, from the middle of their ranges; trials are its steps.
+    method: Literal["random", "grid", "hypergradient"] = "random"
     trials: Annotated[int, Field(ge=2)]
     seed: Seed = 0
     # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
@@ -195,11 +203,32 @@ class Tune(Table):
     ]
 
     def conflicts(self):
-        return [
+        found = [
             (f"range.{key}", "must be [low, high] with low < high.")
             for key, (low, high) in self.range.items()
             if not low < high
         ]
+        if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
+            found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
+        return found + (self._not_descended() if self.method == "hypergradient" else [])
+
+    def _not_descended(self) -> list[tuple[str, str]]:
+        """What no descent can do."""
+        found = []
+        if self.metric == "loss":
+            found.append(("metric", 'must be "validation": the descent follows the validation error\'s derivative.'))
+        for key in self.range:
+            table, _, name = key.partition(".")
+            if table != "objective":
+                why = "is a solver's number, and the descent takes derivatives in the objective's only: use method"
+                found.append((f"range.{key}", f'{why} = "random" or "grid".'))
+            elif name == "reg":
+                sides = 'give "objective.reg_user" and "objective.reg_item", and reg_user and reg_item in [objective]'
+                found.append((f"range.{key}", f"is one number for both sides, which the descent tells apart: {sides}."))
+            elif name not in _DESCENDED:
+                near, known = did_you_mean(name, _DESCENDED), ", ".join(_DESCENDED)
+                found.append((f"range.{key}", f"is no number that the descent can change.{near} Known: {known}."))
+        return found
 
 
 class Output(Table):
@@ -209,7 +238,6 @@ class Output(Table):
 
 Split = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
 Objective = Explicit | AlsWr | HuKoren | Ials
-AnySolver = AlsSolver | GradientSolver
 
 
 class Config(Table):

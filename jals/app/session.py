@@ -1,7 +1,6 @@
 """A run under way: which fits are there, which have to be made, and what is kept of each."""
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console
 import jals
 
 from ..errors import FitError, Interrupted, StorageError
-from . import checkpoint, cost, experiment, folder, plan
+from . import checkpoint, cost, descents, experiment, folder, plan
 from . import terminal as said
 from .group import Group
 from .keeping import Keeper, over
@@ -98,28 +97,9 @@ class Session:
             self.make([planned for some in asked for planned in some])
             for search, some in zip(searches, asked, strict=True):
                 if search is not None and some:
-                    search.tell([self.score(planned) for planned in some])
-        chosen = [self.chosen(study, made) for study, made in zip(studies, trials, strict=True)]
-        self.make([planned for some in chosen for planned in some])
-
-    def chosen(self, study: Study, trials: list[Planned]) -> list[Planned]:
-        """The fits of a study, with the numbers of its best trial: of trials that all broke down, the longest."""
-        if not trials:
-            return study.fits({})
-        best = min(trials, key=lambda planned: (self.score(planned), -self.found(planned)["sweeps"], planned.trial))
-        ranges = list(study.ranges)
-        return study.fits(dict(zip(ranges, best.tuned.values(), strict=True)))
-
-    def score(self, trial: Planned) -> float:
-        """What tuning minimises: inf for a trial that broke down."""
-        fit, tune = self.found(trial), self.config.tune
-        if fit["error"] is not None or tune is None:
-            return math.inf
-        score = fit["metrics"]["validation"]["rmse"] if tune.metric == "validation" else fit["history"]["loss"][-1]
-        return math.inf if score is None or math.isnan(score) else score
-
-    def found(self, planned: Planned) -> dict:
-        return self.done[planned.key(self.tables.latest.hash)]
+                    search.tell([self.done[planned.key(self.tables.latest.hash)] for planned in some])
+        chosen = [search.chosen() if search is not None else {} for search in searches]
+        self.make([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
 
     def make(self, planned: list[Planned]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""
@@ -146,7 +126,7 @@ class Session:
     def reuse(self, members: list[Planned], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
         kept = [
-            self.earlier[key] | {"point": each.point, "tuned": each.tuned, "program": None}
+            self.earlier[key] | {"point": each.point, "program": None} | ({} if each.descent else {"tuned": each.tuned})
             for each, key in zip(members, keys, strict=True)
             if key in self.earlier and key not in self.done
         ]
@@ -175,12 +155,16 @@ class Session:
         """Fits, proves and keeps one fit."""
         why = planned.alone() or "no other fit shares its program"
         program = self.program(planned, {"loop": "one by one", "why": why})
-        began = time.monotonic()
-        result, error = self.fitted(table, planned, program)
-        if error is None and time.monotonic() - began > _WORTH_KEEPING:
+        began, line = time.monotonic(), {}
+        if planned.descent is not None:
+            with self.watch.fit(planned.name) as watch:
+                result, error, line = descents.descended(table, planned, planned.descent, watch)
+        else:
+            result, error = self.fitted(table, planned, program)
+        if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
             self.keeper.keep(table, planned, result, program)
         with folder.undisturbed():
-            fit = self.keeper.ended(table, planned, result, error, program)
+            fit = self.keeper.ended(table, planned, result, error, program) | line
             self.add([fit])
             folder.clear_unfinished(self.place)
             self.count(program, 1, result)

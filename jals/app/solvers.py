@@ -1,4 +1,5 @@
-"""The tables of a config that name a solver: ALS, or any optimizer and schedule of optax with its arguments."""
+"""The tables of a config that name a solver: ALS, plain or accelerated, Newton's method, or any optimizer and schedule
+of optax with its arguments."""
 
 import inspect
 import math
@@ -10,7 +11,9 @@ from pydantic_core import PydanticCustomError
 
 import jals
 
+from ..anderson import AndersonALS
 from ..errors import did_you_mean
+from ..newton import NewtonCG
 from .strict import Number, Table
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
@@ -60,6 +63,26 @@ class AlsSolver(Solver):
 
     def build(self) -> jals.ALS:
         return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
+
+
+class AndersonSolver(Solver):
+    kind: Literal["anderson"]
+    memory: Annotated[int, Field(ge=1)] | None = None
+    linsolve: Literal["cholesky", "lu"] = "cholesky"
+    init_scale: Number | None = None
+
+    def build(self) -> AndersonALS:
+        return AndersonALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
+
+
+class NewtonSolver(Solver):
+    kind: Literal["newton"]
+    cg_steps: Annotated[int, Field(ge=1)] | None = None
+    cg_tol: Annotated[float, Field(gt=0, lt=1)] | None = None
+    init_scale: Number | None = None
+
+    def build(self) -> NewtonCG:
+        return NewtonCG(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 def _number(value):
@@ -149,3 +172,6 @@ class GradientSolver(Solver):
             hyper |= {f"schedule_{key}": value for key, value in table.items()}
         given = self.model_dump(include={"rank", "batch_size", "init_scale"}, exclude_none=True)
         return jals.Gradient(optimizer=optimizer, hyper=hyper, **given)
+
+
+AnySolver = AlsSolver | AndersonSolver | NewtonSolver | GradientSolver

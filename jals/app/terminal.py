@@ -34,7 +34,10 @@ def setting(console: Console, config: schema.Config, data: list[dict], folder: P
     for key, values in config.grid.items():
         grid.add_row("grid", f"{key}: {', '.join(map(str, values))}")
     for key, (low, high) in config.tune.range.items() if config.tune else ():
-        grid.add_row("tune", f"{key}: {low:g} to {high:g}, {config.tune.trials} trials, {config.tune.sampler}")
+        tune = config.tune
+        how = tune.sampler if tune.method == "random" else tune.method
+        what = "steps" if tune.method == "hypergradient" else "trials"
+        grid.add_row("tune", f"{key}: {low:g} to {high:g}, {tune.trials} {what}, {how}")
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()
@@ -61,6 +64,12 @@ def progress(console: Console, name: str, fit: dict) -> None:
     sweeps = fit["history"]["sweep"][-1] if fit["history"]["sweep"] else 0
     seconds = f" in {fit['history']['seconds'][-1]:.2f} s" if fit["history"].get("seconds") else ""
     kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
+    if fit.get("descent", {}).get("best"):
+        steps, passes = fit["descent"]["steps"], fit["history"]["passes"][-1]
+        best = f"validation RMSE {min(fit['history']['validation'][1:]):.4f} at step {fit['descent']['best']}"
+        numbers = ", ".join(f"{key.rpartition('.')[2]} {number:.4g}" for key, number in fit["tuned"].items())
+        console.print(f"{name}: {steps} steps, {passes:,} passes; {best}, {numbers}", soft_wrap=True)
+        return
     bare = fit["reason"] in ("interrupted", "diverged", "singular")
     end = fit["reason"] if bare else f"ended by {fit['reason']}"
     console.print(f"{name}: {sweeps} sweeps{seconds}{kept}; {end}", soft_wrap=True)

@@ -51,12 +51,14 @@ class Trials(NamedTuple):
         y: by what is measured, NaN where the trial broke down.
         chosen: the values chosen.
         range: from where to where it was drawn, or None.
+        what: "trial", or of a descent "step".
     """
 
     x: np.ndarray
     y: dict[str, np.ndarray]
     chosen: list[float]
     range: tuple[float, float] | None
+    what: str = "trial"
 
 
 def look(place: int) -> dict[str, Any]:
@@ -145,9 +147,9 @@ def trials(tried: Trials, place: int, xlabel: str) -> Figure:
     last.set_xlabel(xlabel)
     low, high = tried.range or (tried.x.min(), tried.x.max())
     if low > 0:
+        last.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)  # first: all may be at one place
         log(last, "x", np.array([low, high]))
-        last.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
-    handles = [Line2D([], [], label="trial", **style)]
+    handles = [Line2D([], [], label=tried.what, **style)]
     if tried.chosen:
         handles.append(Line2D([], [], color=INK, lw=1.2, ls="--", label="chosen"))
     if not all(np.isfinite(y).all() for y in tried.y.values()):

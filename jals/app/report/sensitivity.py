@@ -1,18 +1,26 @@
-"""How results hang on numbers: those that were tuned, and the axes of the grid."""
+"""How results hang on numbers: those that were tuned, at what cost, and the axes of the grid."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import figures, table
 from .records import Comparison, Fit, plain, short
 from .sections import _shown
-from .words import Cell, Folded, Pictures, Section, Text, brief, listed, number
+from .words import Cell, Folded, Pictures, Section, Text, brief, counted, listed, number
 from .words import table as as_table
 
 _FEW = 8  # figures, from which the others are folded away
 _LINES = 6  # values of a second axis that can be lines
+
+
+class Tried(NamedTuple):
+    """A trial, or a step of a descent; None for what was not measured, or where it broke down."""
+
+    tuned: dict[str, float]
+    loss: float | None
+    validation: float | None
 
 
 def tuned(comparison: Comparison) -> Iterator[Section]:
@@ -38,9 +46,15 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     if not cells and not shown:
         return
     words = [
-        "Every trial by its number, on a log axis: what the loss and the validation error became. Dashed: what was "
-        "chosen. A trial that broke down is a cross at the top."
+        "Every trial, or step of a descent, by its number, on a log axis: what the loss and the validation error "
+        "became. Dashed: what was chosen. A trial that broke down is a cross at the top."
     ]
+    unseen = max((fit.record.get("descent", {}).get("unseen", 0) for fit in comparison.trials), default=0)
+    if unseen:
+        words.append(
+            f"Up to {unseen:,} validation entries are of a user or an item without training entries, on which the "
+            "numbers of a descent have next to no influence."
+        )
     if len({fit.point for fit in comparison.trials}) > 1:
         words.append("Figures show the trials of each solver's first point; the table has all.")
     if edges:
@@ -54,7 +68,62 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     if len(shown) > _FEW:
         blocks.append(Folded(f"{len(shown) - _FEW} more figures", [Pictures(shown[_FEW:])]))
     columns = ["solver:", "point:", "fold", "number:", "chosen", "range"]
-    yield Section("tuned", "Sensitivity to tuned numbers", [*blocks, as_table(columns, cells, "Chosen values")])
+    yield Section(
+        "tuned",
+        "Sensitivity to tuned numbers",
+        [*blocks, *_spent(comparison), Text("Chosen values", 3), as_table(columns, cells, "Chosen values")],
+    )
+
+
+def _spent(comparison: Comparison) -> list[Any]:
+    """What the tuning of each solver took, and what it found."""
+    groups: dict[tuple, list[Fit]] = {}
+    for fit in comparison.trials:
+        groups.setdefault((fit.run, fit.name, fit.point, fit.fold), []).append(fit)
+    cells = []
+    for (run, name, point, fold), trials in groups.items():
+        fits = _served(comparison, trials)
+        numbers = fits[0].record["tuned"] if fits else {}
+        after = [error for fit in fits if (error := fit.metric("validation", "rmse")) is not None]
+        found = [tried.validation for fit in trials for tried in steps(fit) if tried.tuned == numbers]
+        least = min((each for each in found if each is not None), default=None)
+        made = [fit.record["descent"]["steps"] for fit in trials if "descent" in fit.record]
+        cells.append(
+            [
+                *map(Cell, (name, comparison.title(point), "" if fold is None else str(fold))),
+                Cell(comparison.runs[run].record["config"].get("tune", {}).get("method", "random")),
+                Cell(counted(sum(made), "step") if made else counted(len(trials), "trial")),
+                Cell(number(sum(fit.cost("passes") or 0 for fit in trials))),
+                Cell(number(least)),
+                Cell(", ".join(f"{short(key)} {brief(value)}" for key, value in numbers.items())),
+                Cell(number(float(np.mean(after))) if after else ""),
+            ]
+        )
+    if not cells:
+        return []
+    columns = ["solver:", "point:", "fold", "method:", "tried", "passes", "validation RMSE", "chosen:", "of the fits"]
+    words = (
+        "Passes are over the training entries, by all trials or the whole descent, its derivatives included. The "
+        "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
+        "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
+    )
+    return [Text("What tuning took", 3), as_table(columns, cells, "What tuning took"), Text(words)]
+
+
+def _served(comparison: Comparison, trials: list[Fit]) -> list[Fit]:
+    """The fits that took their numbers from these trials."""
+    one = trials[0]
+    which = (one.run, one.name, one.fold, one.record["point"])
+    return [fit for fit in comparison.fits if (fit.run, fit.name, fit.fold, fit.record["point"]) == which]
+
+
+def steps(trial: Fit) -> list[Tried]:
+    """What a trial tried: one thing, or where it is a descent a step after the other."""
+    if numbers := trial.record.get("descent", {}).get("numbers"):
+        errors = trial.record["history"]["validation"][1:]
+        return [Tried(tuned, None, error) for tuned, error in zip(numbers, errors, strict=True)]
+    measured = (None, None) if trial.broken else (trial.loss, trial.metric("validation", "rmse"))
+    return [Tried(trial.record["tuned"], *measured)]
 
 
 def choices(comparison: Comparison) -> dict[tuple, list[float]]:
@@ -78,20 +147,18 @@ def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, floa
 
 
 def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> Any:
-    x = np.array([fit.record["tuned"][key] for fit in trials], float)
-    measures: dict[str, Callable[[Fit], float | None]] = {
-        "final loss L": lambda fit: fit.loss,
-        "validation RMSE": lambda fit: fit.metric("validation", "rmse"),
-    }
+    made = [tried for fit in trials for tried in steps(fit)]
+    x = np.array([tried.tuned[key] for tried in made], float)
     y = {
-        label: np.array([np.nan if fit.broken or measure(fit) is None else measure(fit) for fit in trials], float)
-        for label, measure in measures.items()
+        "final loss L": np.array([tried.loss for tried in made], float),
+        "validation RMSE": np.array([tried.validation for tried in made], float),
     }
     y = {label: values for label, values in y.items() if np.isfinite(values).any()} or y
     point = trials[0].point
-    made = choices(comparison).items()
-    values = [value for which, each in made if which[:2] + which[3:] == (name, point, key) for value in each]
-    said = f"{name}, {key}: {len(trials)} trials from {brief(x.min())} to {brief(x.max())}"
+    taken = choices(comparison).items()
+    values = [value for which, each in taken if which[:2] + which[3:] == (name, point, key) for value in each]
+    what = "step" if "descent" in trials[0].record else "trial"
+    said = f"{name}, {key}: {counted(len(made), what)} from {brief(x.min())} to {brief(x.max())}"
     bad = sum(fit.broken for fit in trials)
     said += f", {bad} broke down" if bad else ""
     for label, each in y.items():
@@ -99,11 +166,12 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> An
             place = int(np.nanargmin(each))
             said += f"; lowest {label} {number(each[place])} at {brief(x[place])}"
     said += f"; chosen {listed([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
-    said += " Each value is another loss: the lowest says nothing." if key.startswith("objective.") else ""
+    other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
+    said += " Each value is another loss: the lowest says nothing." if other else ""
     drawn = drawn_from(comparison, name, key)
     if drawn and any(table.at_edge(value, *drawn) for value in values):
         said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
-    tried = figures.Trials(x, y, values, drawn)
+    tried = figures.Trials(x, y, values, drawn, what)
     return _shown(
         f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
     )

@@ -36,7 +36,9 @@ def sentence(comparison: Comparison) -> str:
     parts.append(counted(len({fit.seed for fit in fits}), "seed"))
     done = counted(len(comparison.fits), "fit")
     if comparison.trials:
-        done += f" and {counted(len(comparison.trials), 'tuning trial')}"
+        descents = sum("descent" in fit.record for fit in comparison.trials)
+        made = {"tuning trial": len(comparison.trials) - descents, "descent": descents}
+        done += "".join(f" and {counted(count, noun)}" for noun, count in made.items() if count)
     return f"{'; '.join(parts)}: {done}."
 
 
@@ -117,7 +119,8 @@ def _tuning(tune: dict | None) -> str:
         return ""
     ranges = [f"{key} from {brief(low)} to {brief(high)}" for key, (low, high) in tune.get("range", {}).items()]
     rest = [f"{key} {plain(value)}" for key, value in tune.items() if not isinstance(value, dict)]
-    return "; ".join([", ".join(rest), *ranges]) + (", drawn log-uniform" if ranges else "")
+    drawn = {"random": ", drawn log-uniform", "grid": ", log-spaced"}.get(tune.get("method", "random"), "")
+    return "; ".join([", ".join(rest), *ranges]) + (drawn if ranges else "")
 
 
 def _data(each: dict) -> str:

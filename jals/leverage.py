@@ -1,0 +1,207 @@
+"""Leave one out in closed form: what each entry's row would have predicted for it, had the row never seen it.
+
+With the other side held, a row x solves A x = b (see `normal`): A = sum w z z' + a0 Z'Z + P, b = sum p z + P m, with
+p = w (t - o) + q. Without one of its entries it solves (A - w z z') x' = b - p z. By Sherman and Morrison's formula
+
+    z.x' = (z.x - p g) / (1 - h),      g = z'A^-1 z,      h = w g, the entry's leverage,
+
+so the error on the entry left out is t - o - z.x' = (t - o - z.x + q g) / (1 - h): one inverse serves a whole row.
+And x' = x - A^-1 z (p - w z.x) / (1 - h).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import normal, rowsolve
+from .errors import check_choice
+from .factors import Factors, remainder
+from .normal import Piece, View
+from .objectives import Objective
+from .problem import Problem
+from .protocol import check_factors
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class LeaveOneOut(NamedTuple):
+    """What `leave_one_out` finds; all `(entries,)` in the order of the ratings, in the factors' dtype.
+
+    Attributes:
+        leverage: h = w z'A^-1 z, from 0 to 1: how far the row's prediction of the entry follows the entry's own target.
+            Over a row they add up to its degrees of freedom. None for "both": there is one for each side.
+        prediction: the score of the entry by its row, or both its rows, solved without it.
+        residual: t - prediction, t being the target: the value, or 1 for implicit feedback.
+        weight: v, the data weights.
+    """
+
+    leverage: jax.Array | None
+    prediction: jax.Array
+    residual: jax.Array
+    weight: jax.Array
+
+    @property
+    def mean_squared_error(self) -> jax.Array:
+        """sum v residual^2 / sum v, `()`. NaN as soon as one entry of weight > 0 has no answer."""
+        square = jnp.where(self.weight > 0, self.residual, 0.0) ** 2
+        return jnp.sum(self.weight * square) / jnp.sum(self.weight)
+
+
+def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side: str = "user") -> LeaveOneOut:
+    """Leverage and leave-one-out prediction of every entry, as if its row had been solved again without it.
+
+    Exact for the row, and *conditional on everything else*: the other side's factors and biases, the mean, and the
+    row's lambda stay as they are (lambda is not recomputed from n - 1), though all of them have seen the entry. So the
+    error found is optimistic, most of all at small lambda, where other rows fitted closely to the entry give it away:
+    the lambda that one side's error would choose is far too small. With "both", its user's and its item's row are each
+    solved again without it. Nothing but the entry (and a sum over all pairs) ties the two rows, so this is what they
+    are with all other rows held: less optimistic, and close only where entries far outnumber the unknowns. To
+    choose lambda a validation split did better in every case measured (experiments/leave_one_out.py).
+
+    Only the other side of `factors` is used, with the mean: the rows of `side` are solved here, so that factors from
+    any solver, at any sweep, will do ("both": each side's rows against the other side as given). What goes is the
+    entry's own term of the loss, w (s - t)^2 + q (1 - 2 s); of a sum over all pairs nothing goes: for implicit feedback
+    the entry left out becomes a pair that was not observed. An entry of weight 0 was never in its row: leverage 0, and
+    the prediction is the row's own.
+
+    Args:
+        factors: with one side, that side's own rows and biases may hold anything.
+        problem: entries of any layout; the results do not depend on it beyond rounding.
+        side: "user": each entry is left out of its user's row, the items held; "item": the other way round; "both".
+
+    Returns: a `LeaveOneOut`. NaN where there is no answer: in rows without a unique solution, and for prediction and
+        residual where the row has none without the entry (a row with lambda 0 needs more entries than it has unknowns),
+        or one that rounding cannot tell from none.
+
+    Two passes over the entries a side, and k^2 numbers a row for one slab of rows at a time; "both" also keeps 2 k
+    numbers an entry. Pure; jit, vmap, forward and reverse derivatives of any order in the factors, values, weights (at
+    weights > 0) and every number of the objective, by products with the inverses at hand. With `jvp` four passes a
+    side, with `grad` six: two there, two that work out each slab again on the way back, two back.
+
+    Raises:
+        ArgumentError: for another side; where factors, problem and objective do not fit together.
+        DataError: for `hu_koren`, an entry with value <= 0.
+
+    Source: Allen, "The relationship between variable selection and data augmentation and a method for prediction"
+    (1974), for least squares; here with prior, offsets, weights and the sum over all pairs.
+    """
+    check_choice("side", side, ("user", "item", "both"))
+    objective.check(problem, factors.rank)
+    check_factors("factors", factors, problem, objective, factors.rank)
+    return _leave_one_out(factors, problem, objective.cast(factors.dtype), side)
+
+
+@functools.partial(jax.jit, static_argnames=("side",))
+def _leave_one_out(factors: Factors, problem: Problem, objective: Objective, side: str) -> LeaveOneOut:
+    target = objective.entry(problem.value, problem.weight).t
+    if side != "both":
+        leverage, residual, _ = _over_entries(normal.view(factors, problem, objective, side))
+        return LeaveOneOut(leverage, target - residual, residual, problem.weight)
+    problem = problem.arrange()
+    user, item = (_over_entries(normal.view(factors, problem, objective, each))[2] for each in ("user", "item"))
+    rank = factors.rank
+    terms = [] if factors.mean is None else [jnp.broadcast_to(factors.mean, target.shape)]
+    terms += [user[:, rank], item[:, rank]] if objective.bias else []
+    residual = remainder(target, [*terms, jnp.sum(user[:, :rank] * item[:, :rank], axis=-1)])
+    return LeaveOneOut(None, target - residual, residual, problem.weight)
+
+
+class _Rows(NamedTuple):
+    """Rows of a slab, solved: `inverse` `(rows, k, k)` of A, `x` `(rows, k)`; both 0 where not `good`.
+
+    `spare`: whether the row can lose an entry; `grain` `(rows,)`: an eigenvalue of A below it may be 0.
+    """
+
+    inverse: jax.Array
+    x: jax.Array
+    good: jax.Array
+    spare: jax.Array
+    grain: jax.Array
+
+
+def _solved_rows(view: View, row: jax.Array, sums: Callable) -> _Rows:
+    matrix, rhs = normal.slab_systems(view, row, sums)
+    k = rhs.shape[-1]
+    grain = k * jnp.finfo(rhs.dtype).eps * jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
+    grain = jax.lax.stop_gradient(grain)
+    inverse, x, regular = _inverse_and_solution(matrix, rhs, jnp.where(normal.take(view.strict, row), grain, 0.0))
+    count, blank = normal.take(view.slots.count, row), normal.take(view.blank, row, True)
+    good = blank | (regular & (count >= normal.take(view.needed, row)))
+    free = jnp.zeros_like(count)  # unknowns that nothing but entries can determine
+    if view.gram is None and view.precision is None:
+        free = jnp.sum(normal.take(view.reg, row, 1) == 0, axis=-1).astype(count.dtype)
+    return _Rows(inverse, x, good, count > free, grain)
+
+
+def _left_out(piece: Piece, row: _Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(leverage `(width,)`, leave-one-out residual `(width,)`, x' `(width, k)`) of a piece's slots."""
+    w, _, q = piece.entry
+    moved = jnp.einsum("sk,kl->sl", piece.z, row.inverse, precision=_HIGHEST)
+    g = jnp.sum(moved * piece.z, axis=-1)
+    room = 1 - w * g
+    # The matrix without the entry has an eigenvalue of at most room / (w |A^-1 z|^2).
+    regular = room > row.grain * w * jnp.sum(moved**2, axis=-1)
+    answered = row.good & ((w == 0) | (row.spare & regular))
+    room, left = jnp.where(answered, room, 1.0), piece.gap - piece.scores(row.x)
+    without = row.x - moved * ((w * left + q) / room)[:, None]
+    return (
+        jnp.where(row.good, w * g, jnp.nan),
+        jnp.where(answered, (left + q * g) / room, jnp.nan),
+        jnp.where(answered[:, None], without, jnp.nan),
+    )
+
+
+@jax.custom_jvp
+def _inverse_and_solution(
+    matrix: jax.Array, rhs: jax.Array, least: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(inverses, solutions, whether all pivots are above `least`) of a slab's systems; 0 where they are not, so that a
+    row without a solution spoils no other row's derivatives."""
+    x, pivots, inverse = rowsolve._each_row(rowsolve._inverse, matrix, rhs, False)
+    regular = jnp.isfinite(x).all(axis=-1) & (pivots.min(axis=-1) > least)
+    return jnp.where(regular[:, None, None], inverse, 0.0), jnp.where(regular[:, None], x, 0.0), regular
+
+
+@_inverse_and_solution.defjvp
+def _inverse_and_solution_jvp(primals, tangents) -> Any:
+    matrix_dot, rhs_dot, _ = tangents
+    inverse, x, regular = _inverse_and_solution(*primals)
+    product = functools.partial(jnp.einsum, precision=_HIGHEST)
+    inverse_dot = -product("rij,rjk,rkl->ril", inverse, matrix_dot, inverse)
+    x_dot = product("rij,rj->ri", inverse, rhs_dot - product("rij,rj->ri", matrix_dot, x))
+    return (inverse, x, regular), (inverse_dot, x_dot, np.zeros(regular.shape, jax.dtypes.float0))
+
+
+def _over_entries(view: View) -> tuple[jax.Array, ...]:
+    """`_left_out` of all entries, in the order of the ratings; one slab of rows after another."""
+    entries, k = view.layout.num_entries, view.table.shape[1]
+    totals = tuple(jnp.zeros(shape, view.table.dtype) for shape in ((entries,), (entries,), (entries, k)))
+    for bucket, value, weight in zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True):
+        if bucket.width == 0:
+            continue
+
+        @jax.checkpoint  # as in `normal.over_slabs`
+        def one(slab, view, step=bucket.step):
+            rows = _solved_rows(view, slab.row, normal._summing(slab, view, step))
+            if slab.piece_row is None:
+                whole = normal.gathered(view, slab.other, slab.value, slab.weight)
+                return jax.vmap(_left_out)(whole, rows)
+
+            def some(pieces):
+                piece_row, *numbers = pieces
+                mine = jax.tree.map(lambda leaf: normal.take(leaf, piece_row), rows)
+                return jax.vmap(_left_out)(normal.gathered(view, *numbers), mine)
+
+            pieces = (slab.piece_row, slab.other, slab.value, slab.weight)
+            return jax.lax.map(some, jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), pieces))
+
+        slabs = normal._Slab(bucket.row, bucket.other, bucket.piece_row, value, weight)
+        found = jax.lax.map(lambda slab, one=one: one(slab, view), slabs)
+        entry = bucket.entry.reshape(-1)  # each entry has one slot on a side; padding has none
+        put = lambda total, part, entry=entry: total.at[entry].add(part.reshape(-1, *total.shape[1:]), mode="drop")  # noqa: E731
+        totals = jax.tree.map(put, totals, found)
+    return totals

@@ -1,0 +1,75 @@
+"""The config tables of the solvers beyond ALS and Gradient: what they build, refuse and cost."""
+
+from typing import Annotated
+
+import pytest
+
+import jals
+from jals.anderson import AndersonALS
+from jals.newton import NewtonCG
+
+pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
+
+from jals.app import cost, solvers  # noqa: E402
+
+TABLE = pydantic.TypeAdapter(Annotated[solvers.AnySolver, pydantic.Field(discriminator="kind")])
+SIZE = cost.Size(users=5, items=4, entries=10)  # 9 rows
+
+
+@pytest.mark.parametrize(
+    "table, solver",
+    [
+        ({"kind": "anderson"}, AndersonALS(3)),
+        ({"kind": "anderson", "memory": 5, "linsolve": "lu", "init_scale": 0.5}, AndersonALS(3, 5, "lu", 0.5)),
+        ({"kind": "newton"}, NewtonCG(3)),
+        ({"kind": "newton", "cg_steps": 7, "cg_tol": 0.1, "init_scale": 0.5}, NewtonCG(3, 7, 0.1, 0.5)),
+    ],
+)
+def test_a_table_builds_its_solver(table, solver):
+    made = TABLE.validate_python({"rank": 3, "name": "mine", **table})
+    assert made.label == "mine" and made.build() == solver and not made.own_minimiser
+    assert TABLE.validate_python({"rank": 3, **table}).label == table["kind"]
+
+
+@pytest.mark.parametrize(
+    "table, key",
+    [
+        ({"kind": "anderson", "memory": 0}, "memory"),
+        ({"kind": "anderson", "memory": 2.0}, "memory"),
+        ({"kind": "anderson", "linsolve": "cg"}, "linsolve"),
+        ({"kind": "anderson", "cg_steps": 3}, "cg_steps"),
+        ({"kind": "newton", "cg_steps": 0}, "cg_steps"),
+        ({"kind": "newton", "cg_tol": 1.0}, "cg_tol"),
+        ({"kind": "newton", "linsolve": "lu"}, "linsolve"),
+    ],
+)
+def test_what_a_table_cannot_say(table, key):
+    with pytest.raises(pydantic.ValidationError) as refused:
+        TABLE.validate_python({"rank": 3, **table})
+    assert [error["loc"] for error in refused.value.errors()] == [(table["kind"], key)]
+
+
+@pytest.mark.parametrize(
+    "solver, objective, each",  # operations of a sweep of `passes`, by hand
+    [
+        # two passes: ALS's 360 + 243, 4 * 3 * 10 for the loss; 4 * 3 numbers in 2 * 2 * 3 + 12 operations each, 2^3
+        (AndersonALS(3, memory=2), jals.als_wr(0.1), {2: 603 + 120 + 288 + 8, 4: 2 * 723 + 288 + 8}),
+        # and 4 * 9 a row for the sum over all pairs
+        (AndersonALS(3, memory=2), jals.hu_koren(0.1, alpha=1.0), {2: 603 + 324 + 120 + 288 + 8}),
+        # three half-sweeps, 9 inverses of 2 * 27; every other pass 4 * 3 * 10 for the entries and 9 * 9 for the rows
+        (NewtonCG(3), jals.als_wr(0.1), {6: 904.5 + 486 + 3 * 201, 8: 904.5 + 486 + 5 * 201}),
+    ],
+)
+def test_operations_are_those_counted_by_hand(solver, objective, each):
+    assert cost.passes_per_sweep(solver) is None
+    for passes, expected in each.items():
+        counted = cost.operations(solver, objective, SIZE, [0, 1, 5], [0, passes, 5 * passes])
+        assert counted.tolist() == pytest.approx([0, expected, 5 * expected])
+
+
+def test_what_is_remembered_takes_memory():
+    plain, few, many = (
+        cost.fit_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
+    )
+    assert plain < few and many - few == 2 * 2 * 5 * (4 * 4) * 8  # both of a state: five more changes of two tables
+    assert cost.fit_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8
