@@ -18,7 +18,7 @@ from .protocol import check_whole
 from .ratings import Ratings
 
 _PLACES, _WEIGHTS = (-2, -1, 1, 2), (1 / 12, -8 / 12, 8 / 12, -1 / 12)  # a difference of order 4
-_STEP = 1e-3
+_STEPS = 1e-4, 1e-3  # h: of sweeps, exact to rounding; of stationary points, exact to their stationarity
 
 
 class Compared(NamedTuple):
@@ -110,11 +110,12 @@ def check_hypergradient(
         held_out: as for `jals.adjoint.hypergradient`.
         solver: one that differentiates in reverse.
         sweeps: of the unrolled fit; also what the polishing starts from.
-        tol: the stationarity of every converged fit, and the relative residual of the adjoint system.
+        tol: the stationarity of the converged fit, and the relative residual of the adjoint system.
         seed: of the random directions.
 
-    Differences are of order 4, (f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12 h with h = 1e-3: four fits a number, those of
-    the stationary point polished from it.
+    Differences are of order 4, (f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12 h with h = 1e-4 for the sweeps and 1e-3 for the
+    stationary point: four fits a number, those of the stationary point polished from it, to tol / 100
+    (but no further than 1e-13).
 
     Raises:
         ArgumentError: for float32 problems, in which differences say nothing.
@@ -137,7 +138,7 @@ def check_hypergradient(
     @jax.jit
     def converged(numbers, factors):
         objective, values, weight = numbers
-        now = adjoint.polish(factors, problem.with_values(values, weight), objective, tol=tol)
+        now = adjoint.polish(factors, problem.with_values(values, weight), objective, tol=max(tol / 100, 1e-13))
         return adjoint.measured(held_out, now.factors, objective), now.passes
 
     costs: dict[str, Cost] = {}
@@ -155,9 +156,8 @@ def check_hypergradient(
         for way, function in enumerate((lambda n: (error(n), 2 * sweeps), lambda n: converged(n, info.factors))):
             total = 0.0
             for place, weight in zip(_PLACES, _WEIGHTS, strict=True):
-                moved = jax.tree.map(lambda number, d, place=place: number + place * _STEP * d, numbers, direction)
-                (at, made), took = _timed(function, moved)
-                total += weight * float(at) / _STEP
+                (at, made), took = _timed(function, _moved(numbers, direction, place * _STEPS[way]))
+                total += weight * float(at) / _STEPS[way]
                 passes[way] += int(made)
                 spent[way] += took
             found.append(total)
@@ -169,6 +169,10 @@ def check_hypergradient(
     check = Check(rows, costs, sweeps, float(value), float(converged_value), info)
     print(check)
     return check
+
+
+def _moved(numbers: Any, direction: Any, step: float) -> Any:
+    return jax.tree.map(lambda number, d: number + step * d, numbers, direction)
 
 
 def _timed(function: Callable, *arguments: Any) -> tuple[Any, float]:

@@ -53,7 +53,9 @@ class Rotations(NamedTuple):
     def of(cls, rows: jax.Array) -> "Rotations":
         values, basis = _eigh(squared_sum(rows))
         sums = values[:, None] + values
-        some = sums > len(values) * jnp.finfo(rows.dtype).eps * jnp.max(sums)
+        # Factors that have shrunk to rounding errors do not turn: beside rows of ones, these count as zeros.
+        least = len(values) * jnp.finfo(rows.dtype).eps * jnp.maximum(jnp.max(sums), len(rows))
+        some = sums > least
         return cls(rows, basis, jnp.where(some, 1 / jnp.where(some, sums, 1.0), 0.0))
 
     def removed(self, v: jax.Array) -> jax.Array:
