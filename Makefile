@@ -11,7 +11,7 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
 # Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give.
-NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson docs_code)
+NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code)
 
 .PHONY: help demo test lint floor docs clean
 

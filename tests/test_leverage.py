@@ -83,7 +83,7 @@ def target_of(table, setting):
     return table.value if setting.preset in ("explicit", "als_wr") else np.ones(len(table.user))
 
 
-@pytest.mark.parametrize("preset", [*tables.BROAD, "als_wr+bias", "ials"])
+@pytest.mark.parametrize("preset", [*tables.BROAD, "ials"])
 def test_rows_solved_again_without_the_entry(preset):
     broad = preset in tables.BROAD
     table = tables.table("together" if broad else "empty_rows", weighted=True)

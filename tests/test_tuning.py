@@ -77,7 +77,7 @@ def planned(made, family=None, learned=None, validation=VALIDATION):
     return plan, factors
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["groups", "degree 2", "per row"])  # the others are parts of these
 def test_the_derivative_is_that_of_the_sweeps(kind):
     """Against central differences in every parameter, by forward and by reverse mode."""
     plan, factors = planned(objective(reg_bias=0.2), KINDS[kind])
@@ -133,7 +133,7 @@ def test_the_derivative_with_implicit_feedback(preset):
         np.testing.assert_allclose(found[name], difference, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind, start", [("one", 0.01), *((kind, 0.5) for kind in KINDS if kind != "degree 2")])
+@pytest.mark.parametrize("kind, start", [("one", 0.01), *((kind, 0.5) for kind in ("one", "degree 1", "per row"))])
 def test_descent_reaches_the_valley(kind, start):
     """From a lambda far too small or too large, to the error of the best of a fine grid."""
     rate = {"learning_rate": 0.4}
