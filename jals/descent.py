@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from .adjoint import hypergradient
 from .errors import ArgumentError
 from .factors import Factors
 from .gradient import Gradient
@@ -213,8 +214,6 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
 
 def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Look:
     """A look at the stationary point near the factors after `sweeps` sweeps, by `jals.adjoint.hypergradient`."""
-    from .adjoint import hypergradient
-
     problem, objective = built_once(plan, parameters)
     factors, passes = _swept(plan, factors, problem, objective, sweeps)
     error, by_number, info = hypergradient(validation, factors, problem, objective)
