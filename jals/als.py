@@ -11,7 +11,7 @@ import numpy as np
 from . import normal, rowsolve
 from .errors import ArgumentError, check_choice
 from .factors import Factors
-from .objectives import Objective, loss
+from .objectives import Objective, loss, side_penalty
 from .problem import Problem
 from .protocol import Info, State, cast, check_rank, start_from, sweep_info
 
@@ -33,6 +33,9 @@ class ALS:
             fit that stores its factors in the format and computes in the dtype, with nothing stored smaller here. The
             start and the mean are not rounded; numbers under float16's least normal one, 6e-5, become 0, over its
             largest, 65,504, infinite. Derivatives pass the rounding as if it were not there.
+        backend: static. What solves the rows: "xla"; "native", the C++ kernel (`jals.native`), for Cholesky on CPUs;
+            "auto", the kernel where it is built and the program runs on a CPU, else XLA. Their results agree up to
+            rounding, and so do their derivatives.
     """
 
     rank: int = dataclasses.field(metadata={"static": True})
@@ -40,6 +43,7 @@ class ALS:
     cg_steps: int = dataclasses.field(default=3, metadata={"static": True})
     init_scale: Any = 0.1
     rounding: str | None = dataclasses.field(default=None, metadata={"static": True})
+    backend: str = dataclasses.field(default="auto", metadata={"static": True})
 
     def __post_init__(self):
         check_rank(self.rank)
@@ -48,11 +52,19 @@ class ALS:
             raise ArgumentError(f"cg_steps is {self.cg_steps!r}, but must be a whole number >= 1.")
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
+        check_choice("backend", self.backend, rowsolve.BACKENDS)
+        if self.backend == "native" and self.linsolve != "cholesky":
+            raise ArgumentError(f'backend "native" solves by "cholesky" only, not by "{self.linsolve}": leave it out.')
 
     @property
     def exact(self) -> bool:
         """Whether a half-sweep ends at the minimum (what `certify` may ask of it)."""
         return self.linsolve != "cg" and self.rounding is None
+
+    @property
+    def loss_with_sweep(self) -> bool:
+        """Whether a sweep knows the loss without a pass of its own."""
+        return self.rounding is None
 
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
@@ -66,30 +78,43 @@ class ALS:
 
         Args:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back.
-            loss: whether `info.loss` is to hold L after the sweep (one more pass).
+            loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
+                done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
+                as `jals.loss` up to rounding, which is that of the sum of w t^2.
         """
         dtype = state.factors.dtype
-        return _sweep(cast(self, dtype), state, problem, objective.cast(dtype), loss)
+        return _sweep(cast(self, dtype), state, problem.arrange(), objective.cast(dtype), loss)
 
     def update(self, factors: Factors, problem: Problem, objective: Objective, side: str) -> tuple[Factors, jax.Array]:
         """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`)."""
+        factors, solved = self._solve(factors, problem, objective, side)
+        return factors, solved.good
+
+    def _solve(
+        self, factors: Factors, problem: Problem, objective: Objective, side: str, value: bool = False
+    ) -> tuple[Factors, rowsolve.Solved]:
         view = normal.view(factors, problem, objective, side)
         if self.linsolve == "cg":
-            solved = rowsolve.solve_cg(view, factors.joint(side), self.cg_steps)
+            solved = rowsolve.solve_cg(view, factors.joint(side), self.cg_steps, value)
         else:
-            solved = rowsolve.solve(view, self.linsolve)
-        return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved.good
+            solved = rowsolve.solve(view, self.linsolve, self.backend, value)
+        return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved
 
 
 @functools.partial(jax.jit, static_argnames=("with_loss",))
 def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, with_loss: bool) -> tuple[State, Info]:
-    factors, good = state.factors, {}
-    for side in ("user", "item"):
-        factors, good[side] = solver.update(factors, problem, objective, side)
-        factors = _rounded(factors, side, solver.rounding)
-    after = loss(factors, problem, objective) if with_loss else None
+    factors, users = solver._solve(state.factors, problem, objective, "user")
+    factors = _rounded(factors, "user", solver.rounding)
+    of_rows = with_loss and solver.rounding is None
+    factors, items = solver._solve(factors, problem, objective, "item", value=of_rows)
+    factors = _rounded(factors, "item", solver.rounding)
+    after = None
+    if of_rows:
+        after = items.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
+    elif with_loss:
+        after = loss(factors, problem, objective)
     passes = 2 * (2 + 2 * solver.cg_steps) if solver.linsolve == "cg" else 2
-    return State(factors), sweep_info(factors, good["user"], good["item"], passes, after)
+    return State(factors), sweep_info(factors, users.good, items.good, passes, after)
 
 
 def _rounded(factors: Factors, side: str, rounding: str | None) -> Factors:

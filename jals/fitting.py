@@ -169,8 +169,10 @@ def fit(
     stride = _stride(loss_every, validation is not None or callbacks, sweeps)
     now = _start(solver, jax.random.key(0) if key is None else key, problem, objective, init, patience)
 
-    def look(after: State, count: int, seconds: float, passes: int) -> Result:
-        value = float(loss(after.factors, problem, objective)) if loss_every else None
+    def look(after: State, count: int, seconds: float, passes: int, value: Any = None) -> Result:
+        if loss_every and value is None:
+            value = loss(after.factors, problem, objective)
+        value = float(value) if loss_every else None
         error = np.nan if validation is None else _rmse(after.factors, validation)
         return _longer(now, after, value, error, count, seconds, passes, patience)
 
@@ -190,11 +192,11 @@ def fit(
             done = now.history.sweep[-1]
             wanted = min(stride, sweeps - done)
             started = time.perf_counter()
-            after, info, count, passes = _advance(solver, now.state, problem, objective, wanted)
+            after, info, count, passes, value = _advance(solver, now.state, problem, objective, wanted)
             jax.block_until_ready(after)
             seconds = time.perf_counter() - started
             if int(count):
-                now = look(after, int(count), seconds, int(passes))
+                now = look(after, int(count), seconds, int(passes), value)
             if int(count) < wanted:
                 raise _breakdown(now, info)
             answers = shown(now)
@@ -271,24 +273,28 @@ _init = jax.jit(lambda solver, key, problem, objective, factors: solver.init(key
 @jax.jit
 def _advance(
     solver: Any, state: State, problem: Problem, objective: Objective, count: int
-) -> tuple[State, Info, jax.Array, jax.Array]:
-    """(state, info, sweeps, passes) after `count` sweeps, or after the last one that went well: then `info` tells of
-    the one that did not. `count` is traced, so that any number of sweeps is one program."""
+) -> tuple[State, Info, jax.Array, jax.Array, jax.Array | None]:
+    """(state, info, sweeps, passes, loss) after `count` sweeps, or after the last one that went well: then `info` tells
+    of the one that did not. `count` is traced, so that any number of sweeps is one program. The loss is the state's
+    where the last sweep told it: None for a solver that would need a pass for it, of no meaning after no sweep."""
+    with_loss = getattr(solver, "loss_with_sweep", False)
 
     def go_on(carry):
-        _, info, done, _ = carry
+        _, info, done, *_ = carry
         return (done < count) & _went_well(info)
 
     def one(carry):
-        before, _, done, passes = carry
-        after, info = solver.sweep(before, problem, objective)
+        before, _, done, passes, value = carry
+        after, info = solver.sweep(before, problem, objective, with_loss)
         well = _went_well(info)
-        state = jax.tree.map(lambda new, old: jnp.where(well, new, old), after, before)
-        return state, info, done + well.astype(jnp.int32), passes + jnp.where(well, info.passes, 0)
+        state, value = jax.tree.map(lambda new, old: jnp.where(well, new, old), (after, info.loss), (before, value))
+        passes += jnp.where(well, info.passes, 0)
+        return state, info._replace(loss=None), done + well.astype(jnp.int32), passes, value
 
     zero = jnp.zeros((), jnp.int32)
     fine = Info(jnp.array(True), zero - 1, zero - 1, zero, None)
-    return jax.lax.while_loop(go_on, one, (state, fine, zero, zero))
+    value = jnp.zeros((), state.factors.dtype) if with_loss else None
+    return jax.lax.while_loop(go_on, one, (state, fine, zero, zero, value))
 
 
 def _went_well(info: Info) -> jax.Array:

@@ -219,8 +219,11 @@ def _advance_many(group: _Group, states: State, counts: Any, start: Any, with_lo
 
     def one(solver, problem, objective, state, count):
         def work():
-            after, *told = fitting._advance(solver, state, problem, objective, count)
-            return after, *told, loss(after.factors, problem, objective) if with_loss else None
+            after, info, made, passes, value = fitting._advance(solver, state, problem, objective, count)
+            evaluate = lambda: loss(after.factors, problem, objective)  # noqa: E731
+            if with_loss:
+                value = evaluate() if value is None else jax.lax.cond(made > 0, lambda: value, evaluate)
+            return after, info, made, passes, value if with_loss else None
 
         def nothing():
             _, *told = jax.eval_shape(work)

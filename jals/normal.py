@@ -33,7 +33,7 @@ class View(NamedTuple):
         objective: where an entry's (w, t, q) come from.
         table: `(others, k)`, z.
         mean, held_bias: `()` and `(others,)`, which make up o; None for 0.
-        prior: `(rows, k)`, m.
+        prior_mean: `(k,)` or `(rows, k)`, m; None for 0.
         reg: `(rows, k)`, the diagonal of P.
         precision: `(k, k)` or `(rows, k, k)`, the rest of P; None for 0.
         gram: `(k, k)`, a0 Z'Z; None without a0.
@@ -49,7 +49,7 @@ class View(NamedTuple):
     table: jax.Array
     mean: jax.Array | None
     held_bias: jax.Array | None
-    prior: jax.Array
+    prior_mean: jax.Array | None
     reg: jax.Array
     precision: jax.Array | None
     gram: jax.Array | None
@@ -60,6 +60,12 @@ class View(NamedTuple):
     @property
     def has_bias(self) -> bool:
         return self.held_bias is not None
+
+    @property
+    def prior(self) -> jax.Array:
+        """`(rows, k)`, m."""
+        prior = jnp.zeros((), self.reg.dtype) if self.prior_mean is None else self.prior_mean
+        return jnp.broadcast_to(prior, self.reg.shape)
 
 
 def view(
@@ -82,7 +88,7 @@ def view(
     unknowns = rank
     reg, reg_bias = objective.row_reg(side, slots.count, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
-    prior = jnp.broadcast_to(jnp.asarray(0 if prior is None else prior, dtype), (rows, rank))
+    prior = None if prior is None else jnp.asarray(prior, dtype)
 
     matrix = None
     if precision is not None and jnp.ndim(precision) < 2:
@@ -95,7 +101,7 @@ def view(
         unknowns += (reg_bias == 0).astype(jnp.int32)
         table = jnp.concatenate([table, jnp.ones((others, 1), dtype)], axis=1)
         reg = jnp.concatenate([reg, reg_bias[:, None]], axis=1)
-        prior = jnp.pad(prior, ((0, 0), (0, 1)))
+        prior = None if prior is None else jnp.pad(prior, [(0, 0)] * (prior.ndim - 1) + [(0, 1)])
         matrix = None if matrix is None else jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, 1), (0, 1)])
 
     gram = None if objective.unobserved_weight is None else objective.unobserved_weight * squared_sum(table)
@@ -153,6 +159,15 @@ def _residual(piece: Piece, x: jax.Array) -> jax.Array:
 def _loss_and_residual(piece: Piece, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     left = piece.gap - piece.scores(x)
     return piece.entry.loss(left).sum(), _weighted(piece, piece.entry.w * left + piece.entry.q)
+
+
+def _loss(piece: Piece, x: jax.Array) -> jax.Array:
+    return piece.entry.loss(piece.gap - piece.scores(x)).sum()
+
+
+def _constant(piece: Piece) -> jax.Array:
+    """The piece's loss at x = 0."""
+    return piece.entry.loss(piece.gap).sum()
 
 
 def _weighted(piece: Piece, numbers: jax.Array) -> jax.Array:
@@ -268,6 +283,15 @@ def entry_loss_and_residuals(view: View, x: jax.Array) -> tuple[jax.Array, jax.A
     return over_slabs(view, lambda row, sums: sums(_loss_and_residual, take(x, row)), initial)
 
 
+def row_losses(view: View, x: jax.Array) -> jax.Array:
+    """What of the loss depends on each row, `(rows,)`: its entries', its share of the sum over all pairs and its
+    regularisation; 0 in blank rows. Over a side they add up to the loss, but for the other side's regularisation."""
+    entries = over_slabs(view, lambda row, sums: sums(_loss, take(x, row)), jnp.zeros(len(x), x.dtype))
+    away = x - view.prior
+    held = jnp.sum(away * _held_product(_held(view), away) + x * _all_pairs_product(view, x), axis=-1)
+    return jnp.where(view.blank, 0.0, entries + held)
+
+
 def residuals(view: View, x: jax.Array) -> jax.Array:
     """Right-hand side minus matrix times x, `(rows, k)`: minus half the gradient of the loss; m - x in blank rows."""
     return with_prior_pull(view, x, entry_residuals(view, x))
@@ -312,6 +336,15 @@ def slab_systems(view: View, row: jax.Array, sums: Callable) -> tuple[jax.Array,
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     rhs += _held_product(held, take(view.prior, row))
     return _unless_blank(view, row, (identity, matrix), rhs)
+
+
+def slab_constants(view: View, row: jax.Array, sums: Callable) -> jax.Array:
+    """c of the rows of one slab: with A and b of `slab_systems`, c - 2 b'x + x'A x is `row_losses` at x; |m|^2 in blank
+    rows, so that it is 0 at m there too."""
+    prior = take(view.prior, row)
+    held = jnp.sum(prior * _held_product(_held(view, row), prior), axis=-1)
+    blank = take(view.blank, row, True)
+    return jnp.where(blank, jnp.sum(prior**2, axis=-1), sums(_constant) + held)
 
 
 def _unless_blank(view, row, blank_or_not, rhs):

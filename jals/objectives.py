@@ -285,15 +285,18 @@ def penalty(factors: Factors, counts: tuple[jax.Array, jax.Array], objective: Ob
     total = jnp.zeros((), factors.dtype)
     if objective.unobserved_weight is not None:
         total += objective.unobserved_weight * jnp.sum(squared_sum(factors.user) * squared_sum(factors.item))
-    rows = {"user": (factors.user, factors.user_bias), "item": (factors.item, factors.item_bias)}
-    for (side, (row, bias)), count in zip(rows.items(), counts, strict=True):
-        prior = objective.prior_user if side == "user" else objective.prior_item
-        others = rows["item" if side == "user" else "user"][0].shape[0]
-        reg, reg_bias = objective.row_reg(side, count, others)
-        total += jnp.sum(reg * jnp.sum((row if prior is None else row - prior) ** 2, axis=-1))
-        if bias is not None:
-            total += jnp.sum(reg_bias * bias**2)
+    for side, count in zip(("user", "item"), counts, strict=True):
+        total += side_penalty(factors, side, count, objective)
     return total
+
+
+def side_penalty(factors: Factors, side: str, count: jax.Array, objective: Objective) -> jax.Array:
+    """The regularisation of one side's rows, whose n is `count` `(rows,)`."""
+    row, bias = getattr(factors, side), getattr(factors, f"{side}_bias")
+    prior, others = getattr(objective, f"prior_{side}"), factors.item if side == "user" else factors.user
+    reg, reg_bias = objective.row_reg(side, count, len(others))
+    total = jnp.sum(reg * jnp.sum((row if prior is None else row - prior) ** 2, axis=-1))
+    return total if bias is None else total + jnp.sum(reg_bias * bias**2)
 
 
 def squared_sum(rows: jax.Array) -> jax.Array:

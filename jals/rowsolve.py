@@ -2,18 +2,31 @@
 
 How the exact solution is differentiated is apart from how it is found. The residual of the equations is cheap, plain
 JAX; by the implicit function theorem its derivative gives that of the solution, at the price of one more solve with the
-same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do.
+same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do: XLA
+slab by slab, or on a CPU the kernel of `jals.native` (`BACKENDS`).
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .normal import View, over_slabs, products, residuals, slab_diagonals, slab_products, slab_systems, take
+from . import native
+from .normal import (
+    View,
+    over_slabs,
+    products,
+    residuals,
+    row_losses,
+    slab_constants,
+    slab_diagonals,
+    slab_products,
+    slab_systems,
+    take,
+)
+from .opaque import Opaque
 
 
 class Solved(NamedTuple):
@@ -23,12 +36,15 @@ class Solved(NamedTuple):
         rows: `(rows, rank)`. NaN where a row has no unique solution.
         bias: `(rows,)`, or None.
         good: bool `(rows,)`, False where a row has no unique solution.
+        value: `(rows,)`, the part of the loss that depends on the row (see `normal.row_losses`), or None. Taken from
+            the row's system A x = b as c - 2 b'x + x'A x: without another pass, and rounded as c is.
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
     """
 
     rows: jax.Array
     bias: jax.Array | None
     good: jax.Array
+    value: jax.Array | None = None
     cholesky: jax.Array | None = None
 
 
@@ -55,35 +71,50 @@ def _inverse(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, j
 
 _EXACT = {"cholesky": _cholesky, "lu": _lu}
 LINSOLVES = (*_EXACT, "cg")
+BACKENDS = ("auto", "xla", "native")
+
+
+class _How(NamedTuple):
+    """What is fixed when a solve is compiled: see `solve`."""
+
+    linsolve: str
+    backend: str
+    value: bool = False
 
 
 # ---- all rows of a side ----
 
 
-def solve(view: View, linsolve: str = "cholesky") -> Solved:
+def solve(view: View, linsolve: str = "cholesky", backend: str = "auto", value: bool = False) -> Solved:
     """The minimisers by an exact `linsolve`, "cholesky" or "lu".
 
     Differentiable in every number of the view, forward and reverse, any number of times: each derivative costs one
     more solve and two products with the entries.
+
+    Args:
+        backend: "xla"; "native", the kernel of `jals.native`, on CPUs and by Cholesky only; "auto", the kernel where it
+            can be used, else XLA, chosen for the platform that the program is compiled for.
+        value: whether `Solved.value` is wanted.
     """
-    return _solved(view, *_exact(linsolve, view))
+    x, good, *values = _exact(_How(linsolve, backend, value), view)
+    return _solved(view, x, good > 0, *values)
 
 
-def solve_with_cholesky(view: View) -> Solved:
+def solve_with_cholesky(view: View, backend: str = "auto") -> Solved:
     """`solve` by Cholesky that hands each row's factor back, k^2 numbers a row, for sampling and uncertainty.
     Derivatives go by JAX's own rule for the factorization."""
-    return _solved(view, *_factorize_and_solve(_cholesky, view, keep=True, differentiable=True))
+    x, good, cholesky = _factored(backend, view)
+    return _solved(view, x, good > 0, cholesky=cholesky)
 
 
 def solve_with_inverse(view: View) -> tuple[Solved, jax.Array]:
     """(`solve` by Cholesky, the inverse of each row's matrix `(rows, k, k)`), not differentiable. What has to be solved
     many times with the same matrices is then a product: on a CPU far quicker than a call of LAPACK a row."""
-    x, good, inverse = _factorize_and_solve(_inverse, view, keep=True)
-    assert inverse is not None
+    x, good, _, inverse = _factorize_and_solve(_inverse, view, keep=True)
     return _solved(view, x, good), inverse
 
 
-def solve_cg(view: View, start: jax.Array, steps: int) -> Solved:
+def solve_cg(view: View, start: jax.Array, steps: int, value: bool = False) -> Solved:
     """`steps` steps of conjugate gradients from the unknowns `start` `(rows, k)`, preconditioned by the diagonal.
 
     Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
@@ -108,11 +139,15 @@ def solve_cg(view: View, start: jax.Array, steps: int) -> Solved:
         residual = rhs - slab_products(view, row, sums, x)
         direction = scale * residual
         carry = (x, residual, direction, jnp.sum(residual * direction, axis=-1))
-        return jax.lax.scan(step, carry, length=steps)[0][0]
+        x, residual = jax.lax.scan(step, carry, length=steps)[0][:2]
+        # x'A x = x'(b - the residual)
+        return (x, slab_constants(view, row, sums) - jnp.sum(x * (rhs + residual), axis=-1)) if value else (x,)
 
-    x = over_slabs(view, work, start)
+    initial = (start, jnp.zeros(len(start), start.dtype)) if value else (start,)
+    x, *values = over_slabs(view, work, initial)
     enough = view.slots.count >= view.needed
-    return _solved(view, x, view.blank | (jnp.isfinite(x).all(axis=-1) & enough))
+    good = view.blank | (jnp.isfinite(x).all(axis=-1) & enough)
+    return _solved(view, x, good, values[0] if value else None)
 
 
 def _ratio(over: jax.Array, under: jax.Array) -> jax.Array:
@@ -121,11 +156,13 @@ def _ratio(over: jax.Array, under: jax.Array) -> jax.Array:
     return jnp.where(positive, over / jnp.where(positive, under, 1.0), 0.0)[:, None]
 
 
-def _solved(view: View, x: jax.Array, good: jax.Array, cholesky: jax.Array | None = None) -> Solved:
+def _solved(
+    view: View, x: jax.Array, good: jax.Array, value: jax.Array | None = None, cholesky: jax.Array | None = None
+) -> Solved:
     x = jnp.where(good[:, None], x, jnp.nan)
     x = jnp.where(empty_rows(view)[:, None], view.prior, x)  # to the bit, as P x = P m is not solved to the bit
     rows, bias = (x[:, :-1], x[:, -1]) if view.has_bias else (x, None)
-    return Solved(rows, bias, good, cholesky)
+    return Solved(rows, bias, good, value, cholesky)
 
 
 def empty_rows(view: View) -> jax.Array:
@@ -133,32 +170,103 @@ def empty_rows(view: View) -> jax.Array:
     return (view.slots.count == 0) if view.gram is None else view.blank
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _exact(linsolve: str, view: View) -> tuple[jax.Array, jax.Array]:
-    """(x, good) for every row."""
-    return _factorize_and_solve(_EXACT[linsolve], view)[:2]
+def _solution(how: _How, view: View) -> list[jax.Array]:
+    """[x, good as 0 or 1, value where asked for] for every row."""
+    x, good, value = _each_backend(how, view, None)
+    return [x, good.astype(x.dtype), *([] if value is None else [value])]
 
 
-@_exact.defjvp
-def _exact_jvp(linsolve, primals, tangents):
-    (view,), (view_dot,) = primals, tangents
-    x, good = _exact(linsolve, view)
+def _solution_rule(how: _How, view: View, view_dot: View) -> tuple[list[jax.Array], list[jax.Array]]:
+    x, good, *value = solution = _exact(how, view)
     # matrix(view) x = rhs(view), so matrix x_dot = the derivative of rhs - matrix x with x held.
     _, residual_dot = jax.jvp(lambda view: residuals(view, x), (view,), (view_dot,))
     x_dot = jax.lax.custom_linear_solve(
         functools.partial(products, view),
         residual_dot,
-        lambda _, rhs: _factorize_and_solve(_EXACT[linsolve], view, rhs)[0],
+        lambda _, rhs: _each_backend(how._replace(value=False), view, rhs)[0],
         symmetric=True,
     )
-    return (x, good), (x_dot, np.zeros(good.shape, jax.dtypes.float0))
+    value_dot = [jax.jvp(row_losses, (view, x), (view_dot, x_dot))[1]] if value else []
+    return solution, [x_dot, jnp.zeros_like(good), *value_dot]
+
+
+def _solution_like(how: _How, view: View) -> list[jax.ShapeDtypeStruct]:
+    rows = jax.ShapeDtypeStruct(view.reg.shape[:1], view.reg.dtype)
+    return [jax.ShapeDtypeStruct(view.reg.shape, view.reg.dtype), rows, *([rows] if how.value else [])]
+
+
+_exact = Opaque(_solution, _solution_rule, _solution_like)
+
+
+def _each_backend(how: _How, view: View, rhs: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """(x, good, value or None) by the backend asked for, for the equations' own right-hand side or another one."""
+
+    def by_xla(view, rhs):
+        return _factorize_and_solve(_EXACT[how.linsolve], view, rhs, value=how.value)[:3]
+
+    def by_kernel(view, rhs):
+        found = native.solve_rows(view, rhs, value=how.value)
+        return found.x, _good(view, found.good), found.value
+
+    if how.linsolve != "cholesky":
+        return by_xla(view, rhs)
+    return _by(how.backend, by_xla, by_kernel)(view, rhs)
+
+
+def _by(backend: str, by_xla: Callable, by_kernel: Callable) -> Callable:
+    """The function that the backend asked for means, where kernel and XLA are the choice."""
+    if backend == "xla" or (backend == "auto" and not native.status().available):
+        return by_xla
+    if backend == "native":
+        native.require()
+        return functools.partial(jax.lax.platform_dependent, cpu=by_kernel)  # elsewhere it does not compile
+    return functools.partial(jax.lax.platform_dependent, cpu=by_kernel, default=by_xla)
+
+
+def _factor(backend: str, view: View) -> list[jax.Array]:
+    """[x, good as 0 or 1, the factors] for every row."""
+
+    def by_kernel(view):
+        found = native.solve_rows(view, cholesky=True)
+        return found.x, _good(view, found.good).astype(found.x.dtype), found.cholesky
+
+    return list(_by(backend, _factor_by_xla, by_kernel)(view))
+
+
+def _factor_by_xla(view: View, differentiable: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, good, _, cholesky = _factorize_and_solve(_cholesky, view, keep=True, differentiable=differentiable)
+    return x, good.astype(x.dtype), cholesky
+
+
+def _factor_rule(backend: str, view: View, view_dot: View) -> tuple[list[jax.Array], list[jax.Array]]:
+    by_jax = functools.partial(_factor_by_xla, differentiable=True)
+    factored, factored_dot = jax.jvp(by_jax, (view,), (view_dot,))
+    return list(factored), list(factored_dot)
+
+
+def _factor_like(backend: str, view: View) -> list[jax.ShapeDtypeStruct]:
+    rows, k = view.reg.shape
+    return [jax.ShapeDtypeStruct(shape, view.reg.dtype) for shape in ((rows, k), (rows,), (rows, k, k))]
+
+
+_factored = Opaque(_factor, _factor_rule, _factor_like)
+
+
+def _good(view: View, solvable: jax.Array) -> jax.Array:
+    """bool `(rows,)`: rows with a unique solution, of those whose matrix is not singular."""
+    return (solvable & (view.slots.count >= view.needed)) | view.blank
 
 
 def _factorize_and_solve(
-    solver: Callable, view: View, rhs: jax.Array | None = None, keep: bool = False, differentiable: bool = False
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """(x, good, factors) for the equations' own right-hand side, or for another one `(rows, k)`; the factors
-    `(rows, k, k)`, what `solver` makes third of each row, only with `keep`."""
+    solver: Callable,
+    view: View,
+    rhs: jax.Array | None = None,
+    value: bool = False,
+    keep: bool = False,
+    differentiable: bool = False,
+) -> tuple[jax.Array, jax.Array, Any, Any]:
+    """(x, good, value, factors) for the equations' own right-hand side, or for another one `(rows, k)`; the value only
+    with `value`, the factors `(rows, k, k)`, what `solver` makes third of each row, only with `keep`; else None."""
     rows, k = view.reg.shape
     epsilon = k * jnp.finfo(view.reg.dtype).eps
 
@@ -167,17 +275,23 @@ def _factorize_and_solve(
         x, pivots, factor = _each_row(solver, matrix, own if rhs is None else take(rhs, row), differentiable)
         largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
         solvable = ~take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
-        good = jnp.isfinite(x).all(axis=-1) & solvable & (take(view.slots.count, row) >= take(view.needed, row))
-        good |= take(view.blank, row, True)
-        return (x, good, factor) if keep else (x, good)
+        part = None
+        if value:
+            left = 2 * own - jnp.einsum("rkl,rl->rk", matrix, x, precision=jax.lax.Precision.HIGHEST)
+            part = slab_constants(view, row, sums) - jnp.sum(x * left, axis=-1)
+        return x, jnp.isfinite(x).all(axis=-1) & solvable, part, factor if keep else None
 
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
-    initial = [view.prior if rhs is None else rhs / diagonal, jnp.ones(rows, bool)]
-    if keep:
-        initial.append(jax.vmap(jnp.diag)(1 / diagonal if solver is _inverse else jnp.sqrt(diagonal)))
-    x, good, *factors = over_slabs(view, work, tuple(initial))
-    return x, good, factors[0] if keep else None
+    factors = jax.vmap(jnp.diag)(1 / diagonal if solver is _inverse else jnp.sqrt(diagonal)) if keep else None
+    initial = (
+        view.prior if rhs is None else rhs / diagonal,
+        jnp.ones(rows, bool),
+        jnp.zeros(rows, diagonal.dtype) if value else None,
+        factors,
+    )
+    x, solvable, values, factors = over_slabs(view, work, initial)
+    return x, _good(view, solvable), values, factors
 
 
 def _each_row(solver: Callable, matrix: jax.Array, rhs: jax.Array, differentiable: bool) -> tuple[jax.Array, ...]:

@@ -7,12 +7,21 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jals
+import jals.native
 from tests.reference import Setting, Table
 
 RANK = 4
-EXACT = ("cholesky", "lu")
+# How a row is solved, by name: each is what `ALS` is told.
+SOLVES = {
+    "cholesky": {"linsolve": "cholesky", "backend": "xla"},
+    "lu": {"linsolve": "lu", "backend": "xla"},
+    "native": {"linsolve": "cholesky", "backend": "native"},
+    "cg": {"linsolve": "cg", "backend": "xla"},
+}
+EXACT = ("cholesky", "lu", "native")
 DATA = ("random", "skewed", "rank_above_entries", "empty_rows")
 # Tables this small would never be cut: the last row of the table shrinks widths, slabs and steps until they are. Nor do
 # two layouts of the first row differ in their shapes: in one test they share what is compiled.
@@ -21,6 +30,13 @@ LAYOUTS = tuple(layout for alike in ALIKE for layout in alike)
 PRESETS = ("explicit", "als_wr", "explicit+bias", "als_wr+bias", "als_wr+all", "hu_koren+prior", "ials")
 # Two that reach every term of the equations, where what is tested does not look at the preset.
 BROAD = ("als_wr+all", "hu_koren+prior")
+
+
+def als(solve: str, rank: int = RANK, **more: Any) -> jals.ALS:
+    """ALS with one of `SOLVES`; skips the test where the kernel is not built."""
+    if SOLVES[solve]["backend"] == "native" and not jals.native.status().available:
+        pytest.skip(jals.native.status().reason)
+    return jals.ALS(rank, **SOLVES[solve], **more)
 
 
 def table(data: str, weighted: bool, seed: int = 0) -> Table:

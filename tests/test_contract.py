@@ -33,12 +33,18 @@ CERTIFIED = [
     (np.float32, ("bucketed, cut small",), "cholesky", tables.BROAD),
     (np.float32, ("bucketed",), "lu", tables.BROAD),
     (np.float64, ("bucketed",), "lu", tables.BROAD),
+    (np.float32, ("bucketed", "padded"), "native", tables.PRESETS),
+    (np.float64, ("segmented",), "native", tables.PRESETS),
+    (np.float64, ("bucketed, cut small",), "native", tables.BROAD),
+    (np.float64, ("bucketed", "padded"), "native", tables.BROAD),
+    (np.float32, ("segmented",), "native", tables.BROAD),
+    (np.float32, ("bucketed, cut small",), "native", tables.BROAD),
 ]
 
 
 def test_every_layout_solver_and_dtype_is_certified():
     cases = [(dtype, layout, linsolve) for dtype, layouts, linsolve, _ in CERTIFIED for layout in layouts]
-    pairs = {(layout, "cholesky") for layout in tables.LAYOUTS} | {("bucketed", each) for each in tables.EXACT}
+    pairs = {(layout, solve) for layout in tables.LAYOUTS for solve in ("cholesky", "native")} | {("bucketed", "lu")}
     assert set(cases) == {(dtype, *pair) for dtype in FLOATS for pair in pairs}
 
 
@@ -51,7 +57,7 @@ def test_every_layout_solver_and_dtype_is_certified():
 def test_certificate(dtype, layouts, linsolve, presets):
     """Two sweeps, then every fresh update and the items as given zero the gradient of the loss to rounding. The table
     holds every kind of data as a block, so that each preset compiles once a layout instead of once a kind."""
-    solver = jals.ALS(tables.RANK, linsolve, init_scale=1.0)
+    solver = tables.als(linsolve, init_scale=1.0)
 
     @jax.jit
     def certified(problem, objective):
@@ -94,6 +100,7 @@ def two_sweeps_by_loops(preset):
         (("segmented",), "cholesky", tables.BROAD),
         (("bucketed, cut small",), "cholesky", tables.BROAD),
         (("bucketed",), "lu", tables.BROAD),
+        (tables.LAYOUTS, "native", tables.PRESETS),
     ],
     ids=lambda part: part if isinstance(part, str) else part[0],
 )
@@ -101,7 +108,7 @@ def test_agrees_with_the_reference(layouts, linsolve, presets):
     """Loss and two sweeps equal the NumPy loops (CG given enough steps). That a layout solves what the loss asks for is
     the certificate's to say, for every preset."""
     table = tables.table("together", weighted=True)
-    solver = jals.ALS(tables.RANK, linsolve, cg_steps=3 * tables.RANK, init_scale=1.0)
+    solver = tables.als(linsolve, cg_steps=3 * tables.RANK, init_scale=1.0)
     atol = 1e-6 if linsolve == "cg" else 1e-10
     for preset, layout in itertools.product(presets, layouts):
         start, expected, loss = two_sweeps_by_loops(preset)
@@ -142,7 +149,7 @@ def test_state_keeps_its_kind_and_runs_repeat_to_the_bit(linsolve):
     table = tables.table("skewed", weighted=True)
     problem = tables.problem(table, "bucketed, cut small", np.float32)
     objective = tables.objective(tables.setting("als_wr+all", table))
-    solver = jals.ALS(tables.RANK, linsolve)
+    solver = tables.als(linsolve)
     state = solver.init(jax.random.key(3), problem, objective)
     once, _ = jax.eval_shape(solver.sweep, state, problem, objective)
     kind = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
@@ -254,7 +261,7 @@ def test_spark_normal_equations(reg, expected):
     problem = jals.Problem.build(jals.Ratings.from_arrays([0, 0, 0], [0, 1, 2], np.array([4.0, 9.0, 16.0])))
     factors = jals.Factors(jnp.zeros((1, 2)), jnp.array([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]))
     for linsolve in tables.EXACT:
-        updated, good = update(jals.ALS(2, linsolve), factors, problem, jals.explicit(reg).cast(float), "user")
+        updated, good = update(tables.als(linsolve, rank=2), factors, problem, jals.explicit(reg).cast(float), "user")
         assert good.all()
         np.testing.assert_allclose(updated.user[0], expected, rtol=1e-6)
 

@@ -17,11 +17,9 @@ from tests import tables
 
 STEP = 1e-5
 SOLVERS = {
-    "cholesky": jals.ALS(tables.RANK, "cholesky", init_scale=1.0),
-    "lu": jals.ALS(tables.RANK, "lu", init_scale=1.0),
-    "cg": jals.ALS(tables.RANK, "cg", init_scale=1.0),
-    "adam": jals.Gradient(tables.RANK, optax.adam, {"learning_rate": 0.05, "eps_root": 1e-6}, init_scale=1.0),
-    "sgd minibatch": jals.Gradient(tables.RANK, optax.sgd, {"learning_rate": 1e-3, "momentum": 0.9}, 20, 1.0),
+    **{solve: functools.partial(tables.als, solve, init_scale=1.0) for solve in tables.SOLVES},
+    "adam": lambda: jals.Gradient(tables.RANK, optax.adam, {"learning_rate": 0.05, "eps_root": 1e-6}, init_scale=1.0),
+    "sgd minibatch": lambda: jals.Gradient(tables.RANK, optax.sgd, {"learning_rate": 1e-3, "momentum": 0.9}, 20, 1.0),
 }
 CASES = [
     ("lu", "bucketed", "als_wr+all"),
@@ -32,6 +30,8 @@ CASES = [
     ("cholesky", "bucketed, cut small", "als_wr+all"),
     ("cholesky", "padded", "hu_koren+prior"),
     ("cholesky", "bucketed", "ials"),
+    ("native", "bucketed, cut small", "als_wr+all"),
+    ("native", "padded", "hu_koren+prior"),
 ]
 
 pytestmark = pytest.mark.usefixtures("fresh_caches")
@@ -53,7 +53,7 @@ def held_out_error(solver: str, layout: str, preset: str):
         return jnp.mean((jals.predict(state.factors, user, item) - target) ** 2)
 
     weight = rng.uniform(0.5, 2.0, len(table.user))
-    numbers = {"solver": SOLVERS[solver], "objective": objective, "values": table.value, "weight": weight}
+    numbers = {"solver": SOLVERS[solver](), "objective": objective, "values": table.value, "weight": weight}
     return error, jax.tree.map(lambda leaf: np.asarray(leaf, float), numbers)  # in NumPy nothing small is compiled
 
 
@@ -96,17 +96,18 @@ def test_derivatives_of_a_run(solver, layout, preset):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * (1 + np.abs(theirs).max()))
 
 
-@pytest.mark.parametrize("solver", ["cholesky", "cg", "adam"])
+@pytest.mark.parametrize("solver", ["cholesky", "native", "cg", "adam"])
 def test_vmap_of_a_run_equals_one_by_one(solver):
     error, numbers = held_out_error(solver, "bucketed, cut small", "als_wr+all")
     many = jax.tree.map(lambda leaf: np.stack([leaf, leaf * 1.5, leaf * 0.7]), numbers)
-    function = jax.value_and_grad(error) if solver == "cholesky" else lambda numbers: (error(numbers), ())
+    exact = solver in tables.EXACT
+    function = jax.value_and_grad(error) if exact else lambda numbers: (error(numbers), ())
     single = jax.jit(function)
     each = [single(jax.tree.map(lambda leaf, k=k: leaf[k], many)) for k in range(3)]
     values, gradients = jax.jit(jax.vmap(function))(many)
     one_by_one = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     np.testing.assert_allclose(values, one_by_one[0], rtol=1e-9)
-    if solver == "cholesky":
+    if exact:
         assert tables.largest_difference(gradients, one_by_one[1]) < 1e-8
 
 

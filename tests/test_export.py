@@ -9,7 +9,7 @@ import pytest
 import jals
 from tests import tables
 
-LINSOLVES = (*tables.EXACT, "cg")
+SOLVES = ("cholesky", "lu", "cg", "auto")
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def exported():
     problem = tables.problem(table, "bucketed, cut small", np.float32)
     objective = tables.objective(tables.setting("als_wr+all", table)).cast(np.float32)
 
-    def export(linsolve, *platforms):
-        solver = jals.ALS(tables.RANK, linsolve)
+    def export(solve, *platforms):
+        solver = jals.ALS(tables.RANK) if solve == "auto" else tables.als(solve)
         state = solver.init(jax.random.key(0), problem, objective)
         leaves, tree = jax.tree.flatten((state, problem, objective))
 
@@ -31,18 +31,31 @@ def exported():
     return export
 
 
-@pytest.mark.parametrize("linsolve", LINSOLVES)
+@pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_get_no_cpu_call(exported, platform, linsolve):
-    calls = set(re.findall(r"custom_call @([\w.]+)", exported(linsolve, platform)[0].mlir_module()))
+def test_accelerators_get_no_cpu_call(exported, platform, solve):
+    calls = set(re.findall(r"custom_call @([\w.]+)", exported(solve, platform)[0].mlir_module()))
     known = {"cuda": r"cusolver_\w+|cu_\w+", "tpu": r"LuDecomposition|Cholesky"}[platform]
     assert all(re.fullmatch(known, call) for call in calls), calls
-    if platform == "cuda" and linsolve == "lu":  # Cholesky is an operation of HLO's own in older jax
+    if platform == "cuda" and solve == "lu":  # Cholesky is an operation of HLO's own in older jax
         assert calls, "the factorization should be cuSOLVER's"
 
 
 def test_the_same_check_sees_lapack_on_a_cpu(exported):
     assert "lapack_spotrf_ffi" in exported("cholesky", "cpu")[0].mlir_module()
+
+
+def test_the_kernel_is_not_for_accelerators(exported):
+    tables.als("native")
+    with pytest.raises(NotImplementedError):
+        exported("native", "cuda")
+
+
+def test_a_program_with_the_kernel_is_not_for_other_processes(exported):
+    """A process without jals could not run it: jax refuses, and the message names the call."""
+    tables.als("native")
+    with pytest.raises(ValueError, match="jals_solve_rows_f32"):
+        exported("auto", "cpu")
 
 
 def test_one_artifact_for_all_platforms_runs_here(exported):

@@ -88,7 +88,8 @@ def test_history_holds_the_losses_of_the_factors(solver):
     result, seen = watched(solver=solver, sweeps=4, validation=HELD_OUT)
     history = result.history
     assert history.sweep == [0, 1, 2, 3, 4]
-    assert history.loss == [float(jals.loss(at.state.factors, PROBLEM, OBJECTIVE)) for at in seen]
+    losses = [float(jals.loss(at.state.factors, PROBLEM, OBJECTIVE)) for at in seen]
+    np.testing.assert_allclose(history.loss, losses, rtol=1e-13)  # ALS knows its loss from its rows' systems
     predicted = [jals.predict(at.state.factors, HELD_OUT.user, HELD_OUT.item) for at in seen]
     assert history.validation == [float(jals.metrics.rmse(p, HELD_OUT.value)) for p in predicted]
     assert history.passes == [0, 2, 4, 6, 8]
@@ -214,7 +215,8 @@ def test_init_continues_to_the_bit(solver):
     half = fit(solver=solver, sweeps=5)
     whole, continued = fit(solver=solver, sweeps=10), fit(solver=solver, sweeps=5, init=half.factors)
     assert_same(continued.factors, whole.factors)
-    assert continued.history.loss == whole.history.loss[5:]
+    assert continued.history.loss[1:] == whole.history.loss[6:]
+    np.testing.assert_allclose(continued.history.loss[0], whole.history.loss[5], rtol=1e-13)
 
 
 def test_init_keeps_its_mean_and_takes_numpy():

@@ -109,13 +109,13 @@ def test_without_reg_a_row_with_no_unique_solution_is_named(linsolve, entries, r
     Y = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 3.0], [2.0, 6.0]])
     factors = jals.Factors(jnp.zeros((4, rank)), Y)
     objective = jals.explicit(0.0).cast(float)
-    updated, good = jals.ALS(rank, linsolve).update(factors, problem, objective, "user")
+    updated, good = tables.als(linsolve, rank).update(factors, problem, objective, "user")
     np.testing.assert_array_equal(good, [True, True, False, True])
     assert np.isnan(updated.user[bad]).all() and np.isfinite(np.delete(updated.user, bad, axis=0)).all()
     np.testing.assert_array_equal(updated.user[3], 0)  # no entries: not a failure
-    _, info = jals.ALS(rank, linsolve).sweep(jals.State(factors), problem, objective)
+    _, info = tables.als(linsolve, rank).sweep(jals.State(factors), problem, objective)
     assert int(info.bad_row) == bad and int(info.bad_side) == 0 and not info.finite
-    regularised, good = jals.ALS(rank, linsolve).update(factors, problem, jals.explicit(1e-3).cast(float), "user")
+    regularised, good = tables.als(linsolve, rank).update(factors, problem, jals.explicit(1e-3).cast(float), "user")
     assert good.all() and np.isfinite(regularised.user).all()
 
 

@@ -1,0 +1,655 @@
+// The rows' systems: gathered, added up in registers, factored and solved in cache.
+//
+// Compiled once for each instruction set: JALS_ISA names it, JALS_BYTES is the width of its vectors, of V numbers.
+// Matrices lie in *panels*: panel p holds rows pV ... pV + V - 1 of the lower triangle, column after column. So do
+// gathered entries: panel p holds numbers pV ... pV + V - 1 of each z, entry after entry. The sum of w z z' over
+// entries and the updates of the factorization are then the same operation, `multiply`.
+
+#include "kernel.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#ifndef JALS_ISA
+#define JALS_ISA baseline
+#define JALS_BYTES 16
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+#define INLINE_LAMBDA __attribute__((always_inline))
+
+namespace jals {
+namespace JALS_ISA {
+namespace {
+
+constexpr int64_t kChunk = 1024;  // entries added up before they join the row's total, so that rounding stays small
+
+template <class T>
+constexpr int V = JALS_BYTES / sizeof(T);
+template <class T>
+using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <class T>
+using Vec __attribute__((vector_size(JALS_BYTES))) = T;
+
+// Columns and panels that `multiply` keeps in registers: 24 sums of 32 registers, 12 of 16.
+template <class T>
+constexpr int kColumns = std::min(V<T>, JALS_BYTES == 64 ? 8 : 4);
+constexpr int kPanels = 3;
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+INLINE void store(T* to, Vec<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+// ---- shuffles ----
+
+template <class T, int J, int... I>
+INLINE Vec<T> spread_(Vec<T> v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I * 0 + J)...);
+}
+// Lane J in every lane.
+template <class T, int J>
+INLINE Vec<T> spread(Vec<T> v) {
+  return spread_<T, J>(v, std::make_integer_sequence<int, V<T>>{});
+}
+
+template <class T, int J, int... I>
+INLINE Vec<T> with_lane_(Vec<T> v, Vec<T> from, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, from, (I == J ? I + V<T> : I)...);
+}
+// v, with lane J of `from`.
+template <class T, int J>
+INLINE Vec<T> with_lane(Vec<T> v, Vec<T> from) {
+  return with_lane_<T, J>(v, from, std::make_integer_sequence<int, V<T>>{});
+}
+
+// What pairs of lanes add up to: a's in the lower half, b's in the upper one.
+template <class T, int... I>
+INLINE Vec<T> pair_sums(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...) + __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
+
+template <class T, int Start, int... I>
+INLINE Vec<T> mesh(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (Start + I / 2 + (I % 2) * V<T>)...);
+}
+
+// The sum of each of V vectors: lane j that of v[j].
+template <class T>
+INLINE Vec<T> lane_sums(Vec<T>* v) {
+  constexpr auto lanes = std::make_integer_sequence<int, V<T>>{};
+  UNROLL for (int n = V<T>; n > 1; n /= 2) {
+    UNROLL for (int i = 0; i < n / 2; ++i) v[i] = pair_sums<T>(v[2 * i], v[2 * i + 1], lanes);
+  }
+  return v[0];
+}
+
+template <class T>
+INLINE void transpose(Vec<T>* v) {
+  constexpr auto lanes = std::make_integer_sequence<int, V<T>>{};
+  UNROLL for (int n = V<T>; n > 1; n /= 2) {
+    Vec<T> meshed[V<T>];
+    UNROLL for (int i = 0; i < V<T> / 2; ++i) {
+      meshed[2 * i] = mesh<T, 0>(v[i], v[i + V<T> / 2], lanes);
+      meshed[2 * i + 1] = mesh<T, V<T> / 2>(v[i], v[i + V<T> / 2], lanes);
+    }
+    UNROLL for (int i = 0; i < V<T>; ++i) v[i] = meshed[i];
+  }
+}
+
+template <class T, class F, int... J>
+INLINE void each_lane_(F&& f, std::integer_sequence<int, J...>) {
+  (f(std::integral_constant<int, J>{}), ...);
+}
+// f(0), f(1) ... f(V - 1), each with a constant.
+template <class T, class F>
+INLINE void each_lane(F&& f) {
+  each_lane_<T>(f, std::make_integer_sequence<int, V<T>>{});
+}
+
+template <class T>
+INLINE double total(Vec<T> v) {
+  double sum = 0;
+  for (int i = 0; i < V<T>; ++i) sum += v[i];
+  return sum;
+}
+
+// ---- panels ----
+
+template <class T>
+constexpr int64_t panels(int64_t rank) {
+  return (rank + V<T> - 1) / V<T>;
+}
+// Where panel p of a lower triangle starts; it has (p + 1) V columns.
+template <class T>
+constexpr int64_t triangle(int64_t p) {
+  return V<T> * V<T> * (p * (p + 1) / 2);
+}
+
+// Adds to (Sign < 0: takes from) NC columns of NV panels the sum over s < n of left[v][s] right[s][c]. `left` panels
+// lie `step` apart; panel v of the result starts at to[v].
+template <class T, int NV, int NC, int Sign>
+INLINE void block(T* const* to, const T* const* left, const T* right, int64_t n) {
+  Vec<T> sum[NC][NV];
+  UNROLL for (int c = 0; c < NC; ++c) UNROLL for (int v = 0; v < NV; ++v) sum[c][v] = load<T>(to[v] + c * V<T>);
+  const T* l[NV];
+  UNROLL for (int v = 0; v < NV; ++v) l[v] = left[v];
+  for (int64_t s = 0; s < n; ++s) {
+    Vec<T> z[NV];
+    UNROLL for (int v = 0; v < NV; ++v) z[v] = load<T>(l[v] + s * V<T>);
+    UNROLL for (int c = 0; c < NC; ++c) {
+      const T r = right[s * V<T> + c];
+      UNROLL for (int v = 0; v < NV; ++v) sum[c][v] = Sign < 0 ? sum[c][v] - z[v] * r : sum[c][v] + z[v] * r;
+    }
+  }
+  UNROLL for (int c = 0; c < NC; ++c) UNROLL for (int v = 0; v < NV; ++v) store<T>(to[v] + c * V<T>, sum[c][v]);
+}
+
+// Block column q of a triangle, plus or minus the sum over s of left panels q ... np - 1 times right panel q.
+// left(p) and right are the panels' first vectors.
+template <class T, int Sign, class Left>
+INLINE void multiply(T* matrix, int64_t q, int64_t np, Left&& left, const T* right, int64_t n) {
+  int64_t p = q;
+  while (p < np) {
+    const int64_t rest = np - p;
+    const int64_t nv = rest == 4 ? 2 : std::min<int64_t>(rest, kPanels);
+    const T* l[kPanels];
+    T* to[kPanels];
+    for (int64_t v = 0; v < nv; ++v) {
+      l[v] = left(p + v);
+      to[v] = matrix + triangle<T>(p + v) + q * V<T> * V<T>;
+    }
+    for (int c = 0; c < V<T>; c += kColumns<T>) {
+      if (nv == 3) block<T, 3, kColumns<T>, Sign>(to, l, right + c, n);
+      if (nv == 2) block<T, 2, kColumns<T>, Sign>(to, l, right + c, n);
+      if (nv == 1) block<T, 1, kColumns<T>, Sign>(to, l, right + c, n);
+      for (int64_t v = 0; v < nv; ++v) to[v] += kColumns<T> * V<T>;
+    }
+    p += nv;
+  }
+}
+
+// to += Sign * sum over s < n of panel[s] * scalar[s]
+template <class T, int Sign>
+INLINE void weigh(T* to, const T* panel, const T* scalar, int64_t n) {
+  Vec<T> sum[4] = {};
+  int64_t s = 0;
+  for (; s + 4 <= n; s += 4)
+    UNROLL for (int i = 0; i < 4; ++i) sum[i] += load<T>(panel + (s + i) * V<T>) * scalar[s + i];
+  for (; s < n; ++s) sum[0] += load<T>(panel + s * V<T>) * scalar[s];
+  const Vec<T> all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  store<T>(to, Sign < 0 ? load<T>(to) - all : load<T>(to) + all);
+}
+
+// ---- one row's sums ----
+
+// A x = b of one row, where A = [matrix border; border' corner] and b = [rhs corner_rhs]; without a bias only `matrix`
+// and `rhs` count. `constant` is the loss at x = 0.
+template <class T>
+struct Sums {
+  T* matrix;  // panels of the lower triangle
+  T* rhs;     // (panels V)
+  T* border;  // (panels V)
+  double* scalars;  // corner, corner_rhs, constant
+
+  double& corner() const { return scalars[0]; }
+  double& corner_rhs() const { return scalars[1]; }
+  double& constant() const { return scalars[2]; }
+
+  static size_t bytes(int64_t np) {
+    return 64 * ((triangle<T>(np) + 2 * np * V<T>)*sizeof(T) / 64 + 2);
+  }
+  static Sums at(char* memory, int64_t np) {
+    T* matrix = reinterpret_cast<T*>(memory);
+    T* rhs = matrix + triangle<T>(np);
+    T* border = rhs + np * V<T>;
+    return {matrix, rhs, border, reinterpret_cast<double*>(memory + bytes(np) - 64)};
+  }
+  static void clear(char* memory, int64_t np) { std::memset(memory, 0, bytes(np)); }
+  // Adds other sums that lie at `more`.
+  void add(const char* more, int64_t np) const {
+    const T* from = reinterpret_cast<const T*>(more);
+    const int64_t numbers = triangle<T>(np) + 2 * np * V<T>;
+    for (int64_t i = 0; i < numbers; i += V<T>) store<T>(matrix + i, load<T>(matrix + i) + load<T>(from + i));
+    const double* d = reinterpret_cast<const double*>(more + bytes(np) - 64);
+    for (int i = 0; i < 3; ++i) scalars[i] += d[i];
+  }
+};
+
+// Entries gathered at a time: both panels of them stay in the first-level cache.
+template <class T>
+constexpr int64_t block_entries(int64_t np) {
+  return std::clamp<int64_t>(16384 / (np * JALS_BYTES) / 8 * 8, 16, 128);
+}
+
+template <class T>
+struct Workspace {
+  int64_t np, entries;
+  char *chunk, *sums;  // Sums of the present chunk, and of all
+  T *z, *wz;           // panels of the entries, and times w
+  T *w, *p;            // (entries), zero beyond the last
+  T *scale;            // (np V): 1 / (a diagonal element of the factor)
+
+  static size_t bytes(int64_t rank) {
+    const int64_t np = panels<T>(rank), entries = block_entries<T>(np);
+    return 2 * Sums<T>::bytes(np) + sizeof(T) * (2 * entries * np * V<T> + 2 * (entries + 64) + np * V<T>) + 64;
+  }
+  Workspace(int64_t rank, char* memory) : np(panels<T>(rank)), entries(block_entries<T>(np)) {
+    chunk = memory;
+    sums = chunk + Sums<T>::bytes(np);
+    z = reinterpret_cast<T*>(sums + Sums<T>::bytes(np));
+    wz = z + entries * np * V<T>;
+    w = wz + entries * np * V<T>;
+    p = w + entries + 64;
+    scale = p + entries + 64;
+  }
+};
+
+// One block: entries of one run.
+struct Block {
+  const int32_t* other = nullptr;
+  int64_t bucket = 0, slot = 0, n = 0;
+};
+
+// The blocks of consecutive rows, one after the other.
+template <class T>
+class Blocks {
+ public:
+  Blocks(const Side<T>& side, const Run* runs, const Row* rows, int64_t count, int64_t size)
+      : side_(side), runs_(runs), rows_(rows), count_(count), size_(size) {}
+
+  // The next block, and whether it is the last of row `row`; rows without entries are skipped. n = 0 at the end.
+  Block next() {
+    while (row_ < count_) {
+      const Row& row = rows_[row_];
+      if (run_ < row.runs) {
+        const Run& run = runs_[row.first_run + run_];
+        if (at_ < run.length) {
+          const int64_t n = std::min(size_, run.length - at_), slot = run.slot + at_;
+          at_ += n;
+          return {side_.buckets[run.bucket].other + slot, run.bucket, slot, n};
+        }
+        at_ = 0;
+        ++run_;
+      } else {
+        run_ = 0;
+        ++row_;
+      }
+    }
+    return {};
+  }
+
+ private:
+  const Side<T>& side_;
+  const Run* runs_;
+  const Row* rows_;
+  int64_t count_, size_, row_ = 0, run_ = 0, at_ = 0;
+};
+
+template <class T>
+INLINE void prefetch(const Side<T>& side, const Block& ahead, int64_t from, int64_t to) {
+  const int64_t bytes = side.rank * sizeof(T);
+  for (int64_t s = from; s < std::min(to, ahead.n); ++s) {
+    const char* z = reinterpret_cast<const char*>(side.table + ahead.other[s] * side.rank);
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(z + b, 0, 2);
+    if (bytes % 64) __builtin_prefetch(z + bytes - 1, 0, 2);
+  }
+}
+
+// total -= term, with what rounding loses added to `lost`: jals/factors.py, `remainder`.
+template <class T>
+INLINE void take_off(T& total, T& lost, T term) {
+  const T now = total - term, part = now - total;
+  lost += (total - (now - part)) - (term + part);
+  total = now;
+}
+
+// Adds a block's entries to the chunk's sums. Meanwhile the block that follows is fetched into the cache.
+template <class T>
+void add_block(const Side<T>& side, const Block& block, const Block& ahead, const Workspace<T>& space) {
+  const int64_t np = space.np, n = block.n, size = space.entries, full = side.rank / V<T>;
+  const Bucket<T>& bucket = side.buckets[block.bucket];
+  const T* value = bucket.value + block.slot;
+  const T* weight = bucket.weight + block.slot;
+  const Sums<T> sums = Sums<T>::at(space.chunk, np);
+
+  // (w, p) of each entry
+  bool plain = true;  // all w are 1
+  T constant = 0;
+  for (int64_t s = 0; s < n; ++s) {
+    const T w = weight[s] * (side.entry[0] + side.entry[1] * value[s]);
+    const T t = side.entry[2] + side.entry[3] * value[s], q = weight[s] * side.entry[4];
+    T lost = 0, gap = t;
+    take_off(gap, lost, side.mean);
+    if (side.held_bias) take_off(gap, lost, side.held_bias[block.other[s]]);
+    gap += lost;
+    space.w[s] = w;
+    space.p[s] = w * gap + q;
+    constant += w * gap * gap + q * (1 - 2 * (t - gap));
+    plain &= w == 1;
+  }
+  if (side.value) sums.constant() += constant;
+
+  for (int64_t s = 0; s < n; ++s) {
+    const T* from = side.table + block.other[s] * side.rank;
+    T* to = space.z + s * V<T>;
+    for (int64_t v = 0; v < full; ++v) store<T>(to + v * size * V<T>, load<T>(from + v * V<T>));
+    if (full < np) {
+      T tail[V<T>] = {};
+      std::memcpy(tail, from + full * V<T>, (side.rank - full * V<T>) * sizeof(T));
+      store<T>(to + full * size * V<T>, load<T>(tail));
+    }
+  }
+  const T* right = space.z;
+  if (!plain) {
+    right = space.wz;
+    for (int64_t v = 0; v < np; ++v)
+      for (int64_t s = 0; s < n; ++s) {
+        const int64_t at = (v * size + s) * V<T>;
+        store<T>(space.wz + at, load<T>(space.z + at) * space.w[s]);
+      }
+  }
+
+  const int64_t share = (ahead.n + np - 1) / np;
+  for (int64_t q = 0; q < np; ++q) {
+    prefetch(side, ahead, q * share, (q + 1) * share);
+    auto left = [&](int64_t p) { return space.z + p * size * V<T>; };
+    multiply<T, 1>(sums.matrix, q, np, left, right + q * size * V<T>, n);
+    weigh<T, 1>(sums.rhs + q * V<T>, left(q), space.p, n);
+    if (side.held_bias) weigh<T, 1>(sums.border + q * V<T>, left(q), space.w, n);
+  }
+  if (side.held_bias) {
+    T corner = 0, corner_rhs = 0;
+    for (int64_t s = 0; s < n; ++s) {
+      corner += space.w[s];
+      corner_rhs += space.p[s];
+    }
+    sums.corner() += corner;
+    sums.corner_rhs() += corner_rhs;
+  }
+}
+
+// Adds up all entries of `row`, whose first block is `now`; leaves the block after the row in `now`.
+template <class T>
+Sums<T> add_row(const Side<T>& side, const Row& row, Blocks<T>& blocks, Block& now, const Workspace<T>& space) {
+  const int64_t np = space.np;
+  Sums<T>::clear(space.chunk, np);
+  const bool chunks = row.entries > kChunk;
+  if (chunks) Sums<T>::clear(space.sums, np);
+  int64_t left = row.entries, in_chunk = 0;
+  while (left > 0) {
+    const Block ahead = blocks.next();
+    add_block(side, now, ahead, space);
+    left -= now.n;
+    in_chunk += now.n;
+    now = ahead;
+    if (chunks && (in_chunk >= kChunk || left == 0)) {
+      Sums<T>::at(space.sums, np).add(space.chunk, np);
+      if (left > 0) Sums<T>::clear(space.chunk, np);
+      in_chunk = 0;
+    }
+  }
+  return Sums<T>::at(chunks ? space.sums : space.chunk, np);
+}
+
+// ---- one row's solution ----
+
+// Adds gram + P to the matrix, and P m to the right-hand side; or makes them (identity, m) in a blank row.
+template <class T>
+void add_prior(const Side<T>& side, int64_t row, const Sums<T>& sums, int64_t np) {
+  const int64_t rank = side.rank, k = side.unknowns();
+  const bool bias = side.held_bias != nullptr;
+  const T* m = side.prior ? side.prior + (side.prior_per_row ? row * k : 0) : nullptr;
+  auto at = [&](int64_t i, int64_t j) -> T& {  // i in the same panel as j, or a later one
+    return sums.matrix[triangle<T>(i / V<T>) + j * V<T> + i % V<T>];
+  };
+  if (side.blank[row]) {
+    std::memset(sums.matrix, 0, sizeof(T) * (triangle<T>(np) + 2 * np * V<T>));
+    for (int64_t i = 0; i < np * V<T>; ++i) at(i, i) = 1;
+    for (int64_t i = 0; m && i < rank; ++i) sums.rhs[i] = m[i];
+    sums.corner() = 1;
+    sums.corner_rhs() = m && bias ? m[rank] : 0;
+    sums.constant() = 0;  // |m|^2: the loss is 0 at x = m
+    for (int64_t i = 0; m && i < k; ++i) sums.constant() += double(m[i]) * m[i];
+    return;
+  }
+  const T* precision = side.precision ? side.precision + (side.precision_per_row ? row * k * k : 0) : nullptr;
+  for (const T* whole : {side.gram, precision}) {
+    if (!whole) continue;
+    for (int64_t p = 0; p < np; ++p) {
+      const int64_t lanes = std::min<int64_t>(V<T>, rank - p * V<T>);
+      const int64_t columns = std::min<int64_t>((p + 1) * V<T>, rank);
+      T* to = sums.matrix + triangle<T>(p);
+      if (lanes == V<T>) {
+        for (int64_t j = 0; j < columns; ++j)  // row j of a symmetric matrix for its column j
+          store<T>(to + j * V<T>, load<T>(to + j * V<T>) + load<T>(whole + j * k + p * V<T>));
+      } else {
+        for (int64_t j = 0; j < columns; ++j)
+          for (int64_t i = 0; i < lanes; ++i) to[j * V<T> + i] += whole[j * k + p * V<T> + i];
+      }
+    }
+    if (bias) {
+      for (int64_t i = 0; i < rank; ++i) sums.border[i] += whole[rank * k + i];
+      sums.corner() += whole[rank * k + rank];
+    }
+  }
+  for (int64_t i = 0; i < rank; ++i) at(i, i) += side.reg[row];
+  for (int64_t i = rank; i < np * V<T>; ++i) at(i, i) = 1;
+  if (bias) sums.corner() += side.reg_bias[row];
+  if (!m) return;
+  for (int64_t i = 0; i < k; ++i) {
+    double pull = double(m[i]) * (i < rank ? side.reg[row] : side.reg_bias[row]);
+    for (int64_t j = 0; precision && j < k; ++j) pull += double(precision[i * k + j]) * m[j];
+    sums.constant() += pull * m[i];
+    if (i < rank) sums.rhs[i] += T(pull);
+    else sums.corner_rhs() += pull;
+  }
+}
+
+// Factors block column q in place and solves for its part of the right-hand sides; returns the least pivot.
+template <class T, int Sides>
+INLINE T factor_block(T* matrix, int64_t q, int64_t np, T* const* rhs, T* scale) {
+  T* square = matrix + triangle<T>(q) + q * V<T> * V<T>;
+  Vec<T> a[V<T>], b[Sides], y[Sides], scales = {};
+  UNROLL for (int j = 0; j < V<T>; ++j) a[j] = load<T>(square + j * V<T>);
+  UNROLL for (int i = 0; i < Sides; ++i) y[i] = b[i] = load<T>(rhs[i] + q * V<T>);
+  T least = std::numeric_limits<T>::infinity();
+  each_lane<T>([&](auto j_) INLINE_LAMBDA {
+    constexpr int j = j_;
+    const Vec<T> pivot = spread<T, j>(a[j]);
+    const Vec<T> inverse = 1 / pivot;
+    const T d = pivot[0];
+    least = d < least || d != d ? d : least;
+    const Vec<T> scaled = a[j] * inverse;
+    each_lane<T>([&](auto i_) INLINE_LAMBDA {
+      constexpr int i = i_;
+      if constexpr (i > j) a[i] -= scaled * spread<T, i>(a[j]);
+    });
+    for (int i = 0; i < Sides; ++i) {
+      const Vec<T> now = spread<T, j>(b[i]);
+      y[i] = with_lane<T, j>(y[i], now);
+      b[i] -= scaled * now;
+    }
+    const Vec<T> root = pivot * 0 + T(1) / std::sqrt(d);
+    scales = with_lane<T, j>(scales, root);
+    store<T>(square + j * V<T>, a[j] * root);
+  });
+  store<T>(scale + q * V<T>, scales);
+  UNROLL for (int i = 0; i < Sides; ++i) store<T>(rhs[i] + q * V<T>, y[i] * scales);
+
+  for (int64_t p = q + 1; p < np; ++p) {
+    T* panel = matrix + triangle<T>(p) + q * V<T> * V<T>;
+    Vec<T> x[V<T>];
+    UNROLL for (int j = 0; j < V<T>; ++j) x[j] = load<T>(panel + j * V<T>);
+    UNROLL for (int j = 0; j < V<T>; ++j) {
+      x[j] *= scale[q * V<T> + j];
+      store<T>(panel + j * V<T>, x[j]);
+      UNROLL for (int i = j + 1; i < V<T>; ++i) x[i] -= x[j] * square[j * V<T> + i];
+    }
+  }
+  return least;
+}
+
+// matrix := its lower factor L, each right-hand side := L^-1 of it. Returns the least pivot, NaN if one is.
+template <class T, int Sides>
+T factor(T* matrix, int64_t np, T* const* rhs, T* scale) {
+  T least = std::numeric_limits<T>::infinity();
+  for (int64_t q = 0; q < np; ++q) {
+    const T* row = matrix + triangle<T>(q);
+    auto left = [&](int64_t p) { return matrix + triangle<T>(p); };
+    multiply<T, -1>(matrix, q, np, left, row, q * V<T>);
+    UNROLL for (int i = 0; i < Sides; ++i) weigh<T, -1>(rhs[i] + q * V<T>, row, rhs[i], q * V<T>);
+    const T d = factor_block<T, Sides>(matrix, q, np, rhs, scale);
+    least = d < least || d != d ? d : least;
+    if (!(least > 0)) return least;
+  }
+  return least;
+}
+
+// y := L^-T y
+template <class T>
+void solve_back(const T* matrix, int64_t np, T* y, const T* scale) {
+  for (int64_t q = np - 1; q >= 0; --q) {
+    Vec<T> t = load<T>(y + q * V<T>);
+    if (q + 1 < np) {
+      Vec<T> dots[V<T>] = {};
+      for (int64_t p = q + 1; p < np; ++p) {
+        const T* panel = matrix + triangle<T>(p) + q * V<T> * V<T>;
+        const Vec<T> x = load<T>(y + p * V<T>);
+        UNROLL for (int j = 0; j < V<T>; ++j) dots[j] += load<T>(panel + j * V<T>) * x;
+      }
+      t -= lane_sums<T>(dots);
+    }
+    const T* square = matrix + triangle<T>(q) + q * V<T> * V<T>;
+    Vec<T> rows[V<T>], x = {};
+    UNROLL for (int j = 0; j < V<T>; ++j) rows[j] = load<T>(square + j * V<T>);
+    transpose<T>(rows);
+    each_lane<T>([&](auto i_) INLINE_LAMBDA {
+      constexpr int i = V<T> - 1 - i_;
+      const Vec<T> solved = spread<T, i>(t) * scale[q * V<T> + i];
+      x = with_lane<T, i>(x, solved);
+      t -= rows[i] * solved;
+    });
+    store<T>(y + q * V<T>, x);
+  }
+}
+
+template <class T>
+INLINE double dot(const T* a, const T* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += V<T>) sum += total<T>(load<T>(a + i) * load<T>(b + i));
+  return sum;
+}
+
+template <class T>
+void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Workspace<T>& space) {
+  const int64_t rank = side.rank, k = side.unknowns(), np = space.np, padded = np * V<T>;
+  const bool bias = side.held_bias != nullptr;
+  add_prior(side, row, sums, np);
+  if (side.rhs) {
+    for (int64_t i = 0; i < rank; ++i) sums.rhs[i] = side.rhs[row * k + i];
+    if (bias) sums.corner_rhs() = side.rhs[row * k + rank];
+  }
+
+  T largest = bias ? T(sums.corner()) : T(0);
+  if (side.strict[row])
+    for (int64_t i = 0; i < rank; ++i)
+      largest = std::max(largest, sums.matrix[triangle<T>(i / V<T>) + i * V<T> + i % V<T>]);
+
+  T* sides[2] = {sums.rhs, sums.border};
+  T least = bias ? factor<T, 2>(sums.matrix, np, sides, space.scale) : factor<T, 1>(sums.matrix, np, sides, space.scale);
+  double last = 0, corner = 0;  // the bias, and its pivot
+  if (bias) {
+    corner = sums.corner() - dot(sums.border, sums.border, padded);
+    if (!(corner >= least)) least = T(corner);
+    last = (sums.corner_rhs() - dot(sums.border, sums.rhs, padded)) / corner;
+  }
+  const T bound = side.strict[row] ? k * std::numeric_limits<T>::epsilon() * largest : T(0);
+  bool good = least > bound;
+
+  T* x = side.x + row * k;
+  if (good) {
+    if (side.value)
+      side.value[row] = T(sums.constant() - dot(sums.rhs, sums.rhs, padded) - (bias ? corner * last * last : 0));
+    if (bias)
+      for (int64_t i = 0; i < padded; ++i) sums.rhs[i] -= T(last) * sums.border[i];
+    solve_back(sums.matrix, np, sums.rhs, space.scale);
+    double finite = last * 0;
+    for (int64_t i = 0; i < rank; ++i) {
+      x[i] = sums.rhs[i];
+      finite += x[i] * 0;
+    }
+    if (bias) x[rank] = T(last);
+    good = finite == 0;
+  }
+  if (!good) {
+    for (int64_t i = 0; i < k; ++i) x[i] = std::numeric_limits<T>::quiet_NaN();
+    if (side.value) side.value[row] = std::numeric_limits<T>::quiet_NaN();
+  }
+  side.good[row] = good;
+  if (side.cholesky) {
+    T* to = side.cholesky + row * k * k;
+    for (int64_t i = 0; i < rank; ++i)
+      for (int64_t j = 0; j < k; ++j)
+        to[i * k + j] = j > i ? 0 : sums.matrix[triangle<T>(i / V<T>) + j * V<T> + i % V<T>];
+    if (bias) {
+      for (int64_t j = 0; j < rank; ++j) to[rank * k + j] = sums.border[j];
+      to[rank * k + rank] = T(std::sqrt(corner));
+    }
+    if (!good)
+      for (int64_t i = 0; i < k * k; ++i) to[i] = std::numeric_limits<T>::quiet_NaN();
+  }
+}
+
+// ---- what the threads call ----
+
+template <class T>
+void solve(const Side<T>& side, const Run* runs, const Row* rows, int64_t count, char* memory) {
+  const Workspace<T> space(side.rank, memory);
+  Blocks<T> blocks(side, runs, rows, count, space.entries);
+  Block now = blocks.next();
+  for (int64_t i = 0; i < count; ++i) solve_row(side, rows[i].row, add_row(side, rows[i], blocks, now, space), space);
+}
+
+template <class T>
+void add_up(const Side<T>& side, const Run* runs, const Row& part, char* memory, char* to) {
+  const Workspace<T> space(side.rank, memory);
+  Blocks<T> blocks(side, runs, &part, 1, space.entries);
+  Block now = blocks.next();
+  const Sums<T> sums = add_row(side, part, blocks, now, space);
+  std::memcpy(to, sums.matrix, Sums<T>::bytes(space.np));
+}
+
+template <class T>
+void finish(const Side<T>& side, int64_t row, const char* parts, int64_t count, char* memory) {
+  const Workspace<T> space(side.rank, memory);
+  const size_t bytes = Sums<T>::bytes(space.np);
+  std::memcpy(space.sums, parts, bytes);
+  const Sums<T> sums = Sums<T>::at(space.sums, space.np);
+  for (int64_t i = 1; i < count; ++i) sums.add(parts + i * bytes, space.np);
+  solve_row(side, row, sums, space);
+}
+
+}  // namespace
+
+template <class T>
+Kernel<T> make(int64_t rank) {
+  return {(Workspace<T>::bytes(rank) + 63) / 64 * 64, Sums<T>::bytes(panels<T>(rank)), solve<T>, add_up<T>, finish<T>};
+}
+
+template Kernel<float> make(int64_t rank);
+template Kernel<double> make(int64_t rank);
+
+}  // namespace JALS_ISA
+}  // namespace jals

@@ -1,0 +1,63 @@
+// What a half-sweep works on, as plain pointers: the arrays of a layout, and the numbers of the normal equations.
+// The formulas are those of jals/normal.py.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace jals {
+
+// Rows whose pieces share one width (jals/layouts.py, Bucket).
+template <class T>
+struct Bucket {
+  int64_t slabs, rows, pieces, width;
+  const int32_t* row;        // (slabs, rows); num_rows where unused
+  const int32_t* other;      // (slabs, pieces, width)
+  const int32_t* entry;      // (slabs, pieces, width); num_entries in padding, which only ends a piece
+  const int32_t* piece_row;  // (slabs, pieces), the piece's place in `row`; null where piece p is all of row p
+  const T* value;            // (slabs, pieces, width)
+  const T* weight;
+};
+
+// One call: solve (sum w z z' + gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank.
+template <class T>
+struct Side {
+  int64_t num_rows, num_entries, others, rank;
+  std::vector<Bucket<T>> buckets;
+  const T* table;      // (others, rank): z, without the 1 that stands for the bias
+  const T* held_bias;  // (others); null without biases
+  T mean;              // 0 where there is none
+  T entry[5];          // w = weight (entry[0] + entry[1] value), t = entry[2] + entry[3] value, q = weight entry[4]
+  const T* prior;      // m: (num_rows, k) or (1, k); null for 0
+  bool prior_per_row;
+  const T* reg;        // (num_rows), lambda of the rank columns
+  const T* reg_bias;   // (num_rows), lambda of the bias; null without biases
+  const T* precision;  // the rest of P, (num_rows, k, k) or (1, k, k); null for 0
+  bool precision_per_row;
+  const T* gram;       // (k, k); null for 0
+  const bool* blank;   // (num_rows): the matrix counts as the identity, and its right-hand side as m
+  const bool* strict;  // (num_rows): pivots must exceed k eps (largest diagonal element)
+  const T* rhs;        // (num_rows, k), takes the right-hand side's place; null for the equations' own
+  T* x;                // (num_rows, k); NaN where not good
+  bool* good;          // (num_rows): every pivot positive, and large enough where strict
+  T* value;            // (num_rows): the row's part of the loss at x; null when not asked for
+  T* cholesky;         // (num_rows, k, k), the lower factor; null when not asked for
+
+  int64_t unknowns() const { return rank + (held_bias != nullptr); }
+};
+
+// A run of a row's entries in the slots of one piece.
+struct Run {
+  int32_t bucket;
+  int64_t slot;    // the first slot, counted within the bucket
+  int64_t length;
+};
+
+// One row to solve, or one part of a row too long for one thread.
+struct Row {
+  int64_t row;
+  int64_t first_run, runs;
+  int64_t entries;
+};
+
+}  // namespace jals
