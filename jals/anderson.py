@@ -233,7 +233,7 @@ def _solve_items(linsolve: str, view: normal.View, items: jax.Array) -> tuple[ja
             losses.append(lost)
             return result
 
-        matrix, rhs = normal.slab_systems(view, row, measured)
+        matrix, rhs, _ = normal.slab_systems(view, row, measured)
         x, pivots, _ = rowsolve._each_row(rowsolve._EXACT[linsolve], matrix, rhs, False)
         by = old - x
         gain = jnp.einsum("rk,rkl,rl->r", by, matrix, by, precision=_HIGHEST)

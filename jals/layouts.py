@@ -17,6 +17,7 @@ import heapq
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .errors import DataError, check_choice
@@ -67,6 +68,25 @@ class Side:
     buckets: tuple[Bucket, ...]
     num_rows: int = dataclasses.field(metadata={"static": True})
     num_entries: int = dataclasses.field(metadata={"static": True})
+    mesh: jax.sharding.Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def shard(self, mesh: jax.sharding.Mesh) -> "Side":
+        """The same rows with each bucket's slabs dealt out over the devices of a mesh with one axis; buckets get
+        unused slabs until they can be."""
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+
+        def deal(bucket: Bucket) -> Bucket:
+            unused = Bucket(self.num_rows, 0, self.num_entries, bucket.row.shape[1], bucket.step)  # pyright: ignore
+            missing = -bucket.row.shape[0] % mesh.size
+            return jax.tree.map(
+                lambda array, fill: jax.device_put(
+                    jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=fill), sharding
+                ),
+                bucket,
+                unused if bucket.piece_row is not None else dataclasses.replace(unused, piece_row=None),
+            )
+
+        return dataclasses.replace(self, buckets=tuple(map(deal, self.buckets)), mesh=mesh)
 
     def describe(self) -> dict:
         """What the layout costs: widths, rows with entries, slots (padding included) and pieces, bytes of indices."""

@@ -124,7 +124,7 @@ class _Rows(NamedTuple):
 
 
 def _solved_rows(view: View, row: jax.Array, sums: Callable) -> _Rows:
-    matrix, rhs = normal.slab_systems(view, row, sums)
+    matrix, rhs, _ = normal.slab_systems(view, row, sums)
     k = rhs.shape[-1]
     grain = k * jnp.finfo(rhs.dtype).eps * jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
     grain = jax.lax.stop_gradient(grain)

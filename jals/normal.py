@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from .factors import Factors, remainder
 from .layouts import Side
@@ -141,6 +142,11 @@ def _gram(piece: Piece) -> tuple[jax.Array, jax.Array]:
     return gram, _weighted(piece, piece.target())
 
 
+def _with_constant(function: Callable) -> Callable:
+    """`function(piece)` and, after what it returns, the piece's loss at x = 0."""
+    return lambda piece: (*function(piece), piece.entry.loss(piece.gap).sum())
+
+
 def _diagonal(piece: Piece) -> tuple[jax.Array, jax.Array]:
     """(diagonal of sum w z z', sum p z)"""
     return jnp.sum(piece.entry.w[:, None] * piece.z**2, axis=0), _weighted(piece, piece.target())
@@ -163,11 +169,6 @@ def _loss_and_residual(piece: Piece, x: jax.Array) -> tuple[jax.Array, jax.Array
 
 def _loss(piece: Piece, x: jax.Array) -> jax.Array:
     return piece.entry.loss(piece.gap - piece.scores(x)).sum()
-
-
-def _constant(piece: Piece) -> jax.Array:
-    """The piece's loss at x = 0."""
-    return piece.entry.loss(piece.gap).sum()
 
 
 def _weighted(piece: Piece, numbers: jax.Array) -> jax.Array:
@@ -204,11 +205,37 @@ def over_slabs(view: View, work: Callable, initial: Any) -> Any:
             return work(slab.row, _summing(slab, view, bucket.step))
 
         slabs = _Slab(bucket.row, bucket.other, bucket.piece_row, value, weight)
-        parts = jax.lax.map(lambda slab, one=one: one(slab, view), slabs)
+        each = _dealt(view.layout.mesh, lambda slabs, one=one: jax.lax.map(lambda slab: one(slab, view), slabs))
+        parts = each(slabs)
         rows = bucket.row.reshape(-1)
         put = lambda table, part, rows=rows: table.at[rows].set(part.reshape(-1, *part.shape[2:]), mode="drop")  # noqa: E731
         result = jax.tree.map(put, result, parts)
     return result
+
+
+def _dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
+    """`function(slabs)` with the slabs that lie on each device of a mesh worked on there."""
+    if mesh is None:
+        return function
+    everywhere, by_slab = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names)
+
+    def dealt(slabs):
+        # What the function closes over has to come in by the door, too: the constants of its trace.
+        here = jax.tree.map(lambda a: jax.ShapeDtypeStruct((a.shape[0] // mesh.size, *a.shape[1:]), a.dtype), slabs)
+        traced, shapes = jax.make_jaxpr(function, return_shape=True)(here)
+
+        def work(slabs, held):
+            return jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, held))(*jax.tree.leaves(slabs))
+
+        shared = jax.custom_jvp(jax.shard_map(work, mesh=mesh, in_specs=(by_slab, everywhere), out_specs=by_slab))
+        shared.defjvp(_refuse_derivatives)
+        return jax.tree.unflatten(jax.tree.structure(shapes), shared(slabs, list(traced.consts)))
+
+    return dealt
+
+
+def _refuse_derivatives(primals, tangents):
+    raise NotImplementedError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
 
 
 def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
@@ -316,49 +343,56 @@ def slab_products(view: View, row: jax.Array, sums: Callable, v: jax.Array) -> j
     return jnp.where(take(view.blank, row, True)[:, None], v, sums(_product, v) + held)
 
 
-def slab_diagonals(view: View, row: jax.Array, sums: Callable) -> tuple[jax.Array, jax.Array]:
-    """(diagonals of the matrices, right-hand sides) of one slab's rows; (1, m) in blank rows."""
-    diagonal, rhs = sums(_diagonal)
+class Systems(NamedTuple):
+    """A x = b of one slab's rows; in blank rows A is the identity, and b the prior mean.
+
+    Attributes:
+        matrix: `(rows, k, k)`, A; from `slab_diagonals` `(rows, k)`, its diagonal.
+        rhs: `(rows, k)`, b.
+        constant: `(rows,)`, c: `row_losses` at x is c - 2 b'x + x'A x. None where not asked for.
+    """
+
+    matrix: jax.Array
+    rhs: jax.Array
+    constant: jax.Array | None
+
+
+def slab_diagonals(view: View, row: jax.Array, sums: Callable, constant: bool = False) -> Systems:
+    """The systems of one slab's rows, but only the diagonals of the matrices."""
+    diagonal, *rest = sums(_with_constant(_diagonal) if constant else _diagonal)
     held = _held(view, row)
     diagonal += held[0] + (0.0 if held[1] is None else jnp.diagonal(held[1], axis1=-2, axis2=-1))
     diagonal += 0.0 if view.gram is None else jnp.diagonal(view.gram)
-    rhs += _held_product(held, take(view.prior, row))
-    return _unless_blank(view, row, (jnp.ones_like(diagonal), diagonal), rhs)
+    return _systems(view, row, jnp.ones_like(diagonal), diagonal, held, *rest)
 
 
-def slab_systems(view: View, row: jax.Array, sums: Callable) -> tuple[jax.Array, jax.Array]:
-    """(matrices, right-hand sides) of one slab's rows; (identity, m) in blank rows."""
-    matrix, rhs = sums(_gram)
+def slab_systems(view: View, row: jax.Array, sums: Callable, constant: bool = False) -> Systems:
+    """The systems of one slab's rows."""
+    matrix, *rest = sums(_with_constant(_gram) if constant else _gram)
     held = _held(view, row)
     matrix += jax.vmap(jnp.diag)(held[0])
-    for rest in (held[1], view.gram):
-        matrix += 0.0 if rest is None else rest
+    for more in (held[1], view.gram):
+        matrix += 0.0 if more is None else more
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
-    rhs += _held_product(held, take(view.prior, row))
-    return _unless_blank(view, row, (identity, matrix), rhs)
+    return _systems(view, row, identity, matrix, held, *rest)
 
 
-def slab_constants(view: View, row: jax.Array, sums: Callable) -> jax.Array:
-    """c of the rows of one slab: with A and b of `slab_systems`, c - 2 b'x + x'A x is `row_losses` at x; |m|^2 in blank
-    rows, so that it is 0 at m there too."""
-    prior = take(view.prior, row)
-    held = jnp.sum(prior * _held_product(_held(view, row), prior), axis=-1)
-    blank = take(view.blank, row, True)
-    return jnp.where(blank, jnp.sum(prior**2, axis=-1), sums(_constant) + held)
-
-
-def _unless_blank(view, row, blank_or_not, rhs):
-    """(the second of a pair and rhs), but in blank rows the first and the prior mean."""
-    blank = take(view.blank, row, True)
-    whole = jnp.where(blank.reshape(-1, *[1] * (blank_or_not[0].ndim - 1)), *blank_or_not)
-    return whole, jnp.where(blank[:, None], take(view.prior, row), rhs)
+def _systems(view, row, identity, matrix, held, rhs, constant=None) -> Systems:
+    """What was added up over entries, and the prior's part; blank rows by themselves."""
+    prior, blank = take(view.prior, row), take(view.blank, row, True)
+    pull = _held_product(held, prior)
+    matrix = jnp.where(blank.reshape(-1, *[1] * (matrix.ndim - 1)), identity, matrix)
+    rhs = jnp.where(blank[:, None], prior, rhs + pull)
+    if constant is not None:
+        constant = jnp.where(blank, jnp.sum(prior**2, axis=-1), constant + jnp.sum(prior * pull, axis=-1))
+    return Systems(matrix, rhs, constant)
 
 
 def norms(view: View) -> tuple[jax.Array, jax.Array]:
     """(|A|_F, |b|) of every row's system A x = b, each `(rows,)`."""
 
     def work(row, sums):
-        matrix, rhs = slab_systems(view, row, sums)
+        matrix, rhs, _ = slab_systems(view, row, sums)
         return jnp.linalg.norm(matrix, axis=(-2, -1)), jnp.linalg.norm(rhs, axis=-1)
 
     initial = (jnp.linalg.norm(view.reg, axis=-1), jnp.linalg.norm(view.reg * view.prior, axis=-1))

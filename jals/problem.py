@@ -106,6 +106,29 @@ class Problem:
         user_slots, item_slots = (_slots(side, self.value, self.weight) for side in (self.user_side, self.item_side))
         return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
 
+    def shard(self, devices: Any = None) -> "Problem":
+        """The same problem on several devices: XLA solves and adds up the rows of the layouts' slabs on all of them at
+        once, and every device holds the factors. For CPUs without the kernel of `jals.native`, and for accelerators.
+
+        Sweeps, losses and certificates are those of the problem on one device. There are no derivatives (an error says
+        so): JAX's transposition of `shard_map` was seen to give wrong ones for what the rows share.
+
+        Args:
+            devices: a list of devices; None for all of the default platform.
+        """
+        devices = jax.devices() if devices is None else list(devices)
+        mesh = jax.sharding.Mesh(np.array(devices), ("slabs",))
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        names = ("user", "item", "value", "weight")
+        return dataclasses.replace(
+            self,
+            **{name: jax.device_put(getattr(self, name), everywhere) for name in names},
+            user_side=self.user_side.shard(mesh),
+            item_side=self.item_side.shard(mesh),
+            user_slots=None,
+            item_slots=None,
+        )
+
     def check(self) -> None:
         """Refuses values and weights that no fit can use, where they are not traced.
 

@@ -20,7 +20,6 @@ from .normal import (
     products,
     residuals,
     row_losses,
-    slab_constants,
     slab_diagonals,
     slab_products,
     slab_systems,
@@ -123,7 +122,7 @@ def solve_cg(view: View, start: jax.Array, steps: int, value: bool = False) -> S
     start = jnp.where(empty_rows(view)[:, None], view.prior, start)
 
     def work(row, sums):
-        diagonal, rhs = slab_diagonals(view, row, sums)
+        diagonal, rhs, constant = slab_diagonals(view, row, sums, constant=value)
         scale = 1 / jnp.where(diagonal > 0, diagonal, 1.0)
 
         def step(carry, _):
@@ -141,7 +140,7 @@ def solve_cg(view: View, start: jax.Array, steps: int, value: bool = False) -> S
         carry = (x, residual, direction, jnp.sum(residual * direction, axis=-1))
         x, residual = jax.lax.scan(step, carry, length=steps)[0][:2]
         # x'A x = x'(b - the residual)
-        return (x, slab_constants(view, row, sums) - jnp.sum(x * (rhs + residual), axis=-1)) if value else (x,)
+        return (x,) if constant is None else (x, constant - jnp.sum(x * (rhs + residual), axis=-1))
 
     initial = (start, jnp.zeros(len(start), start.dtype)) if value else (start,)
     x, *values = over_slabs(view, work, initial)
@@ -208,7 +207,7 @@ def _each_backend(how: _How, view: View, rhs: jax.Array | None) -> tuple[jax.Arr
         found = native.solve_rows(view, rhs, value=how.value)
         return found.x, _good(view, found.good), found.value
 
-    if how.linsolve != "cholesky":
+    if how.linsolve != "cholesky" or (how.backend == "auto" and view.layout.mesh is not None):
         return by_xla(view, rhs)
     return _by(how.backend, by_xla, by_kernel)(view, rhs)
 
@@ -271,14 +270,13 @@ def _factorize_and_solve(
     epsilon = k * jnp.finfo(view.reg.dtype).eps
 
     def work(row, sums):
-        matrix, own = slab_systems(view, row, sums)
+        matrix, own, part = slab_systems(view, row, sums, constant=value)
         x, pivots, factor = _each_row(solver, matrix, own if rhs is None else take(rhs, row), differentiable)
         largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
         solvable = ~take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
-        part = None
-        if value:
+        if part is not None:
             left = 2 * own - jnp.einsum("rkl,rl->rk", matrix, x, precision=jax.lax.Precision.HIGHEST)
-            part = slab_constants(view, row, sums) - jnp.sum(x * left, axis=-1)
+            part -= jnp.sum(x * left, axis=-1)
         return x, jnp.isfinite(x).all(axis=-1) & solvable, part, factor if keep else None
 
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.

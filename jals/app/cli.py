@@ -25,6 +25,7 @@ def main() -> None:
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
         raise SystemExit(2)
+    _keep_compiled()
     try:
         build()()
     except SystemExit as end:
@@ -33,6 +34,17 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(130)
         raise
+
+
+def _keep_compiled() -> None:
+    """Keeps compiled programs on disk for the next command, in jax's own cache, unless the user has placed or switched
+    off that (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE)."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "jals" / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def build() -> "typer.Typer":

@@ -55,11 +55,15 @@ class AlsSolver(Solver):
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
     cg_steps: Annotated[int, Field(ge=1)] | None = None
     rounding: Literal["bfloat16", "float16"] | None = None
+    backend: Literal["auto", "xla", "native"] = "auto"
     init_scale: Number | None = None
 
     def conflicts(self):
         unused = self.cg_steps is not None and self.linsolve != "cg"
-        return [("cg_steps", 'needs linsolve = "cg".')] if unused else []
+        found = [("cg_steps", 'needs linsolve = "cg".')] if unused else []
+        if self.backend == "native" and self.linsolve != "cholesky":
+            found.append(("backend", '"native" needs linsolve = "cholesky".'))
+        return found
 
     def build(self) -> jals.ALS:
         return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))

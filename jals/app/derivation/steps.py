@@ -215,7 +215,7 @@ def _systems(factors: jals.Factors, problem: jals.Problem, objective: jals.Objec
     view = normal.view(factors, problem, objective, "user")
     rows, rank = factors.user.shape
     zeros = jnp.zeros((rows, rank, rank), factors.dtype), jnp.zeros((rows, rank), factors.dtype)
-    return normal.over_slabs(view, lambda row, sums: normal.slab_systems(view, row, sums), zeros)
+    return normal.over_slabs(view, lambda row, sums: normal.slab_systems(view, row, sums)[:2], zeros)
 
 
 @jax.jit
