@@ -10,10 +10,13 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
+# What the CPU kernel is built from: an environment is set up again when it changes.
+NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/native/*.hpp))
+
 # Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give.
 NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code)
 
-.PHONY: help demo test lint floor docs clean
+.PHONY: help demo test lint floor sanitize docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,20 +35,26 @@ lint: $(VENV)/ready  ## ruff and pyright only
 floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that pyproject.toml allows
 	$(FLOOR)/bin/python -m pytest -n 2 --dist worksteal $(NEWEST_ONLY)
 
+sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
+	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_native_fuzz.py
+
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, runs and caches
 	rm -rf $(VENV) $(FLOOR) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -f jals/native/_kernel*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
 	touch $@
 
-# Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them.
-$(FLOOR)/ready: pyproject.toml constraints.txt | $(FLOOR)/bin/python
-	$(FLOOR)/bin/$(PIP) --editable '.[test]' $$($(CORE_AT_FLOOR)) --constraint constraints.txt
+# Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them. The CPU
+# kernel is built with this jax's own headers, beside the newest's: an older jax does not load what a newer one's built.
+$(FLOOR)/ready: pyproject.toml constraints.txt $(NATIVE) | $(FLOOR)/bin/python
+	$(FLOOR)/bin/$(PIP) 'setuptools>=77' $$($(CORE_AT_FLOOR))
+	$(FLOOR)/bin/$(PIP) --no-build-isolation --editable '.[test]' $$($(CORE_AT_FLOOR)) --constraint constraints.txt
 	touch $@
 
 # Debian's python3 lacks ensurepip unless python3-venv is installed; the machine's own pip then fills the environment.

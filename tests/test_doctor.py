@@ -13,6 +13,7 @@ import jax
 import pytest
 
 import jals
+from jals import native
 from jals.app import doctor
 
 ROOT = pathlib.Path(jals.__file__).parents[1]
@@ -180,6 +181,35 @@ def test_thread_variables_are_shown_and_a_wrong_one_told():
     assert [finding.what for finding in section.findings] == ["NPROC is 'two', which is no number: XLA ignores it."]
 
 
+def test_the_kernel_that_is_there_is_described():
+    path = pathlib.Path("/somewhere/_kernel_0_3.so")
+    section = doctor.kernel(native.Status(True, "", "avx2", path), 6, 1)
+    rows = dict(section.rows)
+    assert rows["backend auto"].startswith("native") and rows["instructions"] == "avx2"
+    assert rows["threads"].startswith("6,") and rows["interface"].startswith("0.3,")
+    assert rows["library"] == str(path) and not section.findings
+    assert "no CPU device" in dict(doctor.kernel(native.Status(True, "", "avx2", path), 6, 0).rows)["backend auto"]
+
+
+@pytest.mark.parametrize("names, what", [([], "is not built"), (["_kernel_0_1.so", "_kernel_0_3.so"], "does not load")])
+def test_a_kernel_that_is_missing_is_told_with_a_cure(tmp_path, monkeypatch, names, what):
+    for name in names:
+        (tmp_path / name).write_bytes(b"not a library")
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    native._load.cache_clear()
+    try:
+        found = native.status()
+    finally:
+        native._load.cache_clear()
+    assert not found.available and found.isa is None
+    section = doctor.kernel(found, 2, 1)
+    assert section.rows[0] == ("backend auto", "xla") and ("interface" in dict(section.rows)) == bool(names)
+    (finding,) = section.findings
+    assert not finding.wrong, "everything works without it"
+    assert what in finding.what and finding.what.endswith("XLA solves instead, slower.")
+    assert finding.cure.startswith("Install ") and "Install" not in finding.what
+
+
 def test_settings_tell_x64_and_what_slows_a_fit(monkeypatch):
     assert doctor.settings({}).rows == [("x64", "on: float64 where values are float64")]
     rows = doctor.settings({"JAX_LOG_COMPILES": "1", "XLA_FLAGS": "--a", "HOME": "/", "MY_JAX_": "1"}).rows
@@ -288,6 +318,7 @@ def test_a_visit_on_two_host_devices(tmp_path, threads, at_risk):
     assert ("can wait for ever" in done.stdout) == (at_risk and not doctor.below(jax.__version__, "0.10"))
     assert done.stdout.count("certified, largest backward error") == 2
     assert "Everything jals needs works." in done.stdout
+    assert "CPU kernel\n  backend auto" in done.stdout
     pool, expected = map(int, done.stdout.split("pool ")[-1].split())
     assert expected == threads
     if pool:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import jals
+from jals import native
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +94,7 @@ def sections(environ: Mapping[str, str]) -> Iterator[Section]:
     yield devices
     hosts = sum(device.platform == "cpu" for device in found)
     yield threads(environ, usable_cores(), hosts, jax.__version__)
+    yield kernel(native.status(), pool_size(usable_cores(), environ.get("NPROC"), hosts), hosts)
     yield settings(environ)
     yield local_data(environ)
     if found:
@@ -259,6 +261,26 @@ def threads(environ: Mapping[str, str], cores: int, hosts: int, jax_version: str
         )
         findings.append(Finding(what, f"export NPROC={2 * hosts}", wrong=False))
     return Section("Threads", rows, findings)
+
+
+def kernel(found: native.Status, pool: int, hosts: int) -> Section:
+    """What `backend = "auto"` solves rows with on this machine, and why not with the CPU kernel where it does not."""
+    takes = "native on CPUs, xla elsewhere" if found.available else "xla"
+    if not hosts:
+        takes += " (there is no CPU device here)"
+    rows = [("backend auto", takes)]
+    if found.available:
+        rows.append(("instructions", str(found.isa)))
+        rows.append(("threads", f"{pool}, XLA's CPU pool; results do not depend on how many"))
+    if found.path:
+        rows.append(("library", str(found.path)))
+        interface = ".".join(re.findall(r"\d+", found.path.stem))  # setup.py names it so
+        rows.append(("interface", f"{interface or 'unknown'}, of XLA's headers when it was built"))
+    if found.available:
+        return Section("CPU kernel", rows)
+    what, _, cure = found.reason.rpartition(". Install ")
+    finding = Finding(f"{what}. XLA solves instead, slower.", f"Install {cure}", wrong=False)
+    return Section("CPU kernel", rows, [finding])
 
 
 # Settings

@@ -56,7 +56,7 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
     paths = sorted(pathlib.Path(__file__).parent.glob("_kernel*.so"), key=_interface, reverse=True)
     why = (
         "the CPU kernel is not built, most likely because no C++ compiler was found when jals was installed. "
-        "Install g++ 12 or clang 15 or newer, and jals again (pip install -v says what is missing)."
+        "Install g++ 12 or a recent clang, and jals again (pip install -v says what is missing)."
     )  # fmt: skip
     for path in paths:
         try:

@@ -1,0 +1,471 @@
+// Fuzz of the kernel on its own, without XLA, for one instruction set (as kernel.cpp is compiled):
+//
+//     fuzz [cases] [seed]
+//
+// A case draws a side in a layout of its own, solves it on pools of several kinds, which must agree bit for bit, and
+// compares with plain sums in long double. Padding holds numbers that would show, or crash, if they were read. The
+// first case that fails ends the run and names the seed that draws it again.
+
+#include "kernel.cpp"
+#include "schedule.hpp"
+
+#include <cstdio>
+#include <functional>
+#include <random>
+#include <string>
+#include <thread>
+
+namespace jals {
+namespace {
+
+using namespace JALS_ISA;
+using Real = long double;
+
+// ---- pools ----
+
+// Starts a thread for every task, as a pool with idle threads does.
+struct Threads {
+  int64_t threads;
+  std::vector<std::thread> started{};
+  int64_t num_threads() const { return threads; }
+  template <class Task>
+  void Schedule(Task task) {
+    started.emplace_back(std::move(task));
+  }
+  ~Threads() {
+    for (std::thread& thread : started) thread.join();
+  }
+};
+
+// All its threads are taken: tasks start when `run` is called, or never.
+struct Busy {
+  std::vector<std::function<void()>> tasks{};
+  int64_t num_threads() const { return 4; }
+  template <class Task>
+  void Schedule(Task task) {
+    tasks.emplace_back(std::move(task));
+  }
+  void run() {
+    for (auto& task : tasks) task();
+  }
+};
+
+// ---- cases ----
+
+struct Entry {
+  int32_t other;
+  double value, weight;
+};
+
+template <class T>
+struct Slots {  // a bucket's arrays
+  std::vector<int32_t> row, other, entry, piece_row;
+  std::vector<T> value, weight;
+};
+
+template <class T>
+struct Results {
+  std::vector<T> x, value, cholesky;
+  std::vector<char> good;
+
+  Results(int64_t rows, int64_t k) : x(rows * k, T(7)), value(rows, T(7)), cholesky(rows * k * k, T(7)), good(rows, 7) {}
+  bool operator==(const Results& other) const {
+    auto same = [](const auto& a, const auto& b) {
+      return a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]);
+    };
+    return same(x, other.x) && same(value, other.value) && same(cholesky, other.cholesky) && same(good, other.good);
+  }
+};
+
+// What a row should be: the pivots of fewer entries than unknowns may or may not be seen to be rounding.
+enum class Kind { good, bad, either };
+
+template <class T>
+class Case {
+ public:
+  explicit Case(uint64_t seed) : random_(seed) {
+    draw_shape();
+    draw_numbers();
+    draw_layout();
+  }
+
+  // Why the case fails; "" where it passes.
+  std::string check() {
+    Results<T> one = results();
+    if (std::string why = solve_on(Threads{1}, one); !why.empty()) return why;
+    for (int64_t threads : {2, 5}) {
+      Results<T> more = results();
+      if (std::string why = solve_on(Threads{threads}, more); !why.empty()) return why;
+      if (!(more == one)) return std::to_string(threads) + " threads do not agree with one";
+    }
+    if (std::string why = compare(one); !why.empty()) return why;
+    Results<T> alone = results(), late = results();
+    if (std::string why = solve_on(Busy{}, alone); !why.empty()) return why;
+    if (!(alone == one)) return "a pool whose tasks never start does not agree";
+    Busy busy;
+    if (std::string why = solve_on(busy, late); !why.empty()) return why;
+    if (!(late == one)) return "a pool whose tasks start late does not agree";
+    let_go();  // what belongs to XLA is gone when the call has returned
+    busy.run();
+    return "";
+  }
+
+  std::string describe() const {
+    std::string text = std::string(sizeof(T) == 4 ? "float" : "double") + ", rank " + std::to_string(side_.rank);
+    auto add = [&](bool there, const char* name) { text += there ? std::string(", ") + name : ""; };
+    add(bias_, "bias"), add(!prior_.empty(), "prior"), add(!precision_.empty(), "precision");
+    add(!gram_.empty(), "gram"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
+    return text + ", entries by row:" + degrees_;
+  }
+
+ private:
+  int64_t whole(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_); }
+  bool chance(double p) { return std::bernoulli_distribution(p)(random_); }
+  double normal() { return std::normal_distribution<double>()(random_); }
+  template <class Range>
+  auto any_of(const Range& range) {
+    return *(std::begin(range) + whole(0, int64_t(std::size(range)) - 1));
+  }
+  Results<T> results() const { return Results<T>(side_.num_rows, k_); }
+
+  void draw_shape() {
+    const bool giant = chance(0.04);
+    const int64_t around = V<T> * whole(1, chance(0.2) ? 150 / V<T> : 2);
+    side_.rank = giant ? whole(1, 20) : chance(0.5) ? whole(1, 24) : std::max<int64_t>(1, around + whole(-1, 1));
+    bias_ = chance(0.4);
+    k_ = side_.rank + bias_;
+    side_.num_rows = chance(0.02) ? 0 : whole(1, side_.rank > 40 ? 6 : 24);
+    side_.others = whole(1, 60);
+    rows_.resize(side_.num_rows);
+    for (auto& row : rows_) {
+      constexpr int64_t edges[] = {15, 16, 17, 127, 128, 129, 1023, 1024, 1025, 2048};
+      int64_t entries = chance(0.2) ? 0 : whole(1, 3 * k_);
+      if (chance(0.03)) entries = any_of(edges);
+      row.resize(entries);
+    }
+    if (giant && side_.num_rows) {  // more than a part, sometimes more than kMaxParts of the least size
+      constexpr int64_t edges[] = {8191, 8192, 8193, 16384, 16385, 20000};
+      rows_[whole(0, side_.num_rows - 1)].resize(side_.rank < 4 && chance(0.1) ? 600000 : any_of(edges));
+    }
+    for (const auto& row : rows_) {
+      side_.num_entries += row.size();
+      degrees_ += " " + std::to_string(row.size());
+    }
+  }
+
+  std::vector<T> normals(int64_t n, double scale) {
+    std::vector<T> numbers(n);
+    for (T& number : numbers) number = T(scale * normal());
+    return numbers;
+  }
+
+  // A symmetric matrix without direction of its own: B B' / columns of B, times sign.
+  std::vector<T> symmetric(int64_t columns, double sign) {
+    const std::vector<T> b = normals(k_ * columns, 1);
+    std::vector<T> matrix(k_ * k_);
+    for (int64_t i = 0; i < k_; ++i)
+      for (int64_t j = 0; j <= i; ++j) {
+        double sum = 0;
+        for (int64_t c = 0; c < columns; ++c) sum += double(b[i * columns + c]) * b[j * columns + c];
+        matrix[i * k_ + j] = matrix[j * k_ + i] = T(sign * sum / columns);
+      }
+    return matrix;
+  }
+
+  void draw_numbers() {
+    const bool plain = chance(0.4);  // all w are 1
+    for (int c = 0; c < 5; ++c) side_.entry[c] = T(plain ? c == 0 || c == 3 : c < 2 ? std::abs(normal()) : normal());
+    for (auto& row : rows_)
+      for (Entry& entry : row)
+        entry = {int32_t(whole(0, side_.others - 1)), std::abs(normal()), plain ? 1 : chance(0.1) ? 0 : 2 * std::abs(normal())};
+
+    const int64_t rows = side_.num_rows;
+    table_ = normals(side_.others * side_.rank, 1 / std::sqrt(double(side_.rank)));
+    side_.mean = chance(0.5) ? T(normal()) : T(0);
+    if (bias_) held_bias_ = normals(side_.others, 1);
+    if (chance(0.4)) prior_ = normals((side_.prior_per_row = chance(0.5)) ? rows * k_ : k_, 1);
+    if (chance(0.2)) gram_ = symmetric(k_ + 3, 0.3);
+    if (chance(0.25)) {
+      side_.precision_per_row = chance(0.5);
+      for (int64_t r = 0; r < (side_.precision_per_row ? rows : 1); ++r) {
+        const std::vector<T> matrix = symmetric(k_ + 3, 0.5);
+        precision_.insert(precision_.end(), matrix.begin(), matrix.end());
+      }
+    }
+    value_ = chance(0.5);
+    cholesky_ = chance(0.5);
+    if (chance(0.2)) rhs_ = normals(rows * k_, 1);
+    for (int64_t r = 0; r < rows; ++r) {
+      const bool held = !gram_.empty() || !precision_.empty(), empty = rows_[r].empty();
+      const bool free = chance(0.15) && (empty || held || int64_t(rows_[r].size()) < k_);  // lambda is 0
+      Kind kind = Kind::good;
+      T reg = T(0.05 + std::abs(normal()));
+      if (free) {
+        reg = 0;
+        if (!held && !(empty && chance(0.5))) kind = empty ? Kind::bad : Kind::either;
+      }
+      const bool blank = free && !held && empty && kind == Kind::good;
+      if (!free && chance(0.02)) {  // as far below zero as no entries can lift
+        reg = T(-10 * (1 + double(rows_[r].size())) * 100);
+        kind = Kind::bad;
+      }
+      reg_.push_back(reg);
+      reg_bias_.push_back(reg > 0 ? reg / 2 : reg);
+      blank_.push_back(blank);
+      strict_.push_back(reg == 0);
+      kinds_.push_back(kind);
+    }
+  }
+
+  // Each row goes to one of a few buckets: whole, cut into pieces, or of width 0.
+  void draw_layout() {
+    const int64_t rows = side_.num_rows;
+    std::vector<int64_t> order(rows);
+    for (int64_t r = 0; r < rows; ++r) order[r] = r;
+    std::shuffle(order.begin(), order.end(), random_);
+    const int64_t kinds = whole(2, 4);
+    std::vector<std::vector<int64_t>> mine(kinds);
+    for (int64_t r : order) mine[rows_[r].empty() && chance(0.7) ? 0 : whole(1, kinds - 1)].push_back(r);
+    slots_.resize(kinds);
+    int64_t number = 0;
+    for (int64_t b = 0; b < kinds; ++b) fill(slots_[b], mine[b], b == 0, number);
+  }
+
+  void fill(Slots<T>& slots, const std::vector<int64_t>& mine, bool empty, int64_t& number) {
+    Bucket<T> bucket{};
+    int64_t longest = 0;
+    for (int64_t r : mine) longest = std::max(longest, int64_t(rows_[r].size()));
+    const bool cut = !empty && chance(0.6);
+    bucket.width = empty ? 0 : cut ? whole(1, chance(0.3) ? 700 : 12) : longest + whole(0, 3);
+    if (cut) bucket.width = std::max(bucket.width, longest / 2000);
+    bucket.rows = whole(1, int64_t(mine.size()) + 1);
+    bucket.slabs = (int64_t(mine.size()) + bucket.rows - 1) / bucket.rows + chance(0.1);
+
+    struct Piece {
+      int64_t place, row, first, length;
+    };
+    std::vector<std::vector<Piece>> pieces(bucket.slabs);
+    slots.row.assign(bucket.slabs * bucket.rows, int32_t(side_.num_rows));
+    for (int64_t i = 0; i < int64_t(mine.size()); ++i) {
+      slots.row[i] = int32_t(mine[i]);
+      const int64_t entries = rows_[mine[i]].size();
+      for (int64_t first = 0; cut && first < entries; first += bucket.width)
+        pieces[i / bucket.rows].push_back({i % bucket.rows, mine[i], first, std::min(bucket.width, entries - first)});
+      if (!cut) pieces[i / bucket.rows].push_back({i % bucket.rows, mine[i], 0, entries});
+    }
+    bucket.pieces = cut ? 0 : bucket.rows;
+    for (const auto& slab : pieces) bucket.pieces = std::max(bucket.pieces, int64_t(slab.size()));
+    if (cut) bucket.pieces = std::max<int64_t>(1, bucket.pieces + whole(0, 2));
+
+    const int64_t total = bucket.slabs * bucket.pieces;
+    slots.other.assign(total * bucket.width, 1 << 30);
+    slots.entry.assign(total * bucket.width, int32_t(side_.num_entries));
+    slots.value.assign(total * bucket.width, std::numeric_limits<T>::quiet_NaN());
+    slots.weight = slots.value;
+    if (cut) slots.piece_row.assign(total, int32_t(bucket.rows));
+    for (int64_t s = 0; s < bucket.slabs; ++s) {
+      if (cut) std::shuffle(pieces[s].begin(), pieces[s].end(), random_);
+      for (int64_t p = 0; p < int64_t(pieces[s].size()); ++p) {
+        const Piece& piece = pieces[s][p];
+        if (cut) slots.piece_row[s * bucket.pieces + p] = int32_t(piece.place);
+        for (int64_t i = 0; i < piece.length; ++i) {
+          const int64_t at = (s * bucket.pieces + p) * bucket.width + i;
+          const Entry& entry = rows_[piece.row][piece.first + i];
+          slots.other[at] = entry.other;
+          slots.entry[at] = int32_t(number++);
+          slots.value[at] = T(entry.value);
+          slots.weight[at] = T(entry.weight);
+        }
+      }
+    }
+    side_.buckets.push_back(bucket);
+    cut_.push_back(cut);
+  }
+
+  template <class Pool>
+  std::string solve_on(Pool&& pool, Results<T>& results) {
+    auto bools = [](const std::vector<char>& flags) { return reinterpret_cast<const bool*>(flags.data()); };
+    auto given = [](const std::vector<T>& numbers) { return numbers.empty() ? nullptr : numbers.data(); };
+    side_.table = table_.data();
+    side_.held_bias = bias_ ? held_bias_.data() : nullptr;
+    side_.prior = given(prior_);
+    side_.reg = reg_.data();
+    side_.reg_bias = bias_ ? reg_bias_.data() : nullptr;
+    side_.precision = given(precision_);
+    side_.gram = given(gram_);
+    side_.blank = bools(blank_);
+    side_.strict = bools(strict_);
+    side_.rhs = given(rhs_);
+    for (size_t b = 0; b < slots_.size(); ++b) {
+      Bucket<T>& bucket = side_.buckets[b];
+      const Slots<T>& slots = slots_[b];
+      bucket.row = slots.row.data();
+      bucket.other = slots.other.data();
+      bucket.entry = slots.entry.data();
+      bucket.piece_row = cut_[b] ? slots.piece_row.data() : nullptr;
+      bucket.value = slots.value.data();
+      bucket.weight = slots.weight.data();
+    }
+    side_.x = results.x.data();
+    side_.good = reinterpret_cast<bool*>(results.good.data());
+    side_.value = value_ ? results.value.data() : nullptr;
+    side_.cholesky = cholesky_ ? results.cholesky.data() : nullptr;
+    return solve_side(side_, JALS_ISA::make<T>(side_.rank), pool) ? "" : "memory ran out";
+  }
+
+  void let_go() {
+    for (auto* numbers : {&table_, &held_bias_, &prior_, &reg_, &reg_bias_, &precision_, &gram_, &rhs_})
+      std::vector<T>().swap(*numbers);
+    std::vector<Slots<T>>().swap(slots_);
+  }
+
+  // ---- the plain way ----
+
+  std::string compare(const Results<T>& got) const {
+    for (int64_t r = 0; r < side_.num_rows; ++r)
+      if (std::string why = compare_row(got, r); !why.empty()) return "row " + std::to_string(r) + ": " + why;
+    return "";
+  }
+
+  std::string compare_row(const Results<T>& got, int64_t r) const {
+    const int64_t k = k_, rank = side_.rank;
+    // The system, and the same sums of absolute values, which rounding is measured against.
+    std::vector<Real> a(k * k), b(k), a_size(k * k), b_size(k), z(k, 1), pull(k);
+    Real constant = 0, constant_size = 0;
+    for (const Entry& entry : rows_[r]) {
+      for (int64_t i = 0; i < rank; ++i) z[i] = table_[entry.other * rank + i];
+      const Real value = T(entry.value), weight = T(entry.weight);
+      const Real w = weight * (side_.entry[0] + side_.entry[1] * value), q = weight * side_.entry[4];
+      const Real held = Real(side_.mean) + (bias_ ? held_bias_[entry.other] : T(0));
+      const Real t = side_.entry[2] + side_.entry[3] * value, p = w * (t - held) + q;
+      const Real size = w * (std::abs(t) + std::abs(held)) + std::abs(q);
+      for (int64_t i = 0; i < k; ++i) {
+        for (int64_t j = 0; j <= i; ++j) a[i * k + j] += w * z[i] * z[j], a_size[i * k + j] += w * std::abs(z[i] * z[j]);
+        b[i] += p * z[i];
+        b_size[i] += size * std::abs(z[i]);
+      }
+      constant += w * (t - held) * (t - held) + q * (1 - 2 * held);
+      constant_size += size * (1 + std::abs(t) + 2 * std::abs(held));
+    }
+    const T* m = prior_.empty() ? nullptr : &prior_[side_.prior_per_row ? r * k : 0];
+    const T* precision = precision_.empty() ? nullptr : &precision_[side_.precision_per_row ? r * k * k : 0];
+    for (int64_t i = 0; i < k; ++i) {
+      for (int64_t j = 0; j < k; ++j) {
+        Real held = precision ? precision[i * k + j] : T(0);
+        if (i == j) held += i < rank ? reg_[r] : reg_bias_[r];
+        if (m) pull[i] += held * m[j];
+        if (m) b_size[i] += std::abs(held * m[j]);
+        if (j > i) continue;
+        const Real more = held + (gram_.empty() ? T(0) : gram_[i * k + j]);
+        a[i * k + j] += more, a_size[i * k + j] += std::abs(more);
+      }
+      b[i] += pull[i];
+      if (m) constant += pull[i] * m[i], constant_size += std::abs(pull[i] * m[i]);
+    }
+    if (blank_[r]) {
+      constant = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        a[i * k + i] = a_size[i * k + i] = 1;
+        b[i] = m ? m[i] : T(0);
+        b_size[i] = std::abs(b[i]);
+        constant += b[i] * b[i];  // the loss is 0 at m
+      }
+      constant_size = constant;
+    }
+    for (int64_t i = 0; i < k && !rhs_.empty(); ++i) b[i] = rhs_[r * k + i], b_size[i] = std::abs(b[i]);
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = i + 1; j < k; ++j) a[i * k + j] = a[j * k + i], a_size[i * k + j] = a_size[j * k + i];
+
+    const T* x = &got.x[r * k];
+    const T* l = &got.cholesky[r * k * k];
+    if (got.good[r] ? kinds_[r] == Kind::bad : kinds_[r] == Kind::good)
+      return got.good[r] ? "is good, but has no solution" : "is not good";
+    if (!got.good[r]) {
+      bool marked = !value_ || std::isnan(got.value[r]);
+      for (int64_t i = 0; i < k; ++i) marked &= std::isnan(x[i]);
+      for (int64_t i = 0; i < k * k && cholesky_; ++i) marked &= std::isnan(l[i]);
+      return marked ? "" : "is not good, but not NaN everywhere";
+    }
+
+    // Rounding grows with the entries of a chunk and the unknowns; at random it grows with their square root.
+    const Real n = rows_[r].size();
+    const Real bound = std::numeric_limits<T>::epsilon() * (8 + 4 * std::sqrt(std::min<Real>(n, kChunk) + 2 * k + n / kChunk));
+    Real off = 0, size = 0, against = 0, best = 0, best_size = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      Real left = b[i], whole = b_size[i];
+      for (int64_t j = 0; j < k; ++j) left -= a[i * k + j] * x[j], whole += a_size[i * k + j] * std::abs(x[j]);
+      if (!(std::abs(left) <= off)) off = std::abs(left);
+      size = std::max(size, whole);
+      against = std::max(against, a_size[i * k + i]);
+      best += b[i] * x[i];
+      best_size += std::abs(Real(x[i])) * whole;
+    }
+    // At a solution whose residual is e, b'x errs by x'e, as does what the kernel takes for it.
+    if (!(off <= bound * size)) return "backward error " + text(off / size) + ", bound " + text(bound);
+    const Real apart = std::abs(got.value[r] - (constant - best)), unsure = bound * (constant_size + 2 * best_size);
+    if (value_ && rhs_.empty() && !(apart <= unsure)) return "value " + text(got.value[r]) + ", not " + text(constant - best);
+    for (int64_t i = 0; i < k && cholesky_; ++i)
+      for (int64_t j = 0; j < k; ++j) {
+        Real sum = 0;
+        for (int64_t c = 0; c <= std::min(i, j); ++c) sum += Real(l[i * k + c]) * l[j * k + c];
+        if (j > i ? l[i * k + j] != 0 : !(std::abs(sum - a[i * k + j]) <= bound * against) || !(l[i * k + i] > 0))
+          return "factor wrong at " + std::to_string(i) + ", " + std::to_string(j);
+      }
+    return "";
+  }
+
+  static std::string text(Real number) {
+    char characters[32];
+    std::snprintf(characters, sizeof characters, "%.3Lg", number);
+    return characters;
+  }
+
+  std::mt19937_64 random_;
+  Side<T> side_{};
+  int64_t k_ = 0;
+  bool bias_ = false, value_ = false, cholesky_ = false;
+  std::vector<std::vector<Entry>> rows_;
+  std::string degrees_;
+  std::vector<Slots<T>> slots_;
+  std::vector<bool> cut_;
+  std::vector<T> table_, held_bias_, prior_, reg_, reg_bias_, precision_, gram_, rhs_;
+  std::vector<char> blank_, strict_;
+  std::vector<Kind> kinds_;
+};
+
+template <class T>
+bool passes(uint64_t seed) {
+  Case<T> drawn(seed);
+  const std::string what = drawn.describe(), why = drawn.check();
+  if (!why.empty()) std::printf("%s\n%s\nagain: fuzz 1 %llu\n", why.c_str(), what.c_str(), (unsigned long long)seed);
+  return why.empty();
+}
+
+bool runs_here() {
+#if JALS_BYTES > 16
+  __builtin_cpu_init();
+#endif
+#if JALS_BYTES == 64
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw");
+#elif JALS_BYTES == 32
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return true;
+#endif
+}
+
+}  // namespace
+}  // namespace jals
+
+int main(int count, char** words) {
+  if (!jals::runs_here()) {
+    std::puts("skipped: this machine lacks the instruction set");
+    return 77;
+  }
+  const uint64_t cases = count > 1 ? std::stoull(words[1]) : 1000, seed = count > 2 ? std::stoull(words[2]) : 0;
+  for (uint64_t i = seed; i < seed + cases; ++i)
+    if (!(i % 2 ? jals::passes<double>(i) : jals::passes<float>(i))) return 1;
+  std::printf("%llu cases pass\n", (unsigned long long)cases);
+  return 0;
+}
