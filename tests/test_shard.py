@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-
 PROGRAM = """
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)

@@ -41,7 +41,7 @@ def _keep_compiled() -> None:
     off that (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE)."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir") is None:  # noqa: B009 - unknown to type checkers
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jals" / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

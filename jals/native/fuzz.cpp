@@ -144,7 +144,7 @@ class Case {
       row.resize(entries);
     }
     if (giant && side_.num_rows) {  // more than a part, sometimes more than kMaxParts of the least size
-      constexpr int64_t edges[] = {8191, 8192, 8193, 16384, 16385, 20000};
+      constexpr int64_t edges[] = {kPartEntries - 1, kPartEntries, kPartEntries + 1, 2 * kPartEntries, 2 * kPartEntries + 1};
       rows_[whole(0, side_.num_rows - 1)].resize(side_.rank < 4 && chance(0.1) ? 600000 : any_of(edges));
     }
     for (const auto& row : rows_) {

@@ -34,6 +34,8 @@ template <class T>
 using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 template <class T>
 using Vec __attribute__((vector_size(JALS_BYTES))) = T;
+template <class T>
+using Mask __attribute__((vector_size(JALS_BYTES))) = Int<T>;
 
 // Columns and panels that `multiply` keeps in registers: 24 sums of 32 registers, 12 of 16.
 template <class T>
@@ -125,6 +127,14 @@ INLINE double total(Vec<T> v) {
   return sum;
 }
 
+// The sum of n numbers, with zeros behind them.
+template <class T>
+INLINE double total(const T* numbers, int64_t n) {
+  Vec<T> sum = {};
+  for (int64_t i = 0; i < n; i += V<T>) sum += load<T>(numbers + i);
+  return total<T>(sum);
+}
+
 // ---- panels ----
 
 template <class T>
@@ -157,9 +167,9 @@ INLINE void block(T* const* to, const T* const* left, const T* right, int64_t n)
 }
 
 // Block column q of a triangle, plus or minus the sum over s of left panels q ... np - 1 times right panel q.
-// left(p) and right are the panels' first vectors.
-template <class T, int Sign, class Left>
-INLINE void multiply(T* matrix, int64_t q, int64_t np, Left&& left, const T* right, int64_t n) {
+// left(p) and right are the panels' first vectors; `meanwhile` is called a few times on the way.
+template <class T, int Sign, class Left, class Meanwhile>
+INLINE void multiply(T* matrix, int64_t q, int64_t np, Left&& left, const T* right, int64_t n, Meanwhile&& meanwhile) {
   int64_t p = q;
   while (p < np) {
     const int64_t rest = np - p;
@@ -171,6 +181,7 @@ INLINE void multiply(T* matrix, int64_t q, int64_t np, Left&& left, const T* rig
       to[v] = matrix + triangle<T>(p + v) + q * V<T> * V<T>;
     }
     for (int c = 0; c < V<T>; c += kColumns<T>) {
+      meanwhile();
       if (nv == 3) block<T, 3, kColumns<T>, Sign>(to, l, right + c, n);
       if (nv == 2) block<T, 2, kColumns<T>, Sign>(to, l, right + c, n);
       if (nv == 1) block<T, 1, kColumns<T>, Sign>(to, l, right + c, n);
@@ -235,7 +246,7 @@ constexpr int64_t block_entries(int64_t np) {
 
 template <class T>
 struct Workspace {
-  int64_t np, entries;
+  int64_t np, entries, tiles;  // tiles: calls of `block` that one `multiply` of all columns makes
   char *chunk, *sums;  // Sums of the present chunk, and of all
   T *z, *wz;           // panels of the entries, and times w
   T *w, *p;            // (entries), zero beyond the last
@@ -245,7 +256,9 @@ struct Workspace {
     const int64_t np = panels<T>(rank), entries = block_entries<T>(np);
     return 2 * Sums<T>::bytes(np) + sizeof(T) * (2 * entries * np * V<T> + 2 * (entries + 64) + np * V<T>) + 64;
   }
-  Workspace(int64_t rank, char* memory) : np(panels<T>(rank)), entries(block_entries<T>(np)) {
+  Workspace(int64_t rank, char* memory) : np(panels<T>(rank)), entries(block_entries<T>(np)), tiles(0) {
+    for (int64_t rest = 1; rest <= np; ++rest)
+      tiles += (rest == 4 ? 2 : (rest + kPanels - 1) / kPanels) * (V<T> / kColumns<T>);
     chunk = memory;
     sums = chunk + Sums<T>::bytes(np);
     z = reinterpret_cast<T*>(sums + Sums<T>::bytes(np));
@@ -302,44 +315,67 @@ INLINE void prefetch(const Side<T>& side, const Block& ahead, int64_t from, int6
   const int64_t bytes = side.rank * sizeof(T);
   for (int64_t s = from; s < std::min(to, ahead.n); ++s) {
     const char* z = reinterpret_cast<const char*>(side.table + ahead.other[s] * side.rank);
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(z + b, 0, 2);
-    if (bytes % 64) __builtin_prefetch(z + bytes - 1, 0, 2);
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(z + b, 0, 3);
+    if (bytes % 64) __builtin_prefetch(z + bytes - 1, 0, 3);
   }
 }
 
 // total -= term, with what rounding loses added to `lost`: jals/factors.py, `remainder`.
 template <class T>
-INLINE void take_off(T& total, T& lost, T term) {
-  const T now = total - term, part = now - total;
+INLINE void take_off(Vec<T>& total, Vec<T>& lost, Vec<T> term) {
+  const Vec<T> now = total - term, part = now - total;
   lost += (total - (now - part)) - (term + part);
   total = now;
+}
+
+// The first of n numbers from an array, V at most, and zeros.
+template <class T>
+INLINE Vec<T> load_some(const T* from, int64_t n) {
+  if (n >= V<T>) return load<T>(from);
+  T some[V<T>] = {};
+  for (int64_t i = 0; i < n; ++i) some[i] = from[i];
+  return load<T>(some);
+}
+
+// w and p of each of a block's entries, 0 beyond the last; adds to the loss at x = 0. Returns whether all w are 1.
+template <class T>
+bool weigh_entries(const Side<T>& side, const Block& block, const Workspace<T>& space, double& loss) {
+  const T* value = side.buckets[block.bucket].value + block.slot;
+  const T* weight = side.buckets[block.bucket].weight + block.slot;
+  Vec<T> losses = {};
+  Mask<T> others = {}, lanes;
+  for (int i = 0; i < V<T>; ++i) lanes[i] = i;
+  for (int64_t s = 0; s < block.n; s += V<T>) {
+    const int64_t n = std::min<int64_t>(V<T>, block.n - s);
+    const Vec<T> r = load_some(value + s, n), v = load_some(weight + s, n);
+    const Vec<T> w = v * (side.entry[0] + side.entry[1] * r), t = side.entry[2] + side.entry[3] * r;
+    const Vec<T> q = v * side.entry[4];
+    Vec<T> gap = t, lost = {};
+    take_off<T>(gap, lost, side.mean + Vec<T>{});
+    if (side.held_bias) {
+      T held[V<T>] = {};
+      for (int64_t i = 0; i < n; ++i) held[i] = side.held_bias[block.other[s + i]];
+      take_off<T>(gap, lost, load<T>(held));
+    }
+    gap += lost;
+    store<T>(space.w + s, w);
+    store<T>(space.p + s, w * gap + q);
+    losses += w * gap * gap + q * (1 - 2 * (t - gap));
+    others |= (w != 1) & (lanes < static_cast<Int<T>>(n));
+  }
+  loss += total<T>(losses);
+  Int<T> any = 0;
+  for (int i = 0; i < V<T>; ++i) any |= others[i];
+  return any == 0;
 }
 
 // Adds a block's entries to the chunk's sums. Meanwhile the block that follows is fetched into the cache.
 template <class T>
 void add_block(const Side<T>& side, const Block& block, const Block& ahead, const Workspace<T>& space) {
   const int64_t np = space.np, n = block.n, size = space.entries, full = side.rank / V<T>;
-  const Bucket<T>& bucket = side.buckets[block.bucket];
-  const T* value = bucket.value + block.slot;
-  const T* weight = bucket.weight + block.slot;
   const Sums<T> sums = Sums<T>::at(space.chunk, np);
 
-  // (w, p) of each entry
-  bool plain = true;  // all w are 1
-  T constant = 0;
-  for (int64_t s = 0; s < n; ++s) {
-    const T w = weight[s] * (side.entry[0] + side.entry[1] * value[s]);
-    const T t = side.entry[2] + side.entry[3] * value[s], q = weight[s] * side.entry[4];
-    T lost = 0, gap = t;
-    take_off(gap, lost, side.mean);
-    if (side.held_bias) take_off(gap, lost, side.held_bias[block.other[s]]);
-    gap += lost;
-    space.w[s] = w;
-    space.p[s] = w * gap + q;
-    constant += w * gap * gap + q * (1 - 2 * (t - gap));
-    plain &= w == 1;
-  }
-  if (side.value) sums.constant() += constant;
+  const bool plain = weigh_entries(side, block, space, sums.constant());
 
   for (int64_t s = 0; s < n; ++s) {
     const T* from = side.table + block.other[s] * side.rank;
@@ -361,22 +397,21 @@ void add_block(const Side<T>& side, const Block& block, const Block& ahead, cons
       }
   }
 
-  const int64_t share = (ahead.n + np - 1) / np;
+  // The next block's rows are fetched a few at a time: a core keeps few requests under way.
+  int64_t fetched = 0, share = 1 + ahead.n / space.tiles;
+  auto fetch_ahead = [&] {
+    prefetch(side, ahead, fetched, fetched + share);
+    fetched += share;
+  };
   for (int64_t q = 0; q < np; ++q) {
-    prefetch(side, ahead, q * share, (q + 1) * share);
     auto left = [&](int64_t p) { return space.z + p * size * V<T>; };
-    multiply<T, 1>(sums.matrix, q, np, left, right + q * size * V<T>, n);
+    multiply<T, 1>(sums.matrix, q, np, left, right + q * size * V<T>, n, fetch_ahead);
     weigh<T, 1>(sums.rhs + q * V<T>, left(q), space.p, n);
     if (side.held_bias) weigh<T, 1>(sums.border + q * V<T>, left(q), space.w, n);
   }
   if (side.held_bias) {
-    T corner = 0, corner_rhs = 0;
-    for (int64_t s = 0; s < n; ++s) {
-      corner += space.w[s];
-      corner_rhs += space.p[s];
-    }
-    sums.corner() += corner;
-    sums.corner_rhs() += corner_rhs;
+    sums.corner() += total<T>(space.w, n);
+    sums.corner_rhs() += total<T>(space.p, n);
   }
 }
 
@@ -508,7 +543,7 @@ T factor(T* matrix, int64_t np, T* const* rhs, T* scale) {
   for (int64_t q = 0; q < np; ++q) {
     const T* row = matrix + triangle<T>(q);
     auto left = [&](int64_t p) { return matrix + triangle<T>(p); };
-    multiply<T, -1>(matrix, q, np, left, row, q * V<T>);
+    multiply<T, -1>(matrix, q, np, left, row, q * V<T>, [] {});
     UNROLL for (int i = 0; i < Sides; ++i) weigh<T, -1>(rhs[i] + q * V<T>, row, rhs[i], q * V<T>);
     const T d = factor_block<T, Sides>(matrix, q, np, rhs, scale);
     least = d < least || d != d ? d : least;
@@ -568,7 +603,8 @@ void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Work
       largest = std::max(largest, sums.matrix[triangle<T>(i / V<T>) + i * V<T> + i % V<T>]);
 
   T* sides[2] = {sums.rhs, sums.border};
-  T least = bias ? factor<T, 2>(sums.matrix, np, sides, space.scale) : factor<T, 1>(sums.matrix, np, sides, space.scale);
+  T least = bias ? factor<T, 2>(sums.matrix, np, sides, space.scale)
+                 : factor<T, 1>(sums.matrix, np, sides, space.scale);
   double last = 0, corner = 0;  // the bias, and its pivot
   if (bias) {
     corner = sums.corner() - dot(sums.border, sums.border, padded);

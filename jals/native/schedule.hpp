@@ -17,8 +17,8 @@
 
 namespace jals {
 
-constexpr int64_t kPartEntries = 8192;  // a longer row is cut into parts, at most kMaxParts
-constexpr int64_t kMaxParts = 64;
+constexpr int64_t kPartEntries = 32768;  // a longer row is cut into parts, at most kMaxParts
+constexpr int64_t kMaxParts = 16;
 constexpr int64_t kItemsWanted = 512;  // rows are grouped into about so many items
 
 class Memory {
