@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from .devices import dealt
 from .factors import Factors, remainder
 from .layouts import Side
 from .objectives import Entry, Objective, squared_sum
@@ -205,37 +205,12 @@ def over_slabs(view: View, work: Callable, initial: Any) -> Any:
             return work(slab.row, _summing(slab, view, bucket.step))
 
         slabs = _Slab(bucket.row, bucket.other, bucket.piece_row, value, weight)
-        each = _dealt(view.layout.mesh, lambda slabs, one=one: jax.lax.map(lambda slab: one(slab, view), slabs))
+        each = dealt(view.layout.mesh, lambda slabs, one=one: jax.lax.map(lambda slab: one(slab, view), slabs))
         parts = each(slabs)
         rows = bucket.row.reshape(-1)
         put = lambda table, part, rows=rows: table.at[rows].set(part.reshape(-1, *part.shape[2:]), mode="drop")  # noqa: E731
         result = jax.tree.map(put, result, parts)
     return result
-
-
-def _dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
-    """`function(slabs)` with the slabs that lie on each device of a mesh worked on there."""
-    if mesh is None:
-        return function
-    everywhere, by_slab = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names)
-
-    def dealt(slabs):
-        # What the function closes over has to come in by the door, too: the constants of its trace.
-        here = jax.tree.map(lambda a: jax.ShapeDtypeStruct((a.shape[0] // mesh.size, *a.shape[1:]), a.dtype), slabs)
-        traced, shapes = jax.make_jaxpr(function, return_shape=True)(here)
-
-        def work(slabs, held):
-            return jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, held))(*jax.tree.leaves(slabs))
-
-        shared = jax.custom_jvp(jax.shard_map(work, mesh=mesh, in_specs=(by_slab, everywhere), out_specs=by_slab))
-        shared.defjvp(_refuse_derivatives)
-        return jax.tree.unflatten(jax.tree.structure(shapes), shared(slabs, list(traced.consts)))
-
-    return dealt
-
-
-def _refuse_derivatives(primals, tangents):
-    raise NotImplementedError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
 
 
 def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:

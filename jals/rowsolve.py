@@ -207,14 +207,15 @@ def _each_backend(how: _How, view: View, rhs: jax.Array | None) -> tuple[jax.Arr
         found = native.solve_rows(view, rhs, value=how.value)
         return found.x, _good(view, found.good), found.value
 
-    if how.linsolve != "cholesky" or (how.backend == "auto" and view.layout.mesh is not None):
+    if how.linsolve != "cholesky":
         return by_xla(view, rhs)
-    return _by(how.backend, by_xla, by_kernel)(view, rhs)
+    return _by(how.backend, view, by_xla, by_kernel)(view, rhs)
 
 
-def _by(backend: str, by_xla: Callable, by_kernel: Callable) -> Callable:
-    """The function that the backend asked for means, where kernel and XLA are the choice."""
-    if backend == "xla" or (backend == "auto" and not native.status().available):
+def _by(backend: str, view: View, by_xla: Callable, by_kernel: Callable) -> Callable:
+    """The function that the backend asked for means, where kernel and XLA are the choice. A problem on several devices
+    is XLA's: the kernel would solve every row on each."""
+    if backend == "xla" or (backend == "auto" and (view.layout.mesh is not None or not native.status().available)):
         return by_xla
     if backend == "native":
         native.require()
@@ -229,7 +230,7 @@ def _factor(backend: str, view: View) -> list[jax.Array]:
         found = native.solve_rows(view, cholesky=True)
         return found.x, _good(view, found.good).astype(found.x.dtype), found.cholesky
 
-    return list(_by(backend, _factor_by_xla, by_kernel)(view))
+    return list(_by(backend, view, _factor_by_xla, by_kernel)(view))
 
 
 def _factor_by_xla(view: View, differentiable: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
