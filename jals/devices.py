@@ -21,7 +21,9 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
         def work(slabs, held):
             return jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, held))(*jax.tree.leaves(slabs))
 
-        shared = jax.custom_jvp(jax.shard_map(work, mesh=mesh, in_specs=(by_slab, everywhere), out_specs=by_slab))
+        specs = {"in_specs": (by_slab, everywhere), "out_specs": by_slab}
+        # Nothing is differentiated, so what varies over the mesh need not be tracked (jax 0.8.0 loses it in loops).
+        shared = jax.custom_jvp(jax.shard_map(work, mesh=mesh, check_vma=False, **specs))
         shared.defjvp(_refuse_derivatives)
         return jax.tree.unflatten(jax.tree.structure(shapes), shared(slabs, list(traced.consts)))
 

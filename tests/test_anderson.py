@@ -70,9 +70,9 @@ def test_the_first_sweep_is_one_of_als():
     problem, objective = hard()
     plain, ours = (
         solver.sweep(solver.init(jax.random.key(0), problem, objective), problem, objective)
-        for solver in (jals.ALS(3, backend="xla"), AndersonALS(3))
+        for solver in (jals.ALS(3), AndersonALS(3))
     )
-    jax.tree.map(np.testing.assert_array_equal, plain[0].factors, ours[0].factors)
+    assert tables.largest_difference(plain[0].factors, ours[0].factors) < 1e-13
     assert int(ours[1].passes) == 2
 
 
