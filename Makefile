@@ -14,7 +14,7 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/native/*.hpp))
 
 # Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give.
-NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code)
+NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard)
 
 .PHONY: help demo test lint floor sanitize docs clean
 
