@@ -1,0 +1,343 @@
+"""Seconds a sweep of jals and of other ALS libraries on one table, and how far jals is from what the machine can do.
+
+All run in processes of their own (speed/worker.py), pinned to the same cores, one at a time and in turn. A sweep's
+seconds are (fit of 6 sweeps - fit of 2 sweeps) / 4, or fit of 2 - fit of 1 where a repetition of those would cost more
+than `--budget`; everything is warm and jals logs no loss. Medians; ratios are to jals' C++ kernel. Each library
+minimises its own objective: the ratios are of sweeps, not of what a sweep achieves.
+
+The floor is the larger of the sweep's Gram and solve operations (each triangle once) over the sgemm rate, and of its
+bytes (indices, values and weights once a side, the factors read and written once a side) over the copy bandwidth, both
+measured here before each section.
+
+Command: python experiments/bench_speed.py [--table TABLE.npz] [--peers-python PATH] [--only SECTION ...]
+    TABLE.npz: a scipy.sparse table; without it one is made, of MovieLens 20M's shape and skew (--scale 0.01: smaller).
+    PATH: the Python of another environment, in which the other libraries are installed (irspack, cmfrec, implicit,
+    lenskit). Those that are not are left out.
+Sections: peers, ranks, entries, threads, parts, whole, xla. Each is written as soon as it is done and replaces its last
+    figures, so that they can be run one by one; `--only picture` draws again.
+Time: half an hour for all on two cores with a table of 21 million entries, a third of it `peers`.
+Writes: experiments/results/bench_speed.json and runs/bench_speed/bench_speed.png; with --out FOLDER both there.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from speed import measure, picture, worker
+from speed.measure import REFERENCE, SOLVERS, Bench, Unavailable
+from speed.table import floor, made_table, shape_of
+
+HERE = Path(__file__).parent
+RANKS = (16, 32, 64, 128, 256)
+SHARES = (16, 4, 1)  # of the users: one in so many
+SINGLE = tuple(name for name, solver in SOLVERS.items() if solver.devices == 1)
+SCALED = (REFERENCE, "jals XLA", "irspack Cholesky")  # looked at with fewer entries, and with one thread
+WHOLE = (REFERENCE, "irspack Cholesky", "cmfrec CG", "cmfrec Cholesky")
+WHOLE_SWEEPS = 10
+VARIANTS: dict[str, dict[str, Any]] = {  # of the reference: what they take beyond the plain sweep is their cost
+    "plain": {},
+    "bias": {"objective": "bias"},
+    "unobserved weight": {"objective": "ials"},
+    "loss every sweep": {"loss_every": 1},
+}
+
+
+def held_out_parts(bench: Bench) -> dict[str, str]:
+    """The table as two files, training and test entries; those given with --test, or drawn."""
+    table = worker.mapped(bench.folder)
+    if bench.arguments.test:
+        parts = {"train": table, "test": sp.load_npz(bench.arguments.test)}
+    else:
+        chosen, coo = np.random.default_rng(1).random(table.nnz) < min(0.1, 2_000_000 / table.nnz), table.tocoo()
+        parts = {
+            name: sp.csr_matrix((coo.data[part], (coo.row[part], coo.col[part])), shape=table.shape)
+            for name, part in (("train", ~chosen), ("test", chosen))
+        }
+    paths = {name: str(bench.folder / f"{name}.npz") for name in parts}
+    for name, part in parts.items():
+        sp.save_npz(paths[name], part, compressed=False)
+    return paths
+
+
+# Sections: each returns what is kept of it
+
+
+def ceilings(bench: Bench, ranks: tuple[int, ...]) -> list[dict[str, float]]:
+    """The machine's, and the floor that follows, at each rank."""
+    tiny = bench.found["table"]["entries"] < 1_000_000
+    with bench.lent("machine") as machine:
+        sgemm = machine.ask("sgemm", sizes=[256] if tiny else [1024, 2048, 4096])
+        copy = machine.ask("copy", megabytes=8 if tiny else 512)["bytes"]
+        gather = {rank: machine.ask("gather", rank=rank)["rows"] for rank in ranks}
+    floors = []
+    for rank in ranks:
+        rates = {"sgemm": max(sgemm.values()), "copy": copy, "gather": gather[rank]}
+        floors.append(floor(bench.found["table"], rank, rates) | {"rates": rates, "sgemm": sgemm})
+        of = "operations {operations:.3f}, bytes {bytes:.3f}; gathers {gathers:.3f}".format(**floors[-1])
+        at = f"{rates['sgemm'] / 1e9:.0f} GF/s, {copy / 1e9:.1f} GB/s, {gather[rank] / 1e6:.1f} M rows/s"
+        print(f"  rank {rank:3}: floor {floors[-1]['floor']:.4f} s ({of}) at {at}")
+    return floors
+
+
+def measured(bench: Bench, cases: dict[str, measure.Case], repeats: int = 0, **how: Any) -> dict[str, Any]:
+    arguments = bench.arguments
+    return measure.rows(*measure.in_turn(cases, repeats or arguments.repeats, arguments.budget), **how)
+
+
+def against_floor(found: dict[str, Any], least: dict[str, float]) -> dict[str, Any]:
+    for row in found["rows"]:
+        row["of_floor"] = row["median"] / least["floor"]
+    return found | {"floor": least}
+
+
+def peers(bench: Bench) -> dict[str, Any]:
+    """Every solver at the rank asked for."""
+    (least,) = ceilings(bench, (bench.rank,))
+    return {"rank": bench.rank} | against_floor(
+        measured(bench, {name: bench.case(name) for name in bench.chosen(SINGLE)}), least
+    )
+
+
+def ranks(bench: Bench) -> dict[str, Any]:
+    """Every solver at the other ranks, going up; not those that the rank before says would take too long."""
+    others = tuple(rank for rank in bench.arguments.ranks if rank != bench.rank)
+    before = bench.found["sections"].get("peers", {"rows": []})
+    last = {row["solver"]: (bench.rank, row["median"]) for row in before["rows"]}
+    found = []
+    for least in ceilings(bench, others):
+        rank, cases, dear = int(least["rank"]), {}, {}
+        for name in bench.chosen(SINGLE):
+            known, seconds = last.get(name, (rank, 0.0))
+            seconds *= (rank / known) ** (2 if rank > known else 1)
+            if seconds > bench.arguments.cap:
+                dear[name] = f"about {seconds:.0f} s a sweep, going by rank {known}"
+            else:
+                cases[name] = bench.case(name, rank)
+        print(f"rank {rank}")
+        at_rank = against_floor(measured(bench, cases), least)
+        at_rank["left_out"] |= dear
+        found.append({"rank": rank} | at_rank)
+        lower = {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}
+        last |= {name: at for name, at in lower.items() if name not in last or rank > last[name][0]}
+    return {"ranks": found}
+
+
+def entries(bench: Bench) -> dict[str, Any]:
+    """Fewer users of the same kind, down to a sixteenth, at the rank asked for."""
+    found = []
+    for share in bench.arguments.shares:
+        table = shape_of(worker.fewer_users(worker.mapped(bench.folder), share))
+        print(f"{table['entries']:,} entries")
+        found.append(table | measured(bench, {name: bench.case(name, share=share) for name in bench.chosen(SCALED)}))
+        bench.clear()
+    curves = {}
+    for name in SCALED:
+        rows = [(at["entries"], row["median"]) for at in found for row in at["rows"] if row["solver"] == name]
+        if rows:
+            sizes, seconds = (list(column) for column in zip(*rows, strict=True))
+            curves[name] = {"entries": sizes, "seconds": seconds, "exponent": measure.exponent(sizes, seconds)}
+            print(f"  {name:28} seconds grow with the power {curves[name]['exponent']:.3f} of the entries")
+    return {"rank": bench.rank, "shares": found, "curves": curves}
+
+
+def threads(bench: Bench) -> dict[str, Any]:
+    """One thread against the number asked for, and whether the factors are the same to the bit."""
+    counts = (1, bench.threads)
+    chosen = bench.chosen(SCALED)
+    names = {(name, count): f"{name}, {count} thread{'s' if count > 1 else ''}" for name in chosen for count in counts}
+    cases = {label: bench.case(name, threads=count) for (name, count), label in names.items()}
+    taken, left_out = measure.in_turn(cases, bench.arguments.repeats, bench.arguments.budget)
+    found = measure.rows(taken, left_out, names.get((REFERENCE, bench.threads), ""))
+    by_label, compared = {each.name: each for each in taken}, {}
+    for name in chosen:
+        pair = [by_label[names[name, count]] for count in counts if names[name, count] in by_label]
+        if len(pair) == len(counts):
+            same = all(len(pair[0].digests[sweeps] | pair[1].digests[sweeps]) == 1 for sweeps in measure.SHORT)
+            compared[name] = {"speedup": pair[0].median / pair[1].median, "same_bits": same}
+            print("  {:28} {:.2f} times as fast, same bits: {}".format(name, *compared[name].values()))
+    return {"rank": bench.rank, "counts": counts, "compared": compared} | found
+
+
+def parts(bench: Bench) -> dict[str, Any]:
+    """What terms of the objective and the loss add to a sweep; compiling; what a job does besides sweeps."""
+    cases = {name: bench.case(REFERENCE, **more) for name, more in VARIANTS.items()}
+    found: dict[str, Any] = {"rank": bench.rank, "variants": measured(bench, cases, 5, reference="plain")}
+    bench.clear()
+    found["compile_seconds"] = {}
+    for name, rank in itertools.product((REFERENCE, "jals XLA"), bench.arguments.ranks):
+        with bench.lent("jals") as alone:
+            try:
+                told = alone.ask("fit", rank=rank, sweeps=0, options=SOLVERS[name].options)
+            except Unavailable as why:
+                print(f"  {name}: {why}")
+                continue
+        found["compile_seconds"].setdefault(name, {})[str(rank)] = told["compile_seconds"]
+        print(f"  {name:28} rank {rank:3}: {told['compile_seconds']:.2f} s to compile")
+    with bench.lent("machine") as alone:
+        found["steps"] = alone.ask("steps", rank=bench.rank, **held_out_parts(bench))
+    plain = next((row["median"] for row in found["variants"]["rows"] if row["solver"] == "plain"), math.nan)
+    found["sweeps"] = {name: seconds / plain for name, seconds in found["steps"]["seconds"].items()}
+    for name, seconds in found["steps"]["seconds"].items():
+        print(f"  {name:28} {seconds:.3f} s, {found['sweeps'][name]:.2f} sweeps")
+    return found
+
+
+def whole(bench: Bench) -> dict[str, Any]:
+    """From files to the RMSE in a fresh process: wall time, interpreter included, and the most memory it held."""
+    paths, runs, left_out = held_out_parts(bench), {}, {}
+    for _, name in itertools.product(range(min(2, bench.arguments.repeats)), bench.chosen(WHOLE)):
+        if name in left_out:
+            continue
+        solver = SOLVERS[name]
+        request = paths | {"rank": bench.rank, "sweeps": WHOLE_SWEEPS, "options": solver.options}
+        command = [bench.python(solver.library), str(measure.WORKER), "whole", solver.library, str(bench.threads)]
+        started = time.perf_counter()
+        try:
+            done = measure.once([*command, json.dumps(request)], solver, bench.threads, bench.arguments.longest)
+        except Unavailable as why:
+            left_out[name] = str(why)
+            print(f"  {name:28} left out: {why}")
+            continue
+        runs.setdefault(name, []).append(done | {"wall": time.perf_counter() - started})
+        print("  {:28} {wall:7.1f} s {:7.2f} GB   RMSE {rmse:.4f}".format(name, done["memory"] / 1e9, **runs[name][-1]))
+    rows = [
+        {"solver": name, "rmse": each[0]["rmse"]} | {key: [run[key] for run in each] for key in ("wall", "memory")}
+        for name, each in runs.items()
+    ]
+    return {"rank": bench.rank, "sweeps": WHOLE_SWEEPS, "rows": rows, "left_out": left_out}
+
+
+def xla(bench: Bench) -> dict[str, Any]:
+    """The path of GPUs and TPUs on a CPU: against implicit's exact sweep, and its rows dealt over two host devices."""
+    names = bench.chosen(("jals XLA", "jals XLA, two devices", "implicit Cholesky"))
+    found = measured(bench, {name: bench.case(name) for name in names}, reference="jals XLA")
+    return {"rank": bench.rank} | found
+
+
+SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "peers": peers,
+    "ranks": ranks,
+    "entries": entries,
+    "threads": threads,
+    "parts": parts,
+    "whole": whole,
+    "xla": xla,
+}
+
+
+# A run
+
+
+def machine() -> dict[str, Any]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def tidy(value: Any) -> Any:
+    """Six digits are enough to read; what is not a number becomes null."""
+    if isinstance(value, dict):
+        return {key: tidy(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [tidy(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def parsed(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Seconds a sweep of jals and of other ALS libraries on one table.")
+    parser.add_argument("--table", type=Path, help="a scipy.sparse npz; default: made, of MovieLens 20M's shape")
+    parser.add_argument("--test", type=Path, help="test entries, likewise; default: a tenth of the table, 2 M at most")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the made table")
+    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the other libraries")
+    parser.add_argument("--only", nargs="+", choices=[*SECTIONS, "picture"], default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=list(SOLVERS), metavar="SOLVER")
+    parser.add_argument("--rank", type=int, default=64, help="of all sections but ranks")
+    parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
+    parser.add_argument("--shares", type=int, nargs="+", default=SHARES, help="of the users: one in so many (entries)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3, help="at most")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds for a solver's repetitions, about")
+    parser.add_argument("--cap", type=float, default=30.0, help="seconds a sweep above which ranks leaves a solver out")
+    parser.add_argument("--longest", type=float, default=200.0, help="seconds after which a whole job is stopped")
+    parser.add_argument("--out", type=Path, help="a folder for figures and picture")
+    arguments = parser.parse_args(argv)
+    for path in filter(None, (arguments.table, arguments.test)):
+        if not path.is_file():
+            parser.error(f"there is no file {path}")
+    if shutil.which(arguments.peers_python) is None:
+        parser.error(f"--peers-python: there is no program {arguments.peers_python}")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parsed(argv)
+    path = (arguments.out or HERE / "results") / "bench_speed.json"
+    image = (arguments.out or Path("runs/bench_speed")) / "bench_speed.png"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for each in (path, image):
+        each.parent.mkdir(parents=True, exist_ok=True)
+    wanted = [section for section in SECTIONS if section in arguments.only]
+    if wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            stopped = run(wanted, arguments, found, path, Path(folder))
+        if stopped:
+            return stopped
+    if found.get("sections"):
+        picture.draw(found, image)
+        print(f"drawn: {image}")
+    return 0
+
+
+def run(wanted: list[str], arguments: argparse.Namespace, found: dict, path: Path, folder: Path) -> int:
+    """Makes sections one after the other, each kept in `found` and at `path` at once; the exit code."""
+    table = made_table(arguments.scale) if arguments.table is None else sp.load_npz(arguments.table)
+    table = sp.csr_matrix(table, dtype=np.float32)
+    table.sort_indices()
+    for name in ("data", "indices", "indptr"):
+        np.save(folder / f"{name}.npy", getattr(table, name))
+    (folder / "shape.json").write_text(json.dumps(table.shape), encoding="utf-8")
+    about = {"table": shape_of(table), "machine": machine(), "threads": arguments.threads, "rank": arguments.rank}
+    if any(found.get(key) != value for key, value in about.items()):
+        if found.get("sections"):
+            print(f"{path} holds figures of another table, machine, rank or number of threads: they go")
+        found.update(about, versions={}, sections={})
+    found["solvers"] = {name: {"objective": each.objective, "exact": each.exact} for name, each in SOLVERS.items()}
+    del table
+    bench = Bench(arguments, found, folder)
+    try:
+        for section in wanted:
+            started = time.perf_counter()
+            print(f"{section}: {'{users:,} users x {items:,} items, {entries:,} entries'.format(**found['table'])}")
+            made = SECTIONS[section](bench)
+            bench.clear()
+            made |= {"minutes": (time.perf_counter() - started) / 60, "date": datetime.date.today().isoformat()}
+            found["sections"][section] = tidy(made)
+            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except KeyboardInterrupt:
+        print("stopped: the sections before this one are kept")
+        return 130
+    finally:
+        bench.clear()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""Fits in processes of their own, and their seconds: what bench_speed.py measures with, and which solvers."""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WORKER = Path(__file__).parent / "worker.py"
+LONG, SHORT = (2, 6), (1, 2)  # the sweeps of the two fits whose difference is measured
+
+
+class Solver(NamedTuple):
+    """A way of making a sweep: whose, how, and of what objective (t: the value, s: the prediction, n: a row's
+    entries, N: its columns)."""
+
+    library: str
+    options: dict[str, Any]
+    objective: str
+    exact: bool = True
+    devices: int = 1
+
+
+EXPLICIT = "Σ (t - s)² + λ n ‖x‖²"
+CENTRED = "Σ (t - mean - s)² + λ n ‖x‖²"
+BIASED = "Σ (t - mean - biases - s)² + λ n ‖x‖², the biases set beforehand"
+CONFIDENCE = "Σ t (1 - s)² + Σ over missing s² + λ ‖x‖²"
+IALS = "Σ t (1 - s)² + α₀ Σ over all s² + λ (n + α₀ N) ‖x‖²"
+SOLVERS = {
+    "jals native": Solver("jals", {"backend": "native"}, EXPLICIT),
+    "jals XLA": Solver("jals", {"backend": "xla"}, EXPLICIT),
+    "jals XLA, two devices": Solver("jals", {"backend": "xla"}, EXPLICIT, devices=2),
+    "irspack Cholesky": Solver("irspack", {"solver_type": "CHOLESKY"}, IALS),
+    "irspack CG": Solver("irspack", {"solver_type": "CG", "max_cg_steps": 3}, IALS, exact=False),
+    "irspack iALS++": Solver("irspack", {"solver_type": "IALSPP"}, IALS, exact=False),
+    "cmfrec Cholesky": Solver("cmfrec", {"use_cg": False}, CENTRED),
+    "cmfrec CG": Solver("cmfrec", {"use_cg": True, "max_cg_steps": 3}, CENTRED, exact=False),
+    "implicit Cholesky": Solver("implicit", {"use_cg": False}, CONFIDENCE),
+    "implicit CG": Solver("implicit", {"use_cg": True}, CONFIDENCE, exact=False),
+    "lenskit": Solver("lenskit", {}, BIASED),
+}
+REFERENCE = "jals native"
+
+
+class Unavailable(Exception):
+    """A solver that cannot be measured here; says why."""
+
+
+def environment(library: str, threads: int, devices: int) -> dict[str, str]:
+    """For so many threads. A BLAS inside a library that has threads of its own gets one."""
+    own = {name: value for name, value in os.environ.items() if name not in ("NPROC", "JAX_COMPILATION_CACHE_DIR")}
+    own |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+    own |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads if library == "machine" else 1))
+    if devices > 1:  # a pool larger than the devices: with jax 0.10 they can wait for one another otherwise
+        own["XLA_FLAGS"] = f"{own.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+        own["NPROC"] = str(2 * devices)
+    return own
+
+
+class Worker:
+    """A process that serves a library's fits, or the machine's ceilings, one request at a time."""
+
+    def __init__(self, python: str, library: str, threads: int, folder: Path, devices: int = 1, share: int = 1):
+        command = [python, str(WORKER), "serve", library, str(threads), str(folder), str(share)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        # In a session of its own, Ctrl-C does not reach it: it ends when this process does.
+        env = environment(library, threads, devices)
+        self.process = subprocess.Popen(command, env=env, start_new_session=True, **pipes)
+        try:
+            self.versions = self._answer()
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, do: str, **request: Any) -> dict:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Unavailable("its process ended") from None
+        return self._answer()
+
+    def _answer(self) -> dict:
+        assert self.process.stdout is not None
+        return answered(self.process.stdout.readline())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def answered(line: str) -> dict:
+    told = json.loads(line) if line.strip() else {"failed": "its process ended"}
+    if "missing" in told:
+        raise Unavailable(f"not installed: {told['missing']}")
+    if "failed" in told:
+        raise Unavailable(told["failed"])
+    return told
+
+
+class Bench:
+    """A run: its arguments, table, workers, and what has been found."""
+
+    def __init__(self, arguments: argparse.Namespace, found: dict[str, Any], folder: Path):
+        self.arguments, self.found, self.folder = arguments, found, folder
+        self.rank, self.threads = arguments.rank, arguments.threads
+        self.workers: dict[tuple, Worker] = {}
+
+    def python(self, library: str) -> str:
+        return sys.executable if library in ("jals", "machine") else self.arguments.peers_python
+
+    @contextlib.contextmanager
+    def lent(self, library: str) -> Iterator[Worker]:
+        """A fresh worker that is there for this alone."""
+        worker = Worker(self.python(library), library, self.threads, self.folder)
+        try:
+            self.found["versions"][library] = worker.versions
+            yield worker
+        finally:
+            worker.end()
+
+    def worker(self, *key: Any) -> Worker:
+        """(library, threads, devices, share): one that stays until `clear`."""
+        if key not in self.workers:
+            library, threads, devices, share = key
+            self.workers[key] = Worker(self.python(library), library, threads, self.folder, devices, share)
+            self.found["versions"][library] = self.workers[key].versions
+        return self.workers[key]
+
+    def clear(self) -> None:
+        while self.workers:
+            self.workers.popitem()[1].end()
+
+    def chosen(self, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if name in self.arguments.solvers]
+
+    def case(self, name: str, rank: int = 0, threads: int = 0, share: int = 1, **more: Any) -> "Case":
+        """A solver's fits; rank and threads are those of the command unless given, `more` goes to the solver."""
+        solver = SOLVERS[name]
+        key = (solver.library, threads or self.threads, solver.devices, share)
+        request = {"rank": rank or self.rank, "options": solver.options | more}
+        return Case(lambda sweeps: self.worker(*key).ask("fit", sweeps=sweeps, **request), solver.library == "jals")
+
+
+class Case(NamedTuple):
+    """A fit of so many sweeps, {"seconds", "digest", ...}; `compiles` when a fit of none must come first."""
+
+    fit: Callable[[int], dict]
+    compiles: bool
+
+
+class Sweeps(NamedTuple):
+    """Seconds a sweep of one case, repetition by repetition."""
+
+    name: str
+    median: float
+    seconds: list[float]
+    fits: tuple[int, int]
+    digests: dict[int, set[str]]
+
+
+def in_turn(cases: dict[str, Case], repeats: int, budget: float) -> tuple[list[Sweeps], dict[str, str]]:
+    """Every case's seconds a sweep, one repetition of each after the other, and why some have none.
+
+    A first pair of short fits warms up and says what a repetition costs. A case takes part in as many repetitions,
+    `repeats` at most, as fit into `budget` seconds; at least in one.
+    """
+    taken: dict[str, Sweeps] = {}
+    costs, left_out = {}, {}
+
+    def repetition(name: str, low: int, high: int, digests: dict[int, set[str]]) -> tuple[float, float]:
+        """(seconds a sweep, seconds of both fits)"""
+        done = {sweeps: cases[name].fit(sweeps) for sweeps in (low, high)}
+        for sweeps, told in done.items():
+            digests.setdefault(sweeps, set()).add(told["digest"])
+        seconds = [told["seconds"] for told in done.values()]
+        return (seconds[1] - seconds[0]) / (high - low), sum(seconds)
+
+    for name, case in cases.items():
+        try:
+            if case.compiles:
+                case.fit(0)
+            digests: dict[int, set[str]] = {}
+            sweep, cost = repetition(name, *SHORT, digests)
+            longer = cost + (sum(LONG) - sum(SHORT)) * max(sweep, 0)
+            if longer <= budget:
+                taken[name], costs[name] = Sweeps(name, 0, [], LONG, digests), longer
+            else:
+                taken[name], costs[name] = Sweeps(name, 0, [sweep], SHORT, digests), cost
+        except Unavailable as why:
+            left_out[name] = str(why)
+    for repeat in range(repeats):
+        for name, sweeps in list(taken.items()):
+            done = len(sweeps.seconds)
+            if done > repeat or (done and (done + 1) * costs[name] > budget):
+                continue
+            try:
+                sweeps.seconds.append(repetition(name, *sweeps.fits, sweeps.digests)[0])
+            except Unavailable as why:
+                left_out[name] = str(why)
+                del taken[name]
+    measured = [each._replace(median=statistics.median(each.seconds)) for each in taken.values()]
+    return measured, left_out
+
+
+def rows(measured: list[Sweeps], left_out: dict[str, str], reference: str = REFERENCE) -> dict[str, Any]:
+    """What is kept of a measurement, which is printed; ratios are to the reference."""
+    base = next((each.median for each in measured if each.name == reference), math.nan)
+    kept = []
+    for each in measured:
+        ratio = each.median / base if base else math.nan
+        kept.append({"solver": each.name, "median": each.median, "ratio": ratio})
+        kept[-1] |= {"seconds": each.seconds, "fits": each.fits}
+        how = f"{len(each.seconds)} x ({each.fits[1]} - {each.fits[0]} sweeps)"
+        print(f"  {each.name:28} {each.median:9.4f} s a sweep {ratio:8.2f} x {reference}   {how}")
+    for name, why in left_out.items():
+        print(f"  {name:28} left out: {why}", flush=True)
+    return {"rows": kept, "left_out": left_out}
+
+
+def exponent(sizes: list[float], seconds: list[float]) -> float:
+    """By least squares in logarithms; nan where a measurement is not positive."""
+    if len(seconds) < 2 or min(seconds) <= 0:
+        return math.nan
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def once(command: list[str], solver: Solver, threads: int, longest: float) -> dict:
+    """The answer of a worker that does one job and ends; it is stopped after `longest` seconds."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment(solver.library, threads, solver.devices), **pipes) as process:
+        try:
+            return answered(process.communicate(timeout=longest)[0])
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"not done after {longest:.0f} s") from None
+        finally:
+            process.kill()
