@@ -13,8 +13,9 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 # What the CPU kernel is built from: an environment is set up again when it changes.
 NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/native/*.hpp))
 
-# Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give.
-NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard)
+# Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give; the
+# fuzz and the benchmark do not depend on jax.
+NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard native_fuzz bench_speed)
 
 .PHONY: help demo test lint floor sanitize docs clean
 
