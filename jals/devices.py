@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from .errors import ArgumentError
+
 
 def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
     """`function(slabs)`, whose results have a leading axis of slabs too, with each device of a mesh at work on its own
@@ -31,4 +33,4 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
 
 
 def _refuse_derivatives(primals, tangents):
-    raise NotImplementedError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
+    raise ArgumentError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")

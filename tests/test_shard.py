@@ -25,7 +25,7 @@ for preset, layout in zip(tables.BROAD, ("bucketed, cut small", "bucketed")):
     assert jals.certify(results[1][0].factors, two, objective).holds()
 try:
     jax.grad(lambda reg: jals.run(solver, start, two, jals.explicit(reg), 1, loss=True)[1].loss[0])(0.1)
-except NotImplementedError as error:
+except jals.ArgumentError as error:
     assert "take them on one" in str(error)
     print("all fine")
 """

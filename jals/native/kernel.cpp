@@ -282,7 +282,7 @@ class Blocks {
   Blocks(const Side<T>& side, const Run* runs, const Row* rows, int64_t count, int64_t size)
       : side_(side), runs_(runs), rows_(rows), count_(count), size_(size) {}
 
-  // The next block, and whether it is the last of row `row`; rows without entries are skipped. n = 0 at the end.
+  // The next block; rows without entries are skipped. n = 0 at the end.
   Block next() {
     while (row_ < count_) {
       const Row& row = rows_[row_];
