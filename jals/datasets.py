@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import ArgumentError, DataError, check_choice
 from .factors import Factors
+from .files import as_path
 from .io import read_ratings
 from .ratings import Ratings
 from .vocabulary import Vocabulary
@@ -211,14 +212,15 @@ def _titles(path: Path, vocab: Vocabulary) -> np.ndarray:
 
 
 def located(path: str | Path) -> Path:
-    """The file or folder itself, or of that name in the folder that the environment variable JALS_DATA names.
+    """The file or folder itself (`~` is the home folder), or of that name in the folder that the environment variable
+    JALS_DATA names.
 
     Raises:
         DataError: when it is at neither place.
     """
-    path, folder = Path(path), os.environ.get("JALS_DATA")
-    for candidate in (path, *([Path(folder) / path] if folder else [])):
-        if candidate.exists():
+    path, folder = as_path(path), os.environ.get("JALS_DATA")
+    for candidate in (path, *([as_path(folder) / path] if folder else [])):
+        if os.path.exists(candidate):
             return candidate
     where = f"in JALS_DATA ({folder})" if folder else "(JALS_DATA, the folder of local data, is not set)"
     raise DataError(f"no file or folder {path}, neither here nor {where}.")

@@ -2,8 +2,9 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from .files import as_path
 
 _WHICH = ("key", "solver", "fold", "seed", "trial")
 _HISTORY = ("sweep", "loss", "seconds", "passes", "operations", "validation")
@@ -51,7 +52,7 @@ def load(run: str | os.PathLike) -> Loaded:
     """
     from .app import folder
 
-    fits = folder.record(Path(run))["fits"]
+    fits = folder.record(as_path(run))["fits"]
     records = [
         {name: fit.get(name) for name in _WHICH} | {name: of[place] for name, of in fit["history"].items()}
         for fit in fits

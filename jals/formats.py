@@ -2,6 +2,8 @@
 
     .npz          arrays as NumPy's own; the header is the archive's comment
     .safetensors  arrays as tensors, texts as (ids, width) code points; the header is the metadata's "jals"
+                  (in both, texts of no fixed width are two arrays: "/utf8", one after the other, and "/ends", where
+                  each is over, in bytes)
     .parquet      a table for DuckDB, pandas or Spark to read as it is: a row a user and a row an item, with the columns
                   side ("user" or "item"), row, id, bias, factor (a list), and reg and prior where they are by row;
                   the key-value metadata "jals" is the header, with every array that is no column
@@ -25,11 +27,36 @@ Header = dict[str, Any]
 _SIDES = ("user", "item")
 
 
+def _packed(arrays: Arrays) -> Arrays:
+    packed = {}
+    for name, array in arrays.items():
+        if array.dtype != object:
+            packed[name] = array
+            continue
+        texts = [text.encode("utf-8", "surrogatepass") for text in array.tolist()]
+        packed[f"{name}/utf8"] = np.frombuffer(b"".join(texts), np.uint8)
+        packed[f"{name}/ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    return packed
+
+
+def _unpacked(arrays: Arrays) -> Arrays:
+    unpacked = {}
+    for name, array in arrays.items():
+        if name.endswith("/utf8"):
+            name, content, ends = name.removesuffix("/utf8"), array.tobytes(), arrays[f"{name[:-5]}/ends"].tolist()
+            places = zip([0, *ends], ends, strict=False)
+            texts = [content[start:end].decode("utf-8", "surrogatepass") for start, end in places]
+            unpacked[name] = np.array(texts, object)
+        elif not name.endswith("/ends"):
+            unpacked[name] = array
+    return unpacked
+
+
 def _npz_bytes(arrays: Arrays, header: Header) -> memoryview:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.comment = json.dumps(header).encode()
-        for name, array in arrays.items():
+        for name, array in _packed(arrays).items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return content.getbuffer()
@@ -43,7 +70,7 @@ def _from_npz(content: Any) -> tuple[Arrays, Header]:
                 raise ValueError(f"{entry.filename} is compressed")
             with archive.open(entry) as member:
                 arrays[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
-        return arrays, json.loads(archive.comment)
+        return _unpacked(arrays), json.loads(archive.comment)
 
 
 def _safetensors() -> Any:
@@ -59,7 +86,8 @@ def _safetensors_bytes(arrays: Arrays, header: Header) -> bytes:
     def tensor(array: np.ndarray) -> np.ndarray:
         return array.view(np.uint32).reshape(len(array), -1) if array.dtype.kind == "U" else array
 
-    return _safetensors().save({name: tensor(array) for name, array in arrays.items()}, {"jals": json.dumps(header)})
+    tensors = {name: tensor(array) for name, array in _packed(arrays).items()}
+    return _safetensors().save(tensors, {"jals": json.dumps(header)})
 
 
 def _from_safetensors(content: Any) -> tuple[Arrays, Header]:
@@ -69,7 +97,7 @@ def _from_safetensors(content: Any) -> tuple[Arrays, Header]:
             arrays[name] = array.view(f"U{array.shape[1]}")[:, 0]
     # The file starts with the length of a JSON header, in which the metadata is.
     length = int.from_bytes(content[:8], "little")
-    return arrays, json.loads(json.loads(bytes(content[8 : 8 + length]))["__metadata__"]["jals"])
+    return _unpacked(arrays), json.loads(json.loads(bytes(content[8 : 8 + length]))["__metadata__"]["jals"])
 
 
 # The columns of the table: which array of a side each holds, and of how many dimensions that must be to be by row.
@@ -101,9 +129,10 @@ def _parquet_bytes(arrays: Arrays, header: Header) -> memoryview:
         mixed = len({type.kind for type in types}) > 1
         if not names or (mixed and column != "id"):
             continue
-        common = np.dtype(str) if mixed else np.result_type(*types)
+        common = None if mixed else np.result_type(*types)
         for side, name in names.items():
-            tables[side][column] = arrays[name].astype(common, copy=False)
+            text = str if arrays[name].dtype.kind != "O" else object  # integers beside texts are texts
+            tables[side][column] = arrays[name].astype(common or text, copy=False)
         by_row.update(names.values())
     described = {}
     for name, array in arrays.items():

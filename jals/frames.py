@@ -1,15 +1,17 @@
 """Columns of outside ids, values and times become Ratings and a Vocabulary: what data frames and files share."""
 
 import dataclasses
+import numbers
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
-from .errors import DataError, did_you_mean
-from .ratings import DuplicateEntries, EntryError, Ratings
-from .vocabulary import Vocabulary, numbered
+from .errors import ArgumentError, DataError, did_you_mean
+from .ratings import DuplicateEntries, EntryError, Ratings, shown
+from .vocabulary import Vocabulary, empty_id, numbered, text_array
 
 # What columns are usually called, lower case, without blanks and underscores. Earlier names win.
 USUAL = {
@@ -51,7 +53,10 @@ def assembled(table: Table, duplicates: str) -> tuple[Ratings, Vocabulary]:
     known, rows = {}, {}
     for role in ("user", "item"):
         ids = table.columns[role]
-        ids = ids if isinstance(ids, tuple) else numbered(f"{table.source}: the ids in {table.labels[role]}", ids)
+        try:
+            ids = ids if isinstance(ids, tuple) else numbered(f"{table.source}: the ids in {table.labels[role]}", ids)
+        except EntryError as error:
+            raise table.error(role, error.entry, error.problem) from None
         known[role], rows[role] = ids
     value = table.columns.get("value")
     if value is None:
@@ -65,9 +70,9 @@ def assembled(table: Table, duplicates: str) -> tuple[Ratings, Vocabulary]:
             raise DataError(f"{table.source}: {error}") from None
         raise table.error(error.column, error.entry, error.problem) from None
     except DuplicateEntries as error:
-        user, item = (known[role][rows[role][error.first]].item() for role in ("user", "item"))
+        user, item = (known[role].item(rows[role][error.first]) for role in ("user", "item"))
         raise DataError(
-            f"{table.source}: {error.count:,} duplicate entries; the first: user {user!r}, item {item!r} in "
+            f"{table.source}: {error.count:,} duplicate entries; the first: user {shown(user)}, item {shown(item)} in "
             f'{table.place(error.first)} and {table.place(error.second)}. Merge them with duplicates="last", "mean" '
             'or "sum".'
         ) from None
@@ -82,49 +87,60 @@ def missing_column(source: str, name: Any, names: list[Any]) -> DataError:
     return DataError(f"{source} has no column {name!r}.{did_you_mean(name, names)} Its columns are {known}.")
 
 
-def table_of_frame(df: Any, names: dict[str, Any], source: str = "the data frame") -> Table:
-    """The columns `names` (by role; None where there is none) of a pandas, polars or pyarrow table, or of anything
-    else that narwhals knows."""
+def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data frame") -> Table:
+    """The columns of a pandas, polars or pyarrow table, or of anything else that narwhals knows; `wanted` as for
+    `chosen_columns`, where a name may be whatever the table has for names."""
     try:
         import narwhals as nw
     except ImportError as missing:
         raise ImportError('Data frames are read by the extra "tables": pip install "jals[tables]"') from missing
     try:
         frame: Any = nw.from_native(df)
+        present = frame.collect_schema().names()
+    except ImportError:  # of what collects another library's tables
+        raise
     except TypeError:
         raise DataError(
             f"expected a pandas, polars or pyarrow table, got {type(df).__name__}. "
             "For plain arrays use Ratings.from_arrays(user, item, value)."
         ) from None
-    except Exception as error:  # each library has its own; two columns of one name, mostly
-        raise DataError(f"{source} cannot be read: {error}") from error
-    present = frame.collect_schema().names()
-    names = {role: name for role, name in names.items() if name is not None}
-    for role in ("user", "item"):
-        if role not in names:
-            raise DataError(f"{source} needs a column of {role}s: {role} is None.")
-    for name in names.values():
-        if name not in present:
-            raise missing_column(source, name, present)
-    if names["user"] == names["item"]:
-        raise DataError(f"user and item are both column {names['user']!r} of {source}. Name one column for each.")
-    if isinstance(frame, nw.LazyFrame):
-        try:
-            frame = frame.select(list(dict.fromkeys(names.values()))).collect()
-        except Exception as error:  # the plan behind it may fail in any way
-            raise DataError(f"{source} cannot be read: {error}") from error
+    except _failures() as error:  # each library has its own; two columns of one name, mostly
+        raise DataError(f"{source} cannot be read: {first_line(error)}") from error
+    chosen = chosen_columns(source, wanted, present, len(present))
+    places = sorted(set(chosen.values()))
+    try:
+        frame = frame.select(nw.nth(*places))
+        frame = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
+    except ImportError:
+        raise
+    except _failures() as error:  # the plan behind it may fail in any way
+        raise DataError(f"{source} cannot be read: {first_line(error)}") from error
     if not len(frame):
         raise DataError(f"{source} has no rows: there is no entry to learn from.")
-    table = Table(source, {role: f"column {name!r}" for role, name in names.items()}, {}, "row {}".format)
-    for role, name in names.items():
-        table.columns[role] = _column(nw, table, role, frame.get_column(name))
+    labels = {role: f"column {present[place]!r}" for role, place in chosen.items()}
+    table = Table(source, labels, {}, "row {}".format)
+    for role, place in chosen.items():
+        try:
+            table.columns[role] = _column(nw, table, role, frame[:, places.index(place)])
+        except EntryError as error:
+            raise table.error(role, error.entry, error.problem) from None
+        except DataError:
+            raise
+        except _failures() as error:  # types that the libraries do not agree upon
+            raise DataError(f"{source}: {labels[role]} cannot be read: {first_line(error)} Cast it first.") from error
     return table
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """What other libraries raise. A panic of polars is not even an Exception."""
+    loaded = sys.modules.get("polars")
+    return (Exception,) if loaded is None else (Exception, loaded.exceptions.PanicException)
 
 
 def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
     empty = series.is_null()
     if empty.any():
-        raise table.error(role, int(np.argmax(empty.to_numpy())), "is empty. Drop such rows first.")
+        raise EntryError(role, int(np.argmax(empty.to_numpy())), "is empty. Drop such rows first.")
     dtype, needed = series.dtype, None
     if role in ("user", "item"):
         if dtype == nw.String and series.implementation.is_polars():
@@ -148,10 +164,9 @@ def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
             return series.to_numpy()
         except Exception:  # other types that NumPy has not
             needed = "what NumPy can hold"
-    example = series.head(1).to_list()[0]
+    example = "" if dtype.is_temporal() else f"such as {shown(series.head(1).to_list()[0])}, "
     raise DataError(
-        f"{table.source}: {table.labels[role]} holds {dtype}, such as {example!r}, but must hold {needed}. "
-        "Cast it first."
+        f"{table.source}: {table.labels[role]} holds {dtype}, {example}but must hold {needed}. Cast it first."
     )
 
 
@@ -160,13 +175,22 @@ def text_codes(series: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
     import polars as pl
 
     distinct = series.unique().sort()
+    if distinct[0] == "":
+        raise empty_id(what, (series == "").arg_max())
     if distinct.str.ends_with("\0").any():
         return numbered(what, distinct.to_numpy())  # which has the words for it
-    return distinct.to_numpy().astype(str), series.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int32)
+    return text_array(distinct.to_list()), series.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int32)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_\-.]", "", name).lower()
+def _plain(name: Any) -> str:
+    return re.sub(r"[\s_\-.]", "", name).lower() if isinstance(name, str) else ""
+
+
+def _same(name: Any, column: Any) -> bool:
+    try:
+        return name is column or bool(name == column)
+    except Exception:  # an expression of polars, an array: equal to nothing that is a name
+        return False
 
 
 def is_usual(name: str) -> bool:
@@ -174,27 +198,36 @@ def is_usual(name: str) -> bool:
     return any(_plain(name) in names.split() for names in USUAL.values())
 
 
-def chosen_columns(source: Any, wanted: dict[str, Any], names: list[str] | None, width: int) -> dict[str, int]:
-    """The position of each role's column. `names` is None where the file has no header."""
+def chosen_columns(source: Any, wanted: dict[str, Any], names: list[Any] | None, width: int) -> dict[str, int]:
+    """The position of each role's column, which is `wanted` by name or position; None looks for the usual names, False
+    wants none. `names` is None where the file has no header."""
     listed = f"its columns are {', '.join(map(repr, names))}" if names else f"it has {width} columns and no header"
     usual = [_plain(name) for name in names or ()]
+    by_number = any(isinstance(name, numbers.Integral) for name in names or ())
     chosen = {}
     for role, column in wanted.items():
-        if isinstance(column, str):
-            if names is None:
-                raise DataError(f"{source} has no header: give the position of {role}, from 0, in place of {column!r}.")
-            if names.count(column) != 1:
-                if column in names:
-                    raise DataError(f"{source} has two columns {column!r}: give the position of {role}, from 0.")
-                raise missing_column(source, column, names)
-            chosen[role] = names.index(column)
-        elif column is None and names is not None:
-            found = [usual.index(name) for name in USUAL[role].split() if name in usual]
-            chosen |= {role: found[0]} if found else {}
-        elif column is not None and column is not False:
-            if column >= width:
+        if column is False:
+            continue
+        if column is None:
+            found = [names[usual.index(name)] for name in USUAL[role].split() if name in usual] if names else []
+            if not found:
+                continue
+            column = found[0]
+        if not isinstance(column, Hashable):
+            raise ArgumentError(f"{role} is {column!r}, but must be a column's name or its position, from 0.")
+        twins = [place for place, name in enumerate(names or ()) if _same(name, column)]
+        if len(twins) > 1:
+            raise DataError(f"{source} has two columns {column!r}: give the position of {role}, from 0.")
+        if twins:
+            chosen[role] = twins[0]
+        elif isinstance(column, int) and not by_number:
+            if not 0 <= column < width:
                 raise DataError(f"{source}: there is no column {column} for {role}; counted from 0, {listed}.")
             chosen[role] = column
+        elif names is None:
+            raise DataError(f"{source} has no header: give the position of {role}, from 0, in place of {column!r}.")
+        else:
+            raise missing_column(source, column, names)
     if names is None:
         for place, role in enumerate(("user", "item", "value", "time")):
             if wanted[role] is None and place < width and (role != "time" or place not in chosen.values()):
@@ -220,4 +253,4 @@ def polars() -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:") + "."
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".:") + "."

@@ -1,25 +1,25 @@
 """Ratings tables out of files: csv, tsv, MovieLens `::`, Parquet and npz, checked on the way in.
 
-This module opens the file and finds its format; text.py reads the text formats.
+files.py opens the file and finds what is in it, text.py reads the text formats, this module the others.
 """
 
-import gzip
+import base64
 import io
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .errors import ArgumentError, DataError, check_choice
+from .files import as_path, opened
 from .frames import Table, assembled, chosen_columns, first_line, polars, table_of_frame
 from .ratings import _DUPLICATES, Ratings
 from .text import read_text
 from .vocabulary import Vocabulary
 
-_PARQUET, _ZIP, _GZIP = b"PAR1", b"PK\3\4", b"\x1f\x8b"  # how such files begin; npz is zip
-_SAMPLE = 1 << 16
+_ARROW = b"ARROW:schema"  # under which name writers of Parquet leave what its own types do not say
+_OFFSET = re.compile(rb"[\x03\x05\x06]\0\0\0[+-]\d\d(?!:00)(:?\d\d)?\0")  # a time zone like +07:30 in it
 
 
 def read_ratings(
@@ -38,11 +38,12 @@ def read_ratings(
     """Ratings, and the outside ids of their rows, from a file.
 
     The format is found in the file itself: text with any single-character delimiter (tab, comma, semicolon, bar and
-    blank are found alone) or MovieLens' `::`; Parquet; npz, by the names of its arrays. Each may be gzipped. npz needs
-    NumPy alone, the others the extra `tables`.
+    blank are found alone) or MovieLens' `::`; Parquet; npz, by the names of its arrays. Each may be packed by gzip,
+    bzip2 or xz (by Zstandard from Python 3.14 on), or be the only file in a zip archive. npz needs NumPy alone, the
+    others the extra `tables`.
 
     Args:
-        path: the file.
+        path: the file; `~` is the home folder.
         user, item, value, time, weight: the column's name, or its position from 0. None looks for the usual names
             (userId, movie_id, rating, timestamp, ...), whatever their case; in text without a header the first three
             columns are user, item and value, and the fourth is the time. False for value, time or weight leaves the
@@ -79,48 +80,15 @@ def read_ratings(
         raise ArgumentError(f'delimiter is {delimiter!r}, but must be "::" or one ASCII character, not a quote.')
     if header not in (None, True, False):
         raise ArgumentError(f"header is {header!r}, but must be True, False or None.")
-    try:
-        path = Path(path)
-    except TypeError:
-        raise ArgumentError(f"expected the path of a file, got {type(path).__name__}.") from None
-    content, start = _opened(path)
-    if start.startswith((_PARQUET, _ZIP)):
-        read = _parquet if start.startswith(_PARQUET) else _npz
-        table = read(path, content, wanted)
+    path = as_path(path)
+    kind, content, start = opened(path)
+    if kind == "text":
+        table = read_text(path, content, start, delimiter, header, wanted, kinds)
+    else:
+        table = (_parquet if kind == "Parquet" else _npz)(path, content, wanted)
         for role in kinds:
             table.columns[role] = _as_kind(table, role, kinds[role])
-    else:
-        table = read_text(path, content, start, delimiter, header, wanted, kinds)
     return assembled(table, duplicates)
-
-
-def _opened(path: Path) -> tuple[bytes | None, bytes]:
-    """(the content where the file was gzipped, how the content starts)."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder. Give the file in it that holds the ratings.")
-    content = None
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_SAMPLE)
-            if start.startswith(_GZIP):
-                content = gzip.decompress(start + file.read())
-                start = content[:_SAMPLE]
-    except FileNotFoundError:
-        raise DataError(f"no file {path}" + (f" in {Path.cwd()}." if not path.is_absolute() else ".")) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is cut short or damaged: {error}. Fetch it again.") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    suffixes = path.suffixes[-2:] if path.suffix.lower() == ".gz" else [path.suffix]
-    promised = {suffix.lower() for suffix in suffixes}
-    if not start.strip():
-        raise DataError(f"{path} is empty.")
-    for suffix, magic, name in ((".npz", _ZIP, "an npz"), (".parquet", _PARQUET, "a Parquet")):
-        if suffix in promised and not start.startswith(magic):
-            raise DataError(f"{path} is not {name} file: it begins with {start[:8]!r}. Name it after what it holds.")
-    if ".gz" in promised and content is None:
-        raise DataError(f"{path} is not gzipped: it begins with {start[:8]!r}. Take the .gz off its name.")
-    return content, start
 
 
 def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
@@ -135,7 +103,7 @@ def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib, ast and NumPy all meet the bytes of a damaged file, each in its way
-        raise DataError(f"{path} cannot be read as npz: {error}.") from error
+        raise DataError(f"{path} cannot be read as npz: {first_line(error)}") from error
     for role, column in columns.items():
         if not isinstance(column, np.ndarray):
             raise DataError(f"{path}: {labels[role]} is no array of NumPy; numpy.savez writes them.")
@@ -144,14 +112,59 @@ def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
 
 def _parquet(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
     pl = polars()
+    broken = (OSError, pl.exceptions.ComputeError, pl.exceptions.PanicException)
     try:
-        lazy = pl.scan_parquet(path if content is None else io.BytesIO(content), glob=False)
-        names = lazy.collect_schema().names()
-        chosen = chosen_columns(path, wanted, names, len(names))
-        frame = lazy.select(sorted({names[place] for place in chosen.values()})).collect()
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        lazy, types = _scanned(pl, path, content)
+    except pl.exceptions.DuplicateError as error:
+        raise DataError(f"{path} has two columns of one name: {first_line(error)} Rename one.") from error
+    except (*broken, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} is damaged, or not a Parquet file: {first_line(error)} Fetch it again.") from error
-    return table_of_frame(frame, {role: names[place] for role, place in chosen.items()}, str(path))
+    names = types.names()
+    chosen = chosen_columns(path, wanted, names, len(names))
+    parts = []
+    for place in sorted(set(chosen.values())):
+        try:
+            parts.append(lazy.select(pl.nth(place)).collect())
+        except (*broken, pl.exceptions.PolarsError) as error:
+            what = f"{path}: column {names[place]!r}, of type {types[names[place]]}, "
+            what += "is damaged" if isinstance(error, broken) else "is of no type that polars reads"
+            cure = "Fetch the file again." if isinstance(error, broken) else "Write it as another."
+            raise DataError(f"{what}: {first_line(error)} {cure}") from error
+    frame = pl.concat(parts, how="horizontal")
+    named = dict.fromkeys(wanted, False) | {role: names[place] for role, place in chosen.items()}
+    return table_of_frame(frame, named, str(path))
+
+
+def _scanned(pl: Any, path: Path, content: bytes | None) -> tuple[Any, Any]:
+    """(lazy frame, schema). At a time zone that it does not know polars panics, in whatever column that is: without the
+    schema that Arrow leaves in the footer, its moments are those of UTC, which Parquet's own types say."""
+    footer = _footer(path, content)
+    left = re.search(_ARROW + rb".{1,9}?([A-Za-z0-9+/=]{40,})", footer, re.DOTALL)
+    if left is None or not _OFFSET.search(base64.b64decode(left[1][: len(left[1]) // 4 * 4])):
+        lazy = pl.scan_parquet(path if content is None else io.BytesIO(content), glob=False)
+        try:
+            return lazy, lazy.collect_schema()
+        except pl.exceptions.PanicException as error:
+            if "time zone" not in str(error):
+                raise
+    whole = path.read_bytes() if content is None else content
+    lazy = pl.scan_parquet(io.BytesIO(whole[: -len(footer)] + footer.replace(_ARROW, _ARROW.lower())))
+    return lazy, lazy.collect_schema()
+
+
+def _footer(path: Path, content: bytes | None) -> bytes:
+    """The end of a Parquet file, which says what is where in it."""
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - 8, 0))
+        last = file.read()
+        length = 8 + int.from_bytes(last[:4], "little")
+        if last[4:] == b"PARE":
+            raise DataError(f"{path} is an encrypted Parquet file. Write it without encryption.")
+        if last[4:] != b"PAR1" or not 8 < length <= size - 4:
+            raise DataError(f"{path} is damaged, or not a Parquet file: it does not end as one. Fetch it again.")
+        file.seek(-length, io.SEEK_END)
+        return file.read()
 
 
 def _as_kind(table: Table, role: str, kind: str) -> Any:

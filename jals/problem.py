@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ArgumentError, DataError, is_traced
 from .layouts import Side, build_side
-from .ratings import Ratings
+from .ratings import Ratings, shown, unmasked
 
 
 class Slots(NamedTuple):
@@ -89,9 +89,12 @@ class Problem:
                 float32.
             weight: `(entries,)`, each >= 0, or None to keep the weights. A weight of 0 makes an entry missing, so a
                 fold of a cross-validation is a weight mask. Derivatives in a weight hold at weights > 0.
+
+        Raises:
+            ArgumentError: for another shape; DataError: for a masked array of NumPy with an entry that is masked.
         """
-        values = _as_real(values)
-        weight = self.weight if weight is None else jnp.asarray(weight)
+        values = _as_real("values", values)
+        weight = self.weight if weight is None else _as_real("weight", weight)
         for name, array in (("values", values), ("weight", weight)):
             if array.shape != self.value.shape:
                 raise ArgumentError(f"{name} has shape {array.shape}, but the table has {self.num_entries:,} entries.")
@@ -173,7 +176,15 @@ def _slots(side: Side, value: jax.Array, weight: jax.Array) -> Slots:
     return Slots(gather(value), weights, count)
 
 
-def _as_real(values: Any) -> jax.Array:
-    values = values if isinstance(values, jax.Array) else np.asarray(values)
-    double = values.dtype == np.float64 and jax.config.read("jax_enable_x64")
-    return jnp.asarray(values, np.float64 if double else np.float32)
+def _as_real(name: str, numbers: Any) -> jax.Array:
+    if not isinstance(numbers, jax.Array):
+        unmasked(name, numbers)
+        try:
+            numbers = np.asarray(numbers)
+        except Exception as error:  # what a class of someone else's says to being an array
+            raise ArgumentError(f"{name} must be real numbers: {shown(error)}.") from error
+    if not any(jnp.issubdtype(numbers.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise ArgumentError(f"{name} must be real numbers, got {numbers.dtype}.")
+    wide = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 8  # in either byte order
+    dtype = np.float64 if wide and jax.config.read("jax_enable_x64") else np.float32
+    return jnp.asarray(numbers if isinstance(numbers, jax.Array) else numbers.astype(dtype), dtype)

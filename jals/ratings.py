@@ -3,16 +3,18 @@
 import dataclasses
 import datetime
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, check_choice
+from .errors import ArgumentError, DataError, check_choice, is_traced
 
 if TYPE_CHECKING:
     from .vocabulary import Vocabulary
 
 _MAX_ENTRIES = 2**31 - 1  # int32 indices throughout
+_BELOW = re.compile(r"[.,]\d{6}0*[1-9]")  # digits of a second that Python passes over
 _DUPLICATES = ("error", "last", "mean", "sum")
 
 
@@ -44,7 +46,8 @@ class Ratings:
         user, item: int32 `(entries,)`, ids from 0.
         value: float32 or float64 `(entries,)`.
         weight: like `value`, each >= 0, or None where every entry has weight 1.
-        time: int64, float64 or datetime64[us] `(entries,)`, or None.
+        time: int64, float64 or datetime64[us] `(entries,)`, or None; datetime64[ns] where the times differ from whole
+            microseconds.
         source_index: int32 `(entries,)`: the place of each entry in the input it came from, increasing unless the
             table was reordered (where duplicates were merged: the last of them for "last", the first for "mean" and
             "sum").
@@ -77,7 +80,8 @@ class Ratings:
 
         Args:
             user, item: integer ids `(entries,)`, 0 <= id < num_users, num_items (default: largest id + 1).
-            value: real numbers `(entries,)`; float64 stays float64, everything else becomes float32.
+            value: real numbers `(entries,)`; float64 stays float64, longdouble is rounded to it, and everything else
+                becomes float32.
             weight: finite numbers >= 0, or None. A weight multiplies the entry's whole loss term; entries of
                 weight 0 count as missing.
             duplicates: what to do when a (user, item) pair occurs again: "error"; "last" keeps the last entry;
@@ -85,9 +89,10 @@ class Ratings:
                 merged entry the mean of the weights and the latest of the times.
             time: `(entries,)` or None. Integers are kept as int64 and real numbers as float64; dates, and text in ISO
                 format ("2001-05-01", "2001-05-01T10:30:00+02:00"), as datetime64[us], in UTC where a zone is given.
+                datetime64 with digits below a microsecond is kept as datetime64[ns], so that no two times become one.
 
         Raises:
-            DataError: naming the first offending entry.
+            DataError: naming the first offending entry: a masked one, too (leave it out).
             ArgumentError: for an unknown `duplicates`.
         """
         check_choice("duplicates", duplicates, _DUPLICATES)
@@ -124,7 +129,7 @@ class Ratings:
             )
         try:
             coo = table.tocoo()
-        except (ValueError, IndexError, TypeError) as error:  # index arrays that were written to and no longer fit
+        except Exception as error:  # index arrays that were written to and no longer fit, or another library's class
             raise DataError(f"the {type(table).__name__} is not a valid sparse table: {error}") from error
         return cls.from_arrays(coo.row, coo.col, coo.data, *shape, duplicates=duplicates)
 
@@ -132,9 +137,9 @@ class Ratings:
     def from_dataframe(
         cls,
         df: Any,
-        user: Any = "userId",
-        item: Any = "movieId",
-        value: Any = "rating",
+        user: Any = None,
+        item: Any = None,
+        value: Any = True,
         time: Any = None,
         weight: Any = None,
         duplicates: str = "error",
@@ -143,23 +148,33 @@ class Ratings:
 
         Args:
             df: the table, one row an entry; other columns are not looked at.
-            user, item: names of the columns of outside ids, each all integers or all text.
-            value: the name of the column of values, or None: every value is 1. float64 stays float64, everything else
-                becomes float32.
-            time, weight, duplicates: names of columns, and the rule, as in `from_arrays`.
+            user, item: the columns of outside ids, each all integers or all text: a name, or a position from 0 (where
+                no column is named by a number). None looks for the usual names, as `jals.read_ratings` does: userId,
+                movie_id, ...
+            value: the column of values, likewise. True looks for the usual names (rating, score, ...; a table of two
+                columns needs none), None or False makes every value 1. float64 stays float64, everything else becomes
+                float32.
+            time, weight: likewise. None or False leaves them out, whatever the table has.
+            duplicates: the rule, as in `from_arrays`.
 
         Returns:
             (ratings, vocab): entries in the order of the rows; `vocab.user[ratings.user]` is the column of users.
 
         Raises:
             DataError: naming column and row (counted from 0) of the first empty, infinite or wrong field.
+            ArgumentError: for what names no column.
             ImportError: without the extra `tables`.
         """
         from .frames import assembled, table_of_frame
 
         check_choice("duplicates", duplicates, _DUPLICATES)
-        names = {"user": user, "item": item, "value": value, "time": time, "weight": weight}
-        return assembled(table_of_frame(df, names), duplicates)
+        for role, column in (("user", user), ("item", item)):
+            if isinstance(column, bool):
+                raise ArgumentError(f"{role} is {column}, but must be a column's name or its position, from 0.")
+        wanted = {"user": user, "item": item}
+        for role, column in (("value", value), ("time", time), ("weight", weight)):
+            wanted[role] = None if column is True else False if column is None else column
+        return assembled(table_of_frame(df, wanted), duplicates)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -249,11 +264,35 @@ def _keys(user: np.ndarray, item: np.ndarray, num_items: int) -> np.ndarray:
     return keys
 
 
+def unmasked(name: str, column: Any) -> Any:
+    """The column itself, once it is sure that nothing in it is masked: NumPy drops a mask without a word.
+
+    Raises:
+        EntryError: naming the first masked entry.
+    """
+    mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else np.zeros(0, bool)
+    if mask.dtype == bool and mask.any():  # a record has a mask of its own kind, and is no column anyway
+        at = int(np.argmax(mask.ravel()))
+        raise EntryError(name, at, "is masked. Leave such entries out, of every column alike.")
+    return column
+
+
+def shown(value: Any) -> str:
+    """A value in a message, cut where it would fill the page."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _column(name: str, column: Any) -> np.ndarray:
+    if is_traced(column):
+        raise DataError(f"{name} is traced: make the table outside of jit, vmap and grad.")
     try:
-        column = np.asarray(column)
-    except ValueError as error:
-        raise DataError(f"{name} is ragged: {error}. Give one {name} an entry.") from error
+        column = np.asarray(unmasked(name, column))
+    except DataError:
+        raise
+    except Exception as error:  # what a class of someone else's says to being an array
+        what = "is ragged" if isinstance(column, list | tuple) else f"of type {type(column).__name__} is no array"
+        raise DataError(f"{name} {what}: {str(error).rstrip('.')}. Give one {name} an entry.") from error
     if column.ndim != 1:
         raise DataError(f"{name} must be one-dimensional, got shape {column.shape}.")
     return column
@@ -263,7 +302,7 @@ def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, in
     ids = _column(name, ids)
     if ids.size == 0:
         raise DataError("the table is empty: there is no entry to learn from.")
-    if not np.issubdtype(ids.dtype, np.integer):
+    if ids.dtype.kind not in "iu":
         raise DataError(
             f"{name} ids must be integers, got {ids.dtype}. Round and convert them (ids.astype(int)), or number "
             "outside ids with numpy.unique(ids, return_inverse=True)."
@@ -293,9 +332,10 @@ def _checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, in
 
 def _checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
     numbers = _column(name, numbers)
-    if not (np.issubdtype(numbers.dtype, np.number) or numbers.dtype == bool) or np.iscomplexobj(numbers):
+    if numbers.dtype.kind not in "biuf":
         raise DataError(f"{name} must be real numbers, got {numbers.dtype}.")
-    dtype = dtype or (np.float64 if numbers.dtype == np.float64 else np.float32)
+    wide = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 8  # in either byte order
+    dtype = dtype or (np.float64 if wide else np.float32)
     with np.errstate(over="ignore"):  # what does not fit becomes inf, and is refused below
         numbers = numbers.astype(dtype, copy=False)
     finite = np.isfinite(numbers)
@@ -315,9 +355,9 @@ def _checked_time(time: Any) -> np.ndarray:
     time = _column("time", time)
     if time.dtype == object and all(type(each) in (int, float) for each in time.tolist()):
         time = np.array(time.tolist())
-    elif time.dtype.kind in "OU":
+    elif time.dtype.kind in "OUT":
         time = _moments(time)
-    if time.dtype.kind in "iu" and (time.dtype != np.uint64 or not time.size or time.max() < 2**63):
+    if time.dtype.kind in "iu" and (time.dtype.itemsize < 8 or not time.size or int(time.max()) < 2**63):
         return time.astype(np.int64, copy=False)
     if time.dtype.kind not in "fM":
         raise DataError(f"time must be integers below 2**63, real numbers or dates, got {time.dtype}.")
@@ -325,7 +365,24 @@ def _checked_time(time: Any) -> np.ndarray:
     if wrong.any():
         at = int(np.argmax(wrong))
         raise EntryError("time", at, f"is {time[at]}. Every entry needs one, or leave the times out.")
-    return time.astype("datetime64[us]" if time.dtype.kind == "M" else np.float64, copy=False)
+    return _in_microseconds(time) if time.dtype.kind == "M" else time.astype(np.float64, copy=False)
+
+
+def _in_microseconds(time: np.ndarray) -> np.ndarray:
+    """The same moments in the same order as datetime64[us]; as [ns] where these are no whole microseconds."""
+    unit, _ = np.datetime_data(time.dtype)
+    if unit == "generic":
+        raise DataError('time is datetime64 without a unit. Say which it counts: time.astype("datetime64[s]").')
+    fine = unit in ("ns", "ps", "fs", "as")
+    for target in ("datetime64[us]", "datetime64[ns]") if fine else ("datetime64[us]",):
+        kept = time.astype(target, copy=False)
+        changed = kept.astype(time.dtype) != time  # NumPy rounds, and wraps what is too large, without a word
+        if not changed.any():
+            return kept
+    at = int(np.argmax(changed))
+    far = "beyond the years -290,307 to 294,246, which microseconds reach. Leave it out, or give integers as times."
+    below = "with digits below a nanosecond. Round the times."
+    raise EntryError("time", at, f"is {time[at]}, {below if fine else far}")
 
 
 def _moments(time: np.ndarray) -> np.ndarray:
@@ -340,16 +397,20 @@ def _moments(time: np.ndarray) -> np.ndarray:
     for at, given in enumerate(time.tolist()):
         try:
             moment = datetime.datetime.fromisoformat(given) if isinstance(given, str) else given
-        except ValueError:
+            if isinstance(moment, datetime.datetime) and moment.tzinfo is not None:
+                zoned = moment.utcoffset() is not None
+                moment = (moment.astimezone(datetime.UTC) if zoned else moment).replace(tzinfo=None)
+        except Exception:  # no date; or one at an end of the calendar, or with a zone of someone else's
             moment = None
         if not isinstance(moment, datetime.date) or moment != moment:  # pandas.NaT is a date that differs from itself
             raise EntryError(
                 "time",
                 at,
-                f"is {given!r}, but must be a date (as text in ISO format, 2001-05-01 or 2001-05-01 10:30:00), or "
+                f"is {shown(given)}, but must be a date (as text in ISO format, 2001-05-01 or 2001-05-01 10:30:00), or "
                 "every entry's time a number.",
             )
-        if isinstance(moment, datetime.datetime) and moment.tzinfo is not None:
-            moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+        # Python's own dates end at microseconds; those of pandas, and text, may go on.
+        if getattr(moment, "nanosecond", 0) or (isinstance(given, str) and _BELOW.search(given)):
+            raise EntryError("time", at, f"is {given!r}, with digits below a microsecond: give datetime64[ns].")
         moments.append(moment)
     return np.array(moments, "datetime64[us]")

@@ -11,16 +11,17 @@ import hashlib
 import os
 import pathlib
 import re
-import tempfile
+import secrets
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import ArgumentError, StorageError, did_you_mean, is_traced
 from .factors import Factors
+from .files import as_path
 from .formats import FORMATS, Arrays, Format
 from .objectives import Objective
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, text_array
 
 FORMAT_VERSION = 2
 
@@ -51,8 +52,9 @@ def save(
     """Writes a file that `load` reads back to the bit. The file appears whole or not at all.
 
     Args:
-        path: the file. Its suffix says the format: .npz, .safetensors (extra `safetensors`) or .parquet (extra
-            `tables`).
+        path: the file (`~` is the home folder). Its suffix says the format: .npz, .safetensors (extra `safetensors`)
+            or .parquet (extra `tables`). Its mode is the one that the umask leaves; where it is a symbolic link, the
+            file that this points to is written.
         factors: as fitted, float32 or float64.
         vocab: the outside ids of rows, or None.
         objective: what was minimised, or None.
@@ -153,6 +155,8 @@ def _array(name: str, part: Any) -> np.ndarray:
         array = np.asarray(part, order="C")
     except (ValueError, TypeError) as error:
         raise ArgumentError(f"{name} is no array ({error}).") from error
+    if name.startswith("vocabulary/") and array.dtype.kind in "OT" and all(isinstance(id, str) for id in array.flat):
+        return text_array(array.ravel().tolist()).reshape(array.shape)
     kinds = "iuU" if name.startswith("vocabulary/") else "f" if name.startswith("factors/") else "biuf"
     if array.dtype.kind not in kinds or (array.dtype.kind == "f" and array.itemsize not in (4, 8)):
         allowed = {"iuU": "integers or strings", "f": "float32 or float64"}.get(kinds, "numbers")
@@ -199,16 +203,15 @@ def _digest(content: Any, start: int, end: int) -> bytes:
 
 
 def _write(path: pathlib.Path, *pieces: Any) -> None:
-    temporary = None
+    temporary, target = None, pathlib.Path(os.path.realpath(path))  # a link there goes on pointing to its file
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".jals-", suffix=".part", delete=False) as file:
+        with open(target.with_name(f".jals-{secrets.token_hex(8)}.part"), "xb") as file:  # its mode is the umask's
             temporary = file.name
             for piece in pieces:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())  # a file system that reports a full disk late does it here
-            os.fchmod(file.fileno(), 0o644)  # a temporary file is its owner's only
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -219,10 +222,7 @@ def _write(path: pathlib.Path, *pieces: Any) -> None:
 
 
 def _form(path: Any) -> tuple[pathlib.Path, Format]:
-    try:
-        path = pathlib.Path(path)
-    except TypeError:
-        raise ArgumentError(f"path is of type {type(path).__name__}, but must be the name of a file.") from None
+    path = as_path(path)
     form = FORMATS.get(path.suffix.lower())
     if form is None:
         raise StorageError(

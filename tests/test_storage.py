@@ -282,7 +282,7 @@ def test_nothing_passes_for_the_seal(tmp_path, suffix):
         ("f.npy", jals.StorageError, r"f\.npy ends in '\.npy', .* \.npz, \.safetensors, \.parquet\..*mean \"\.npz\""),
         ("f.pickle", jals.StorageError, r"must be one of \.npz, \.safetensors, \.parquet"),
         ("factors", jals.StorageError, "ends in 'no suffix'"),
-        (3, jals.ArgumentError, "path is of type int"),
+        (3, jals.ArgumentError, "expected the path of a file, got int"),
     ],
 )
 def test_other_formats_are_refused(path, error, message):
@@ -321,7 +321,7 @@ def test_unwritable_places_are_named(tmp_path, suffix, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(jals.StorageError, match="cannot be written: Not a directory"):
         jals.save(tmp_path / "file" / name, some_factors())
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(jals.StorageError, match=rf"{name} cannot be written: Read-only file system"):
         jals.save(tmp_path / name, some_factors())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"folder{suffix}"]

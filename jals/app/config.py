@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..errors import ConfigError, did_you_mean
+from ..files import as_path
 
 try:
     import tomli_w
@@ -32,7 +33,7 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
         ConfigError: naming every problem of the file at once, each with its line (or --set) and key.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = as_path(path).read_text(encoding="utf-8")
         raw = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error

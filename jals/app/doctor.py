@@ -19,6 +19,7 @@ import numpy as np
 
 import jals
 from jals import native
+from jals.files import as_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -312,7 +313,7 @@ def local_data(environ: Mapping[str, str]) -> Section:
     if not folder:
         return Section("Data", [("JALS_DATA", "not set (the folder of data sets that are not downloaded)")])
     try:
-        names = sorted(path.name for path in Path(folder).iterdir() if path.is_file() and path.name[0] != ".")
+        names = sorted(path.name for path in as_path(folder).iterdir() if path.is_file() and path.name[0] != ".")
     except OSError as error:
         what = f"JALS_DATA is {folder}, which cannot be read: {error.strerror}."
         return Section("Data", [("JALS_DATA", folder)], [Finding(what, "Set it to a folder that exists, or unset it.")])

@@ -11,6 +11,7 @@ from rich.text import Text
 import jals
 
 from ..errors import ArgumentError, DataError, StorageError, did_you_mean
+from ..files import as_path
 from . import config as configs
 from . import experiment, folder, plan
 
@@ -60,6 +61,7 @@ def recommend(
     Raises:
         JalsError: for an unknown user or solver, and for files that are missing, damaged or of another run.
     """
+    place = as_path(place)
     fits = [fit for fit in folder.record(place)["fits"] if fit["factors"]]
     config = configs.load(place / folder.CONFIG)
     labels = [each.label for each in config.solver]
@@ -87,7 +89,7 @@ def recommend(
 
 def _outside_id(text: str, known: np.ndarray) -> int | str:
     """An id from the command line in the type of the vocabulary."""
-    if known.dtype.kind == "U":
+    if known.dtype.kind not in "iu":
         return text
     try:
         return int(text)

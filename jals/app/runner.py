@@ -19,6 +19,7 @@ from rich.console import Console
 import jals
 
 from ..errors import JalsError, StorageError
+from ..files import as_path
 from ..grids import memory_bytes
 from . import config as configs
 from . import cost, experiment, folder, plan
@@ -47,8 +48,9 @@ def run(
     Raises:
         JalsError: when the config, the folder or the data cannot be used; nothing has been fitted then.
     """
+    path = as_path(path)
     config = configs.load(path, changes)
-    place = out or Path(config.output.folder or Path("runs", path.stem))
+    place = as_path(out or config.output.folder or Path("runs", path.stem))
     asked = config.model_dump(mode="json", exclude_none=True)
     earlier = None if overwrite else _earlier(place, asked, extend)
     extend = extend and earlier is not None and bool(_differences(earlier["config"], asked))
@@ -121,6 +123,7 @@ def certify(place: Path, console: Console) -> int:
     Raises:
         JalsError: when the files are missing or damaged, or the factors were fitted to other data.
     """
+    place = as_path(place)
     record = folder.record(place)
     kept = [fit for fit in record["fits"] if fit["factors"] and fit["error"] is None]
     if not kept:

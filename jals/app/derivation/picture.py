@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ArgumentError, StorageError
+from ...files import as_path
 from ...vocabulary import Vocabulary
 from . import steps
 
@@ -44,7 +45,7 @@ def save(path: str | Path, figure: "Figure") -> None:
     metadata: Any = {"Date": None} if Path(path).suffix.lower() == ".svg" else None
     try:
         with matplotlib.rc_context({"svg.hashsalt": "jals"}):
-            figure.savefig(path, facecolor="white", dpi=150, metadata=metadata)
+            figure.savefig(as_path(path), facecolor="white", dpi=150, metadata=metadata)
     except OSError as error:
         raise StorageError(f"cannot write the picture {path}: {error.strerror or error}.") from error
 

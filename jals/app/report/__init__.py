@@ -8,6 +8,7 @@ except ImportError as missing:
     raise ImportError('a report is made by the extra "cli": pip install "jals[cli]"') from missing
 
 from ...errors import StorageError
+from ...files import as_path
 from .. import folder
 from . import records, sections, sensitivity, setting, words
 
@@ -37,7 +38,7 @@ def write(places: list[Path], out: Path) -> Path:
     Raises:
         StorageError: when a folder is not that of a run, or `out` cannot be written to.
     """
-    comparison = records.read(places)
+    comparison, out = records.read(places), as_path(out)
     questions = setting.questions(comparison)
     fitted = {
         "title": questions[0] if len(questions) == 1 else f"Comparison of {words.counted(len(comparison.fits), 'fit')}",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...experiment import kept_loss
+from ...files import as_path
 from .. import folder
 
 Values = tuple[tuple[str, Any], ...]  # (axis, value) of several axes of a grid
@@ -182,7 +183,7 @@ def read(places: Iterable[Path]) -> Comparison:
     Raises:
         StorageError: when one is not the folder of a run.
     """
-    places = list({place.resolve(): place for place in map(Path, places)}.values())
+    places = list({place.resolve(): place for place in map(as_path, places)}.values())
     records = [folder.record(place) for place in places]
     runs = [Run(place, name, record) for place, name, record in zip(places, _names(places), records, strict=True)]
     known = [_labels(record) for record in records]
