@@ -52,7 +52,7 @@ _OTHERS = (
     (rb"RD[AX]\d\n|X\n\0\0\0", "a file of R", _EXPORT),
     (rb"version https://git-lfs", "a pointer of Git LFS, not the file itself", "Fetch that with `git lfs pull`."),
     (rb"(?i)\s*<(!doctype|html|head|body|\?xml)", "a page of HTML or XML", "Download the table itself."),
-    (rb'\s*\[?\s*\{\s*("[^"]*"\s*:|\})|\s*\[\s*\[', "JSON", _FRAME),
+    (rb'\s*\[?\s*\{\s*"[^"]*"\s*:|\s*\[\s*\[', "JSON", _FRAME),
 )
 _UNICODE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 

@@ -183,7 +183,7 @@ def _as_real(name: str, numbers: Any) -> jax.Array:
             numbers = np.asarray(numbers)
         except Exception as error:  # what a class of someone else's says to being an array
             raise ArgumentError(f"{name} must be real numbers: {shown(error)}.") from error
-    if not any(jnp.issubdtype(numbers.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+    if not jnp.issubdtype(numbers.dtype, jnp.floating) and getattr(numbers.dtype, "kind", "a key's") not in "biu":
         raise ArgumentError(f"{name} must be real numbers, got {numbers.dtype}.")
     wide = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 8  # in either byte order
     dtype = np.float64 if wide and jax.config.read("jax_enable_x64") else np.float32

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -33,7 +34,10 @@ def test_vocabulary_leads_both_ways():
         np.array([200, 5, 200], np.uint8),
         np.array([5, 2, 5], object),
         [2**63 - 1, -(2**63)],
-        ["b", "a", "ß", "b", "B", ""],
+        np.array([2**40, 5, 2**40], ">u8"),
+        ["b", "a", "ß", "b", "B", " "],
+        np.array(["b", "a", "b"], ">U3"),
+        np.array(["b", "a", "b"], np.dtypes.StringDType()),
     ],
     ids=str,
 )
@@ -88,11 +92,38 @@ def test_unknown_ids_are_named(find, ids, message):
         ([[1, 2]], "user ids must be one-dimensional"),
         (["a", "a\0"], "user ids end in NUL"),
         (np.array([1, 2**63], np.uint64), "within int64"),
+        (np.array([1, 2**63], ">u8"), "within int64"),
+        (np.array([1, 2], "m8[s]"), "got timedelta64"),
+        (["b", "a", ""], r"^user ids: the id of entry 2 is empty\. Leave"),
+        (np.array(["", "a"]), r"^user ids: the id of entry 0 is empty\. Leave"),
+        (np.ma.array([1, 2], mask=[0, 1]), r"^user ids: the id of entry 1 is masked\. Leave"),
+        (np.ma.array(["a", "b"], mask=[1, 0]), r"^user ids: the id of entry 0 is masked\. Leave"),
+        (np.array(["a", None], np.dtypes.StringDType(na_object=None)), r"got NoneType and str \(entry 1 is None"),
     ],
 )
 def test_ids_that_cannot_be_numbered(user, message):
     with pytest.raises(jals.DataError, match=message):
         Vocabulary.from_ids(user, ["a"])
+
+
+def test_one_long_id_does_not_widen_all_others():
+    """In memory and in the lookup; ids that are all long keep the fixed width."""
+    long = "https://example.org/" + "x" * 5000
+    ids = [long, *(f"u{number:05d}" for number in range(20_000))]
+    vocab, user, _ = Vocabulary.from_ids(ids, [id[:40] for id in ids])
+    assert vocab.user.nbytes < 10 * sum(map(len, ids)) and vocab.item.dtype == "<U40"
+    assert vocab.user.tolist() == sorted(ids) and vocab.user[user].tolist() == ids
+    np.testing.assert_array_equal(vocab.user_rows([["u00007", long]]), [[8, 0]])
+    np.testing.assert_array_equal(vocab.user_rows(np.array(["u00007", "u00008"])), [8, 9])
+    assert vocab.item_rows(ids[1]) == vocab.user_rows(ids[1])
+    for unknown, hint in (("u0007", 'Did you mean "u'), (long + "y", r"x{179}\.\.\. is not in .* 20,001 users\.$")):
+        with pytest.raises(jals.DataError, match=hint):
+            vocab.user_rows([unknown])
+    tracemalloc.start()
+    with pytest.raises(jals.DataError, match="not in the vocabulary of 20,001 items"):
+        vocab.item_rows([long, *ids])
+    assert tracemalloc.get_traced_memory()[1] < 100 * sum(map(len, ids))
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("slip", [lambda id: id[:4] + id[5:], lambda id: id + "x", lambda id: id[1:], str.upper])
@@ -124,6 +155,20 @@ def test_npz_files_are_found_here_or_in_the_data_folder(tmp_path, monkeypatch):
     assert titles is None
     np.savez(tmp_path / "here" / "table.npz", user=user, item=item, rating=[4, 5, 6])
     np.testing.assert_array_equal(datasets.from_file("table.npz").ratings.value, [4, 5, 6])
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "t.npz", user=[1], item=[2], rating=[3.0])
+    for read in (jals.read_ratings, datasets.from_file):
+        assert read("~/t.npz")[0].value.tolist() == [3]
+    monkeypatch.setenv("JALS_DATA", "~")
+    assert datasets.from_file("t.npz").ratings.value.tolist() == [3]
+    (tmp_path / "part").mkdir()
+    with pytest.raises(jals.DataError, match=f"{tmp_path}/part holds no MovieLens release"):
+        datasets.movielens("~/part")
+    with pytest.raises(jals.ArgumentError, match=r"~nobody.here/t\.npz: ~nobody\.here is no home folder"):
+        jals.read_ratings("~nobody.here/t.npz")
 
 
 def test_files_that_hold_no_table_are_refused(tmp_path):

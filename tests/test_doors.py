@@ -4,6 +4,8 @@ Each door is given the rows in an order of its own. A door that needs an extra w
 """
 
 import gzip
+import lzma
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,14 @@ def arrays(columns, _):
     vocab, user, item = Vocabulary.from_ids(columns["user"], columns["item"])
     rest: dict[str, Any] = {role: columns.get(role) for role in ("value", "weight", "time")}
     return jals.Ratings.from_arrays(user, item, **rest), vocab
+
+
+def swapped(columns, _):
+    """Every array in the other byte order, some as masked arrays without a masked entry."""
+    columns = {role: column.astype(column.dtype.newbyteorder()) for role, column in columns.items()}
+    vocab, user, item = Vocabulary.from_ids(columns["user"], np.ma.array(columns["item"]))
+    rest: dict[str, Any] = {role: columns.get(role) for role in ("value", "weight", "time")}
+    return jals.Ratings.from_arrays(user.astype(">i4"), item, np.ma.array(rest.pop("value")), **rest), vocab
 
 
 def lists(columns, _):
@@ -126,6 +136,12 @@ def npz(columns, folder):
     return read_ratings(folder / "t.npz")
 
 
+def npz_swapped(columns, folder):
+    arrays = {name: column.astype(column.dtype.newbyteorder()) for name, column in named(columns).items()}
+    np.savez(folder / "t.npz", **arrays)
+    return read_ratings(folder / "t.npz")
+
+
 def text(columns, delimiter, header=True):
     head = [delimiter.join(NAMES[role] for role in columns)] if header else []
     rows = [
@@ -152,6 +168,12 @@ def csv_gz(columns, folder):
     return read_text(folder, "t.csv.gz", gzip.compress(text(columns, ",")))
 
 
+def csv_zip(columns, folder):
+    with zipfile.ZipFile(folder / "t.zip", "w") as archive:
+        archive.writestr("ratings/t.csv", text(columns, ","))
+    return read_text(folder, "t.csv.xz", lzma.compress((folder / "t.zip").read_bytes()))
+
+
 def weight_place(columns):
     return {"weight": list(columns).index("weight")} if "weight" in columns else {}
 
@@ -166,6 +188,7 @@ def ratings_dat(columns, folder):
 
 DOORS = (
     arrays,
+    swapped,
     lists,
     scipy_sparse,
     pandas,
@@ -176,8 +199,9 @@ DOORS = (
     pyarrow,
     parquet,
     npz,
+    npz_swapped,
 )
-DOORS = (*DOORS, csv, tsv, csv_gz, u_data, ratings_dat)
+DOORS = (*DOORS, csv, tsv, csv_gz, csv_zip, u_data, ratings_dat)
 TABLES = {
     "integers": ("integer", "integer", "integer", False),
     "half stars": ("integer", "half stars", "moment", False),

@@ -56,6 +56,27 @@ def test_duplicates_are_named_by_outside_id_or_merged(library):
         jals.Ratings.from_dataframe(frame, duplicates="summ")
 
 
+@libraries
+def test_columns_by_their_usual_names_or_by_position(library):
+    frame = library({"Time Stamp": [5, 7, 6], "Item-ID": ["b", "a", "a"], "USER": [3, 1, 3], "stars": [1.0, 2.5, 3.0]})
+    for options in ({}, {"user": 2, "item": 1, "value": 3}, {"user": "USER"}, {"item": 1, "value": "stars"}):
+        ratings, vocab = jals.Ratings.from_dataframe(frame, **options)
+        assert (vocab.user.tolist(), vocab.item.tolist()) == ([1, 3], ["a", "b"])
+        assert (ratings.value.tolist(), ratings.time) == ([1, 2.5, 3], None)
+    for time in (True, 0):
+        assert jals.Ratings.from_dataframe(frame, time=time)[0].time.tolist() == [5, 7, 6]
+    for value in (None, False):
+        assert jals.Ratings.from_dataframe(frame, value=value)[0].value.tolist() == [1, 1, 1]
+    pairs = library({"uid": [1, 2], "film": ["a", "b"]})
+    assert jals.Ratings.from_dataframe(pairs)[0].value.tolist() == [1, 1]
+    strange = library({"uid": [1, 2], "film": ["a", "b"], "mood": [1, 2]})
+    with pytest.raises(jals.DataError, match=r"no column looks like value; .*value=False: every value is 1"):
+        jals.Ratings.from_dataframe(strange)
+    for wrong in ({"user": True}, {"item": ["film"]}):
+        with pytest.raises(jals.ArgumentError, match="must be a column's name or its position, from 0"):
+            jals.Ratings.from_dataframe(pairs, **wrong)
+
+
 MOMENT = datetime.datetime(2001, 5, 1, 10, 30)
 
 
@@ -107,10 +128,13 @@ BAD = {
         {"value": "ratings"},
         r"no column 'ratings'\. Did you mean \"rating\"\? Its columns are 'userId', ",
     ),
-    "by place": ({}, {"user": 0}, "no column 0. Its columns are 'userId', 'movieId'"),
-    "no user": ({}, {"user": None}, "needs a column of users"),
-    "no item": ({}, {"item": None}, "needs a column of items"),
-    "one for two": ({}, {"item": "userId"}, "user and item are both column 'userId'"),
+    "beyond": ({}, {"user": 4}, "there is no column 4 for user; counted from 0, its columns are 'userId', 'movieId'"),
+    "negative place": ({}, {"user": -1}, "there is no column -1 for user"),
+    "no column": ({}, {"time": ("when", 1)}, r"no column \('when', 1\)\. Its columns are"),
+    "an expression": ({}, {"time": pl.col("when")}, "no column .*when"),
+    "no time to find": ({}, {"time": True, "value": True}, None),
+    "one for two": ({}, {"item": "userId"}, "user and item are both column 0"),
+    "an empty text": ({"movieId": ["a", "b", ""]}, {}, r"row 2, column 'movieId' is empty\. Leave such entries out"),
     "no rows": ({name: [] for name in COLUMNS}, {}, "has no rows"),
     "NUL": ({"movieId": ["a", "a\0", "b"]}, {}, "the ids in column 'movieId' end in NUL"),
 }
@@ -120,6 +144,9 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_frames_are_refused(library, case):
     change, options, message = BAD[case]
+    if message is None:
+        assert jals.Ratings.from_dataframe(library(COLUMNS | change), **options)[0].time is None
+        return
     with pytest.raises(jals.DataError, match=f"^the data frame.*{message}" if case[:3] != "one" else message):
         jals.Ratings.from_dataframe(library(COLUMNS | change), **options)
 
@@ -161,8 +188,54 @@ def test_pandas_columns_of_unusual_types():
         jals.Ratings.from_dataframe(beyond)
     numbered = frame.set_axis(range(4), axis=1)
     assert jals.Ratings.from_dataframe(numbered, user=0, item=1, value=2)[0].value.tolist() == COLUMNS["rating"]
+    with pytest.raises(jals.DataError, match=r"no column 4\. Its columns are 0, 1, 2, 3"):
+        jals.Ratings.from_dataframe(numbered, user=4, item=1, value=2)
+    pairs = frame.set_axis(pd.MultiIndex.from_tuples([("id", "user"), ("id", "item"), ("x", "y"), (None, 1)]), axis=1)
+    ratings, vocab = jals.Ratings.from_dataframe(pairs, ("id", "user"), ("id", "item"), ("x", "y"))
+    assert (vocab.user[ratings.user].tolist(), ratings.value.tolist()) == (COLUMNS["userId"], COLUMNS["rating"])
+    odd = frame.set_axis(["item", None, 2.5, "user"], axis=1)
+    assert jals.Ratings.from_dataframe(odd, value=2.5)[0].value.tolist() == COLUMNS["rating"]
     with pytest.raises(jals.DataError, match=r"the data frame cannot be read: .*unique column names"):
         jals.Ratings.from_dataframe(frame.set_axis(["u", "u", "v", "w"], axis=1), user="u")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pl.LazyFrame(COLUMNS).with_columns(pl.col("nope")),
+        pl.scan_csv("/absent/t.csv"),
+        pl.LazyFrame(COLUMNS).with_columns(pl.col("rating").map_batches(lambda _: 1 / 0, return_dtype=pl.Float64)),
+    ],
+    ids=["no such column", "no such file", "a function that fails"],
+)
+def test_lazy_frames_that_cannot_be_made(broken):
+    with pytest.raises(jals.DataError, match=r"^the data frame cannot be read: .*\.$") as caught:
+        jals.Ratings.from_dataframe(broken)
+    assert len(str(caught.value)) < 500
+
+
+def test_what_polars_panics_at_is_refused(monkeypatch):
+    frame = pl.DataFrame({"userId": [2**62], "movieId": [1], "rating": [1.0]}).lazy()
+
+    def panic(*_, **__):
+        raise pl.exceptions.PanicException("out of luck\nand much more")
+
+    monkeypatch.setattr(pl.LazyFrame, "collect", panic)
+    with pytest.raises(jals.DataError, match=r"the data frame cannot be read: out of luck\.$"):
+        jals.Ratings.from_dataframe(frame)
+    far = pl.DataFrame({"userId": [2**62], "movieId": [1], "rating": [1.0]}).cast({"userId": pl.Datetime("us")})
+    with pytest.raises(jals.DataError, match=r"column 'userId' holds Datetime.*, but must hold integers or text"):
+        jals.Ratings.from_dataframe(far)  # which no datetime of Python is
+
+
+def test_moments_of_a_frame_keep_their_order():
+    times = np.array(["9999-12-31", "1600-01-01", "2001-05-01"], "M8[ms]")
+    for frame in (pandas(COLUMNS | {"when": times}), pl.DataFrame(COLUMNS | {"when": times})):
+        np.testing.assert_array_equal(jals.Ratings.from_dataframe(frame, time="when")[0].time, times)
+    fine = pl.DataFrame(COLUMNS | {"when": np.array([1001, 1000, 1002], "M8[ns]")})
+    assert jals.Ratings.from_dataframe(fine, time="when")[0].time.astype(int).tolist() == [1001, 1000, 1002]
+    with pytest.raises(jals.DataError, match=r"row 0, column 'when' is .*, beyond the years"):
+        jals.Ratings.from_dataframe(pandas(COLUMNS | {"when": np.array([2**60, 0, 0], "M8[s]")}), time="when")
 
 
 def test_a_missing_moment_of_pandas_among_objects():

@@ -2,10 +2,18 @@
 
 npz, which needs no extra, is tested with the data sets."""
 
+import bz2
+import decimal
 import gzip
 import io
+import lzma
+import os
+import pickle
 import re
 import sys
+import tarfile
+import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,6 +78,115 @@ def test_formats_delimiters_and_headers(tmp_path, name):
     ratings, vocab = read_ratings(written(tmp_path, name, content), **options)
     assert outside(ratings, vocab) == EXPECTED
     assert (ratings.value.dtype, vocab.user.dtype, ratings.time.dtype) == (np.float64, np.int64, np.int64)
+
+
+def zipped(files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, each in files.items():
+            archive.writestr(name, each)
+    return content.getvalue()
+
+
+def tarred(content):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo("t.csv")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def written_by(write):
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+PLAIN = text().encode()
+FRAME = pl.DataFrame({"user": [1, 2], "item": [3, 4], "rating": [5.0, 4.0]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zipped({"ml/": b"", "ml/ratings.csv": PLAIN, "__MACOSX/ml/._ratings.csv": b"?", ".DS_Store": b"?"}),
+        zipped({"t.zip": zipped({"t.csv": PLAIN})}),
+        zipped({"t.parquet": written_by(pl.read_csv(PLAIN).write_parquet)}),
+        gzip.compress(gzip.compress(PLAIN)),
+        gzip.compress(zipped({"t.csv": PLAIN})),
+        lzma.compress(PLAIN),
+        bz2.compress(PLAIN),
+    ],
+    ids=["zip", "zip in zip", "Parquet in zip", "gzip twice", "zip in gzip", "xz", "bzip2"],
+)
+def test_packed_files_are_unpacked(tmp_path, content):
+    for name in ("t", "t.csv", "t.zip", "t.csv.gz"):  # the content decides
+        assert outside(*read_ratings(written(tmp_path, name, content))) == EXPECTED
+
+
+ENCRYPTED = bytearray(zipped({"t.csv": PLAIN}))
+ENCRYPTED[6] |= 1
+ENCRYPTED[ENCRYPTED.index(b"PK\1\2") + 8] |= 1
+OTHERS = {
+    "several": (zipped({"a.csv": PLAIN, "b.csv": PLAIN}), r"a zip archive of 2 files \(a\.csv, b\.csv\)\. Unpack it"),
+    "nothing": (zipped({}), "a zip archive that is empty"),
+    "encrypted": (bytes(ENCRYPTED), "an encrypted zip archive"),
+    "xlsx": (zipped({"[Content_Types].xml": b"<a/>", "xl/workbook.xml": b"<a/>"}), "a spreadsheet"),
+    "ods": (zipped({"mimetype": b"application/vnd", "content.xml": b"<a/>"}), "a spreadsheet"),
+    "half a zip": (zipped({"a.csv": PLAIN})[:-30], "an npz or a zip archive, cut short or damaged: .* Fetch it again"),
+    "half an xz": (lzma.compress(PLAIN)[:-9], "cut short or damaged: .* Fetch it again"),
+    "half a bz2": (bz2.compress(PLAIN)[:-9], "cut short or damaged"),
+    "matryoshka": (gzip.compress(gzip.compress(gzip.compress(gzip.compress(PLAIN)))), "packed more than 3 times over"),
+    "tar": (tarred(PLAIN), "a tar archive. Unpack it"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(30), "a 7z archive"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(30), "an HDF5 file"),
+    "SQLite": (b"SQLite format 3\0" + bytes(99), r"an SQLite database.*from_dataframe"),
+    "Feather": (written_by(FRAME.write_ipc), "an Arrow .Feather. file.*from_dataframe"),
+    "Arrow": (written_by(FRAME.write_ipc_stream), "an Arrow .Feather. file"),
+    "Avro": (written_by(FRAME.write_avro), "an Avro file"),
+    "ORC": (b"ORC\n\x1d\n\x06\x12\x04\x08\x02P\0", "an ORC file"),
+    "npy": (written_by(lambda file: np.save(file, np.eye(3))), "one array of NumPy"),
+    "pickle": (pickle.dumps(ROWS), "a pickle"),
+    "JSON": (b'\xef\xbb\xbf[\n {"user": 1, "item": 2}]', "JSON"),
+    "JSON lines": (b'{"user": 1, "item": 2}\n{"user": 1, "item": 3}\n', "JSON"),
+    "lists": (b"[[1, 2, 3],\n[2, 3, 4]]", "JSON"),
+    "HTML": (b"\n<!DOCTYPE html>\n<html>", "a page of HTML"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_table_is_called_by_its_name(tmp_path, name):
+    content, message = OTHERS[name]
+    for suffix in ("", ".csv", ".zip", ".npz"):
+        path = written(tmp_path, f"t{suffix}", content)
+        with pytest.raises(jals.DataError, match=f"^{re.escape(str(path))} is {message}"):
+            read_ratings(path)
+
+
+def test_zstandard_is_read_or_named(tmp_path):
+    content = bytes.fromhex("28b52ffd0458610000") + b"ann,Naima,5\n" + bytes(4)  # one raw block; its checksum is wrong
+    with pytest.raises(jals.DataError, match=r"is compressed by Zstandard.* `unzstd`|is cut short or damaged"):
+        read_ratings(written(tmp_path, "t.csv.zst", content))
+
+
+@pytest.mark.parametrize("word", ["PAR1", "PARE", "ORCHID", "BZhang", "PK", "RDX3", "{3F2504E0}", "[a]", "Obj1", "{}"])
+def test_ids_may_read_like_the_beginning_of_another_format(tmp_path, word):
+    path = written(tmp_path, "t.csv", f"{word},b,3\nc,b,4\n")
+    assert outside(*read_ratings(path))[0] == [word, "c"]
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    many = text(header="") + "".join(f"{user},1,1,1\n" for user in range(100, 20_000))  # too many to wait in a pipe
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(many,))
+    writer.start()
+    ratings, _ = read_ratings(tmp_path / "pipe")
+    writer.join()
+    assert len(ratings) == 19_903
+    with pytest.raises(jals.DataError, match="/dev/zero is a device, not a file"):
+        read_ratings("/dev/zero")
 
 
 def test_columns_by_their_usual_names_in_any_order(tmp_path):
@@ -222,7 +339,11 @@ BAD = {
     "plain.csv.gz": (text(), {}, " is not gzipped: it begins with b'userId,m'"),
     "binary.csv": (bytes(range(256)), {}, " is no text .*NUL"),
     "late nul.csv": ("c,3,4\n" + "d,5,5\n" * 20_000 + "b\0,2,3\n", {}, ": the ids in column 0 end in NUL"),
-    "utf-16.csv": (text().encode("utf-16"), {}, " is no text .*NUL"),
+    "utf-16.csv": (text().encode("utf-16"), {}, " is text in UTF-16: convert it .*`iconv -f utf-16 -t utf-8`"),
+    "utf-16-le.csv": (text().encode("utf-16-le"), {}, " is text in UTF-16LE: .*-f utf-16le"),
+    "utf-16-be.csv": (("é,日,3\n" * 9999).encode("utf-16-be"), {}, " is text in UTF-16BE: .*-f utf-16be"),
+    "utf-32.csv": (text().encode("utf-32"), {}, " is text in UTF-32: .*-f utf-32 "),
+    "utf-32-be.csv": (text().encode("utf-32-be"), {}, " is text in UTF-32BE: .*-f utf-32be"),
     "latin.csv": (
         "user,item,rating\n1,a,3\n1,é,3\n".encode("latin1"),
         {},
@@ -336,7 +457,10 @@ WHOLE = parquet()
         (parquet(), {"user": "uzer"}, r" has no column 'uzer'\. Did you mean \"user\""),
         (parquet(), {"user": 7}, ": there is no column 7 for user"),
         (WHOLE[:-20], {}, " is damaged, or not a Parquet file: .* Fetch it again"),
-        (WHOLE[:40] + WHOLE[60:], {}, " is damaged, or not a Parquet file"),
+        (WHOLE[:40] + WHOLE[60:], {}, ": column 'user', of type Int64, is damaged: .* Fetch the file again"),
+        (WHOLE[:60] + WHOLE[40:], {}, ": column 'user', of type Int64, is damaged: .* Fetch the file again"),
+        (WHOLE[:-4] + b"PARE", {}, " is an encrypted Parquet file"),
+        (parquet(rating=["1", "2", "3"], user=["", "a", "b"]), {"value": False}, ", row 0, column 'user' is empty"),
         (b"PAR1" + bytes(40) + b"PAR1", {}, " is damaged, or not a Parquet file"),
         (parquet()[:4], {}, " is damaged, or not a Parquet file"),
     ],
@@ -345,6 +469,36 @@ def test_bad_parquet_is_refused_by_row_and_column(tmp_path, content, options, me
     path = written(tmp_path, "t.parquet", content)
     with pytest.raises(jals.DataError, match=re.escape(str(path)) + message):
         read_ratings(path, **options)
+
+
+@pytest.mark.parametrize("zone", ["+07:30", "-03", "Mars/Olympus", "+02:00", "Asia/Kolkata"])
+def test_parquet_with_any_time_zone(tmp_path, zone, capfd):
+    """polars knows only those with a name, and panics at others; Parquet keeps moments in UTC."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    seen = pa.array([5, 6, 7], pa.timestamp("us", tz=zone))
+    given = dict(zip(("user", "item", "rating"), EXPECTED, strict=False))
+    whole = written_by(lambda file: pq.write_table(pa.table(given | {"seen": seen}), file))
+    for content in (whole, gzip.compress(whole)):
+        path = written(tmp_path, "t", content)
+        assert read_ratings(path)[0].time is None
+        np.testing.assert_array_equal(read_ratings(path, time="seen")[0].time, np.array([5, 6, 7], "M8[us]"))
+    assert zone == "Mars/Olympus" or not capfd.readouterr().err  # a panic is printed
+
+
+def test_good_parquet_is_not_called_damaged(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    given = dict(zip(("user", "item", "^.*$"), EXPECTED, strict=False))
+    wide = pa.array([decimal.Decimal("1.5")] * 3, pa.decimal256(70, 2))
+    table = pa.table(given | {"wide": wide, "deep": [{"a": [1]}] * 3, "*": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "t")
+    assert outside(*read_ratings(tmp_path / "t", value="^.*$", time="*")) == (*EXPECTED[:3], [1, 2, 3])
+    for name, message in (("wide", r"of type Decimal\(.* is of no type that polars reads"), ("deep", "holds Struct")):
+        with pytest.raises(jals.DataError, match=f"column '{name}'.*{message}") as caught:
+            read_ratings(tmp_path / "t", value=name)
+        assert "amaged" not in str(caught.value) and "etch" not in str(caught.value)
+    pq.write_table(pa.Table.from_arrays([pa.array([1, 2])] * 4, names=["user", "item", "x", "x"]), tmp_path / "t")
+    with pytest.raises(jals.DataError, match=r"t has two columns of one name: .*x.*Rename one\.$"):
+        read_ratings(tmp_path / "t", value=False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 
+import jax
 import numpy as np
 import pytest
 import scipy.sparse
@@ -16,6 +17,11 @@ from_arrays, from_scipy = jals.Ratings.from_arrays, jals.Ratings.from_scipy
 USER, ITEM, VALUE = [2, 0, 2], [1, 3, 0], [4.0, 1.0, 2.5]
 UTC_2 = datetime.datetime(2002, 1, 1, 10, 30, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
 COLUMNS = ("user", "item", "value", "weight", "time", "source_index")
+
+
+class Unwilling:
+    def __array__(self, *_, **__):
+        raise RuntimeError("not today")
 
 
 def sorted_columns(ratings):
@@ -38,15 +44,47 @@ def test_columns_are_kept_in_order():
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [(np.float64, np.float64), (np.float32, np.float32), (np.float16, np.float32), (np.int8, np.float32)],
+    [
+        *((wide, np.float64) for wide in ("f8", ">f8", np.longdouble)),
+        *((other, np.float32) for other in ("f4", ">f4", "f2", "i1", ">i8", bool)),
+    ],
 )
 def test_float64_values_stay_and_others_become_float32(given, kept):
-    assert from_arrays(USER, ITEM, np.array([4, 1, 2], given)).value.dtype == kept
+    values = np.array([4, 1 / 3, 100], given)
+    ratings = from_arrays(USER, ITEM, values, weight=values)
+    for numbers in (ratings.value, ratings.weight, jals.Problem.build(ratings).with_values(values).value):
+        assert numbers.dtype == kept
+        np.testing.assert_array_equal(numbers, values.astype(kept))
 
 
-@pytest.mark.parametrize("given", [np.int8, np.uint16, np.int64, np.uint64])
+@pytest.mark.parametrize("given", [np.int8, np.uint16, np.int64, np.uint64, ">i4", ">u8"])
 def test_ids_of_any_integer_type(given):
-    np.testing.assert_array_equal(from_arrays(np.array(USER, given), np.array(ITEM, given), VALUE).user, USER)
+    ratings = from_arrays(np.array(USER, given), np.array(ITEM, given), VALUE, time=np.array(USER, given))
+    assert (ratings.user.tolist(), ratings.item.tolist(), ratings.time.tolist()) == (USER, ITEM, USER)
+    assert ratings.user.dtype.isnative and ratings.time.dtype.isnative
+
+
+@pytest.mark.parametrize("column", ["user", "item", "value", "weight", "time"])
+def test_masked_entries_are_refused(column):
+    given = {"user": USER, "item": ITEM, "value": VALUE, "weight": [1, 2, 3], "time": [7, 8, 9]}
+    masked = np.ma.array(given[column], mask=[False, True, True])
+    with pytest.raises(jals.DataError, match=f"{column} of entry 1 is masked. Leave such entries out"):
+        from_arrays(**(given | {column: masked}))
+    whole = from_arrays(**(given | {column: np.ma.array(given[column])}))
+    np.testing.assert_array_equal(getattr(whole, column), given[column])
+    assert type(getattr(whole, column)) is np.ndarray
+
+
+def test_other_numbers_of_a_problem_go_through_the_same_door():
+    problem, masked = jals.Problem.build(from_arrays(USER, ITEM, VALUE)), np.ma.array(VALUE, mask=[0, 0, 1])
+    for numbers in ((masked,), (VALUE, masked)):
+        with pytest.raises(jals.DataError, match="of entry 2 is masked"):
+            problem.with_values(*numbers)
+    keys = jax.random.split(jax.random.key(0), 3)
+    for wrong in (["a"] * 3, [1j] * 3, [[1], [2, 3], [4]], Unwilling(), np.zeros(3, "m8[s]"), keys):
+        with pytest.raises(jals.ArgumentError, match="values must be real numbers"):
+            problem.with_values(wrong)
+
 
 
 BAD_TABLES = {
@@ -98,6 +136,9 @@ def test_too_many_entries_are_refused():
         from_arrays(ids, ids, np.broadcast_to(np.float32(1), 2**31))
 
 
+FAR = np.array(["2001-05-01", "300000-01-01", "300000-01-02"], "datetime64[s]")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -113,12 +154,24 @@ def test_too_many_entries_are_refused():
         ({"time": np.zeros(3, "timedelta64[s]")}, r"time must be .*, got timedelta64\[s\]"),
         ({"time": np.array([1, 2**63, 3], np.uint64)}, r"time must be integers below 2\*\*63"),
         ({"time": [True, False, True]}, "time must be .*, got bool"),
+        ({"user": np.zeros(3, "m8[s]")}, r"user ids must be integers, got timedelta64\[s\]"),
+        ({"value": np.zeros(3, "m8[s]")}, r"value must be real numbers, got timedelta64\[s\]"),
+        ({"time": np.array([1, 2**63, 3], ">u8")}, r"time must be integers below 2\*\*63"),
+        ({"time": np.zeros(3).astype("M8")}, "time is datetime64 without a unit"),
+        ({"time": FAR}, "time of entry 1 is 300000-.*, beyond the years -290,307 to 294,246, .*Leave it out"),
+        ({"time": FAR.astype("M8[Y]")}, "time of entry 1 is 300000, beyond the years"),
+        ({"time": np.array([0, 5, 2**60], "M8[D]")}, "time of entry 2 is .*, beyond the years"),
+        ({"time": np.array([0, 5, 7], "M8[as]")}, "time of entry 1 is .*, with digits below a nanosecond. Round"),
+        ({"time": ["9999-12-31T23:59:59-02:00"] * 3}, "time of entry 0 is '9999.*, but must be a date"),
+        ({"time": ["2001-05-01T00:00:00.0000001"] * 3}, r"with digits below a microsecond: give datetime64\[ns\]"),
+        ({"time": ["x" * 10_000] * 3}, r"time of entry 0 is 'x{199}\.\.\., but"),
+        ({"user": Unwilling()}, "user of type Unwilling is no array: not today. Give one user an entry"),
         ({"user": [[1], [2, 3], [4]]}, r"user is ragged: .*Give one user an entry"),
         ({"value": [[1], [2, 3], [4]]}, r"value is ragged: .*Give one value an entry"),
         ({"num_users": 2**31}, "num_users is 2147483648"),
         ({"item": [1, 3, 1], "value": np.array([3e38, 1, 3e38], np.float32), "duplicates": "sum"}, "entry 0"),
     ],
-    ids=lambda each: str(each)[:30],
+    ids=lambda each: each[:40] if isinstance(each, str) else ", ".join(each),
 )
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_bad_tables_that_slip_through(change, message):
@@ -251,6 +304,40 @@ def test_times_have_one_of_three_types(given, kept):
         np.testing.assert_array_equal(ratings.time, kept)
     merged = from_arrays([0, 0, 0], [0, 0, 0], VALUE, time=given, duplicates="sum")
     np.testing.assert_array_equal(merged.time, [kept.max()])
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.array([3, 1, 2], "M8[s]"), "us"),
+        (np.array([3, 1, 2], ">M8[25s]"), "us"),
+        (np.array(["9999-12-31", "-9999-01-01", "1970-01-01"], "M8[D]"), "us"),
+        (np.array([2**62, -(2**62), 0], "M8[us]"), "us"),
+        (np.array([3000, 1000, 2000], "M8[ns]"), "us"),
+        (np.array([3000, 1000, 1001], "M8[ns]"), "ns"),
+        (np.array([3000, 1000, 2000], ">M8[ps]"), "ns"),
+    ],
+    ids=lambda each: f"{getattr(each, 'dtype', each)}",
+)
+def test_moments_are_never_moved(given, kept):
+    ratings = from_arrays(USER, ITEM, VALUE, time=given)
+    assert ratings.time.dtype == f"datetime64[{kept}]"
+    np.testing.assert_array_equal(ratings.time, given)
+
+
+def test_a_zone_that_names_no_offset_is_none():
+    class Nowhere(datetime.tzinfo):
+        def utcoffset(self, _):
+            return None
+
+    moment = datetime.datetime(2001, 5, 1, 10, 30)
+    ratings = from_arrays([0, 1], [0, 0], [1.0, 2.0], time=[moment.replace(tzinfo=Nowhere()), moment])
+    assert ratings.time.tolist() == [moment] * 2
+
+
+def test_a_table_is_not_made_inside_jit():
+    with pytest.raises(jals.DataError, match="value is traced: make the table outside of jit"):
+        jax.jit(lambda value: from_arrays(USER, ITEM, value).value)(np.ones(3))
 
 
 def test_sorted_orders_by_user_and_item():

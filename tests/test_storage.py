@@ -124,6 +124,26 @@ def test_vocabulary_and_hash_come_back(tmp_path, suffix, user, item):
     assert_same(loaded, jals.Saved(some_factors(), vocab, None, "0123"))
 
 
+@pytest.mark.parametrize("items", [np.arange(3), np.array(["ä", "b", "c"]), None], ids=["integers", "texts", "uneven"])
+def test_uneven_texts_come_back_and_take_their_own_room(tmp_path, suffix, items):
+    ids = sorted(["a", "é日🎬", "y" * 5000, *map(str, range(2000))])
+    users = Vocabulary.from_ids(ids, ["a"])[0].user
+    uneven = users if items is None else items
+    factors = jals.Factors(np.ones((len(ids), 1), "f4"), np.ones((len(uneven), 1), "f4"))
+    path = tmp_path / f"f{suffix}"
+    loaded = there_and_back(path, factors, Vocabulary(users, uneven))
+    assert (loaded.vocab.user.tolist(), loaded.vocab.item.tolist()) == (ids, uneven.tolist())
+    assert (loaded.vocab.user.dtype, loaded.vocab.item.dtype) == (object, uneven.dtype)
+    assert loaded.vocab.user_rows(["y" * 5000]) == ids.index("y" * 5000)
+    assert path.stat().st_size < 100_000
+    again = Vocabulary(np.array(ids[:5], object), np.array(ids[:4], np.dtypes.StringDType()))
+    loaded = there_and_back(path, some_factors(), again)  # not uneven: as wide as the longest
+    assert (loaded.vocab.user.dtype.kind, loaded.vocab.item.dtype.kind) == ("U", "U")
+    assert (loaded.vocab.user.tolist(), loaded.vocab.item.tolist()) == (ids[:5], ids[:4])
+    with pytest.raises(jals.ArgumentError, match="vocabulary/user holds object"):
+        jals.save(path, some_factors(), Vocabulary(np.array([1, None, 2, 3, 4], object), np.arange(4)))
+
+
 def test_whatever_fits_comes_back(tmp_path, suffix):
     """Any shapes, any bits (NaNs with a payload among them), any ids."""
     path = tmp_path / f"factors{suffix}"
@@ -325,6 +345,23 @@ def test_unwritable_places_are_named(tmp_path, suffix, monkeypatch):
     with pytest.raises(jals.StorageError, match=rf"{name} cannot be written: Read-only file system"):
         jals.save(tmp_path / name, some_factors())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"folder{suffix}"]
+
+
+def test_the_umask_and_links_are_respected(tmp_path, suffix, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "real").mkdir()
+    place, link = tmp_path / "real" / f"f{suffix}", tmp_path / f"latest{suffix}"
+    link.symlink_to(place)
+    for mask in (0o022, 0o077):  # the second time over a file that is there
+        before = os.umask(mask)
+        try:
+            jals.save(f"~/latest{suffix}", some_factors())
+        finally:
+            os.umask(before)
+        assert place.stat().st_mode & 0o777 == 0o666 & ~mask
+    assert link.readlink() == place
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([place.name, link.name, "real"])
+    assert_same(jals.load(f"~/latest{suffix}"), jals.Saved(some_factors(), None, None, None))
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
