@@ -15,6 +15,7 @@ pytest.importorskip("typer", reason='the command line needs the extra "cli"')
 from typer.testing import CliRunner
 
 import jals
+from jals import experiment
 from jals.app import cli
 from jals.app.folder import record as recorded
 
@@ -247,6 +248,32 @@ def test_a_second_run_says_what_it_found_and_fits_nothing(copy, finished, monkey
     assert "It is finished; --overwrite fits it again" in done.output
     assert "certificate passed" in done.output
     assert before == {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+
+
+def test_a_tilde_is_the_home_folder(copy, finished, monkeypatch, tmp_path):
+    """Also where no shell has replaced it: in a config, and after an equals sign."""
+    home = finished[0].parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    where = ("--set", 'data.path="~/table.npz"', "--set", 'output.folder="~/tilde"')
+    (home / "tilde").mkdir()
+    for name in copy.iterdir():
+        shutil.move(name, home / "tilde")
+    raw = (home / "tilde" / "result.json").read_text()
+    (home / "tilde" / "result.json").write_text(raw.replace(str(home / "table.npz"), "~/table.npz"))
+    for arguments, said in (
+        (("run", "~/experiment.toml", *where), "found in "),
+        (("run", "~/experiment.toml", *where[:2], "--out=~/tilde"), "found in "),
+        (("run", "~/experiment.toml", *where, "--dry-run"), "als"),
+        (("recommend", "~/tilde", "--user", "110"), "user 110"),
+        (("report", "~/tilde", "--out", "~/compared"), "compared/index.html"),
+    ):
+        done = jals_command(*arguments)
+        assert done.exit_code == 0, done.output
+        assert said in done.output.replace("\n", "")
+    assert experiment.load("~/tilde").fits["solver"].to_list() == ["als"]
+    assert (home / "compared" / "report.md").exists()
+    assert not any(path.name == "~" for path in tmp_path.rglob("*"))
 
 
 def test_overwrite_fits_again_and_leaves_nothing_of_the_run_before(copy, tmp_path, monkeypatch):
