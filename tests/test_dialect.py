@@ -28,6 +28,7 @@ READ = {
     # what is wanted of the file: (content, options, entries)
     "inches": (rows("plain", '7" vinyl', "plain", '7" disc'), {}, [(n, 10 + n, n) for n in range(4)]),
     "inches beside quotes": (rows('"a, b"', '7" vinyl', '"x ""y"" z"'), {}, [(n, 10 + n, n) for n in range(3)]),
+    "inches at line ends": (rows('"q"', '7"', '12"'), {}, [(n, 10 + n, n) for n in range(3)]),
     "quotes that are none": (rows('"Heroes" live', "x"), {"quoted": False}, [(0, 10, 0), (1, 11, 1)]),
     "paragraphs": (rows('"Good.\n\nVery."', "fine") + "\n", {}, [(0, 10, 0), (1, 11, 1)]),
     "a header of two lines": ('"note\n(any)",user,item,rating\nx,1,2,3\n', {}, [(1, 2, 3)]),
@@ -51,6 +52,7 @@ READ = {
 REFUSED = {
     # content, options, what is said
     "text after a quote": (rows('"the 7\\" disc"', "x", '"the 7\\" disc"'), {}, r"line 2: .*quoted=False"),
+    "a name in quotes": (rows("x", '"Heroes" live'), {}, r"line 3: .*quoted=False"),
     "an open quote": (rows("x", '"7 inches', "x"), {}, r"line 3: a quote is opened and never closed.*quoted=False"),
     "a comma in a title": (rows("Heat", "Se7en, 2"), {}, r"line 3 has 5 fields, but the header has 4.*\"in quotes\""),
     "a title too few": (HEAD + "1,2,3,x\n1,3,3\n", {}, "line 3 has 3 fields, but the header has 4"),
@@ -75,6 +77,13 @@ REFUSED = {
     ),
     "Latin-1 in an id": ("1,\udce9,3\n", {}, "line 1 is not UTF-8 text"),
 }
+
+
+@pytest.mark.parametrize("count", range(5, 13))
+def test_a_record_that_goes_on_and_on_is_refused(tmp_path, monkeypatch, count):
+    monkeypatch.setattr("jals.marks._CHUNK", 4)
+    with pytest.raises(jals.DataError, match=f"line 2 has {count} fields, but the first line has 4"):
+        read(tmp_path, f"1,2,3,x\n{','.join('1' * count)}\n2,2,3,x\n", PLACES)
 
 
 @pytest.mark.parametrize("name", READ)
