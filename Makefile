@@ -17,7 +17,7 @@ NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/nati
 # fuzz and the benchmark do not depend on jax.
 NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard native_fuzz bench_speed)
 
-.PHONY: help demo test lint floor sanitize docs clean
+.PHONY: help demo test lint floor sanitize fuzz docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -38,6 +38,9 @@ floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that
 
 sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
 	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_native_fuzz.py
+
+fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module: a minute or two
+	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_text_fuzz.py
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

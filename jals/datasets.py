@@ -95,11 +95,11 @@ def movielens(path: str | Path) -> Dataset:
 
 def movietweetings(path: str | Path) -> Dataset:
     """MovieTweetings from its folder (`ratings.dat`, `movies.dat`), found and refused like `movielens`: ratings from 0
-    to 10 with times, and titles."""
+    to 10 with times, and titles. Items are IMDb's numbers, as integers."""
     folder = located(path)
     if not (folder / "ratings.dat").is_file():
         raise DataError(f"{folder} holds no MovieTweetings: it has no ratings.dat. Name the folder it is in.")
-    return _folder(folder / "ratings.dat", folder / "movies.dat")
+    return _folder(folder / "ratings.dat", folder / "movies.dat", ids="int")  # which IMDb pads with zeros
 
 
 def from_file(path: str | Path, **options: Any) -> Dataset:
@@ -188,8 +188,8 @@ def _drawn(rng: np.random.Generator, num_users: int, num_items: int, count: int,
     return np.sort(drawn[:count])
 
 
-def _folder(table: Path, items: Path) -> Dataset:
-    ratings, vocab = read_ratings(table)
+def _folder(table: Path, items: Path, **options: Any) -> Dataset:
+    ratings, vocab = read_ratings(table, **options)
     return Dataset(ratings, vocab, _titles(items, vocab) if items.is_file() else None)
 
 

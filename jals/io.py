@@ -32,6 +32,7 @@ def read_ratings(
     *,
     delimiter: str | None = None,
     header: bool | None = None,
+    quoted: bool | None = None,
     ids: Any = "auto",
     duplicates: str = "error",
 ) -> tuple[Ratings, Vocabulary]:
@@ -42,17 +43,23 @@ def read_ratings(
     bzip2 or xz (by Zstandard from Python 3.14 on), or be the only file in a zip archive. npz needs NumPy alone, the
     others the extra `tables`.
 
+    Text is read by the rule of Python's csv module, and every record has to have the same number of fields, whether or
+    not they are used: what is read is what was there, or the line is named. docs/data.md has the dialects.
+
     Args:
         path: the file; `~` is the home folder.
         user, item, value, time, weight: the column's name, or its position from 0. None looks for the usual names
             (userId, movie_id, rating, timestamp, ...), whatever their case; in text without a header the first three
             columns are user, item and value, and the fourth is the time. False for value, time or weight leaves the
             column out. Without a column of values (left out, or a file of two columns) every value is 1.
-        delimiter: one character or "::", where it is not found.
-        header: whether the first line names the columns; None finds out.
-        ids: what outside ids are in text: "auto" reads a column of integers as int64 and a column without any as text,
-            and refuses a mixed one, or one with both 7 and 007; "int" and "str" say which; a pair of these says so for
-            users and items. Columns of Parquet and npz have types already, where "str" makes text of integers.
+        delimiter: one character or "::", where it is not found, or several would do.
+        header: whether the first record names the columns; None finds out, by names and numbers.
+        quoted: False where quotes in text are characters like others; None and True: a field may stand "in quotes".
+        ids: what outside ids are in text: "auto" reads a column of integers as int64 and a column without any as text.
+            Digits with zeros or a plus before them (007) make text of a column of digits. A column that mixes integers
+            with other texts is refused, or one with both 7 and 007. "int" (007 is 7) and "str" say which; a pair of
+            these says so for users and items. Columns of Parquet and npz have types already, where "str" makes text of
+            integers.
         duplicates: as in `Ratings.from_arrays`.
 
     Returns:
@@ -78,12 +85,13 @@ def read_ratings(
             raise ArgumentError(f"{role} is {column!r}, but must be a column's name or its position, from 0.")
     if delimiter is not None and delimiter != "::" and not re.fullmatch(r"[\t -!#-~]", str(delimiter)):
         raise ArgumentError(f'delimiter is {delimiter!r}, but must be "::" or one ASCII character, not a quote.')
-    if header not in (None, True, False):
-        raise ArgumentError(f"header is {header!r}, but must be True, False or None.")
+    for name, known in (("header", header), ("quoted", quoted)):
+        if known not in (None, True, False):
+            raise ArgumentError(f"{name} is {known!r}, but must be True, False or None.")
     path = as_path(path)
     kind, content, start = opened(path)
     if kind == "text":
-        table = read_text(path, content, start, delimiter, header, wanted, kinds)
+        table = read_text(path, content, start, delimiter, header, quoted, wanted, kinds)
     else:
         table = (_parquet if kind == "Parquet" else _npz)(path, content, wanted)
         for role in kinds:

@@ -33,7 +33,7 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
         ConfigError: naming every problem of the file at once, each with its line (or --set) and key.
     """
     try:
-        text = as_path(path).read_text(encoding="utf-8")
+        text = as_path(path).read_text(encoding="utf-8-sig")  # as editors on Windows save it
         raw = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
@@ -245,7 +245,9 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
     elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
         return _problems_of_axis(error)
-    elif key[:1] == ("data",) and len(key) > 2:  # a column: pydantic tells of every type that it may have
+    elif key[:1] == ("data",) and len(key) > 2:  # pydantic tells of every type that it may have
+        if key[1] == "ids":
+            return [(key[:2], 'must be "auto", "int" or "str", or a pair of these: for users, for items.')]
         none = ", or false" if key[1] in ("value", "time", "weight") else ""
         return [(key[:2], f"must be a column's name, or its place counted from 0{none}, not {_shown(error['input'])}.")]
     elif len(key) > 1:

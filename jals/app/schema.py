@@ -31,6 +31,8 @@ from .strict import Fraction, Number, Seed, Table
 
 Column = str | Annotated[int, Field(ge=0)]  # a name, or a place counted from 0
 
+Ids = Literal["auto", "int", "str"]
+
 
 class Data(Table):
     """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
@@ -44,7 +46,8 @@ class Data(Table):
     weight: Column | Literal[False] | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     header: bool | None = None
-    ids: Literal["auto", "int", "str"] = "auto"
+    quoted: bool | None = None
+    ids: Ids | Annotated[list[Ids], Field(min_length=2, max_length=2)] = "auto"  # or a pair: of users, of items
     duplicates: Literal["error", "last", "mean", "sum"] = "error"
 
     def reading(self) -> dict[str, Any]:
