@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from .entries import EntryError, shown
 from .errors import ArgumentError, DataError, did_you_mean
-from .ratings import DuplicateEntries, EntryError, Ratings, shown
+from .ratings import DuplicateEntries, Ratings
 from .vocabulary import Vocabulary, empty_id, numbered, text_array
 
 # What columns are usually called, lower case, without blanks and underscores. Earlier names win.

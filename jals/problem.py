@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .entries import shown, unmasked
 from .errors import ArgumentError, DataError, is_traced
 from .layouts import Side, build_side
-from .ratings import Ratings, shown, unmasked
+from .ratings import Ratings
 
 
 class Slots(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .entries import EntryError, shown, unmasked
 from .errors import DataError
-from .ratings import EntryError, shown, unmasked
 
 _NEAR = 2000  # so many ids are compared letter by letter with one that is not known
 _LONG = 200  # characters of an id beyond which a near miss is not looked for: comparing takes the square of them
