@@ -3,6 +3,7 @@
 import csv
 import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -197,14 +198,17 @@ def _titles(path: Path, vocab: Vocabulary) -> np.ndarray:
     """Titles in the order of the item rows, '' where the file has none. Its first two columns are id and title."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     try:
         lines = raw.decode().splitlines()
     except UnicodeDecodeError:  # the older releases
         lines = raw.decode("latin1").splitlines()
     if ".csv" in path.suffixes:
-        rows = list(csv.reader(lines))  # a header is no id
+        try:
+            rows = list(csv.reader(lines))  # a header is no id
+        except csv.Error as error:
+            raise DataError(f"{path} cannot be read: {error}.") from error
     else:
         rows = [line.split("|" if path.name == "u.item" else "::") for line in lines]
     names = {row[0].lstrip("0"): row[1] for row in rows if len(row) > 1}  # the ids of IMDb are padded with zeros

@@ -162,7 +162,7 @@ def _near_number(unknown: int, known: np.ndarray) -> str:
 
 def _near_text(unknown: str, known: np.ndarray) -> str:
     """A near miss whatever its case. A word with one slip keeps its first or its second half, which among a million
-    ids is looked for in milliseconds; only what is found so is compared letter by letter."""
+    ids is looked for in about a second; only what is found so is compared letter by letter."""
     word = unknown.strip().lower()
     if len(word) > _LONG:
         return ""

@@ -1,5 +1,6 @@
 """Data sets by name and file, and the vocabularies that come with them."""
 
+import gzip
 import os
 import re
 import sys
@@ -312,6 +313,18 @@ def test_movietweetings(tmp_path):
     assert ratings.value.tolist() == [8, 10, 0]
     (folder / "movies.dat").unlink()
     assert datasets.movietweetings(folder).titles is None
+
+
+TITLES = (gzip.compress(b"id,title\n1,a\n")[:12] + bytes(20), gzip.compress(b"1," + b"x" * 200_000))
+
+
+@pytest.mark.parametrize("content", TITLES, ids=["no deflate", "a giant"])
+def test_damaged_titles_are_refused(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("JALS_DATA", str(tmp_path))
+    np.savez(tmp_path / "ml100k.npz", user=[1], item=[1], rating=[1.0])
+    (tmp_path / "ml100k_items.csv.gz").write_bytes(content)
+    with pytest.raises(jals.DataError, match=r"ml100k_items\.csv\.gz cannot be read: "):
+        datasets.load("ml100k")
 
 
 def test_folders_without_a_release(tmp_path, monkeypatch):

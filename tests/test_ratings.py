@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import time
 
 import jax
 import numpy as np
@@ -325,13 +326,20 @@ def test_moments_are_never_moved(given, kept):
     np.testing.assert_array_equal(ratings.time, given)
 
 
-def test_a_zone_that_names_no_offset_is_none():
+def test_a_zone_that_names_no_offset_is_none(monkeypatch):
+    """Python takes such a moment for one of the machine's own zone."""
     class Nowhere(datetime.tzinfo):
         def utcoffset(self, _):
             return None
 
     moment = datetime.datetime(2001, 5, 1, 10, 30)
-    ratings = from_arrays([0, 1], [0, 0], [1.0, 2.0], time=[moment.replace(tzinfo=Nowhere()), moment])
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "Asia/Kolkata")
+            time.tzset()
+            ratings = from_arrays([0, 1], [0, 0], [1.0, 2.0], time=[moment.replace(tzinfo=Nowhere()), moment])
+    finally:
+        time.tzset()
     assert ratings.time.tolist() == [moment] * 2
 
 
