@@ -177,14 +177,17 @@ def test_ids_may_read_like_the_beginning_of_another_format(tmp_path, word):
     assert outside(*read_ratings(path))[0] == [word, "c"]
 
 
-def test_a_pipe_is_read_once(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
+def test_a_pipe_is_read_once():
     many = text(header="") + "".join(f"{user},1,1,1\n" for user in range(100, 20_000))  # too many to wait in a pipe
-    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(many,))
-    writer.start()
-    ratings, _ = read_ratings(tmp_path / "pipe")
-    writer.join()
-    assert len(ratings) == 19_903
+    end, start = os.pipe()
+
+    def fill():
+        with os.fdopen(start, "w") as file:
+            file.write(many)
+
+    threading.Thread(target=fill, daemon=True).start()
+    with os.fdopen(end):
+        assert len(read_ratings(f"/dev/fd/{end}")[0]) == 19_903
     with pytest.raises(jals.DataError, match="/dev/zero is a device, not a file"):
         read_ratings("/dev/zero")
 

@@ -14,6 +14,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
 from typing import Any
@@ -131,7 +132,10 @@ def test_uneven_texts_come_back_and_take_their_own_room(tmp_path, suffix, items)
     uneven = users if items is None else items
     factors = jals.Factors(np.ones((len(ids), 1), "f4"), np.ones((len(uneven), 1), "f4"))
     path = tmp_path / f"f{suffix}"
+    tracemalloc.start()
     loaded = there_and_back(path, factors, Vocabulary(users, uneven))
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
     assert (loaded.vocab.user.tolist(), loaded.vocab.item.tolist()) == (ids, uneven.tolist())
     assert (loaded.vocab.user.dtype, loaded.vocab.item.dtype) == (object, uneven.dtype)
     assert loaded.vocab.user_rows(["y" * 5000]) == ids.index("y" * 5000)
