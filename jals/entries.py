@@ -9,7 +9,7 @@ import numpy as np
 from .errors import DataError, is_traced
 
 _MAX_ENTRIES = 2**31 - 1  # int32 indices throughout
-_BELOW = re.compile(r"[.,]\d{6}0*[1-9]")  # digits of a second that Python passes over
+BELOW_MICROSECOND = re.compile(r"[.,]\d{6}0*[1-9]")  # digits of a second that Python passes over
 
 
 class EntryError(DataError):
@@ -168,7 +168,7 @@ def _moments(time: np.ndarray) -> np.ndarray:
                 "every entry's time a number.",
             )
         # Python's own dates end at microseconds; those of pandas, and text, may go on.
-        if getattr(moment, "nanosecond", 0) or (isinstance(given, str) and _BELOW.search(given)):
+        if getattr(moment, "nanosecond", 0) or (isinstance(given, str) and BELOW_MICROSECOND.search(given)):
             raise EntryError("time", at, f"is {given!r}, with digits below a microsecond: give datetime64[ns].")
         moments.append(moment)
     return np.array(moments, "datetime64[us]")

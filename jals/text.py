@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .dialect import Dialect, number, sampled
+from .entries import BELOW_MICROSECOND
 from .errors import DataError
 from .frames import Table, polars, text_codes
 from .marks import Lines, opens_fields, regular_lines
@@ -207,7 +208,8 @@ def _frame(text: _Text) -> Any:
                 _refuse_twins(pl, text, role, ids)
     if "value" in text.columns and frame["whole"].all():
         frame = frame.with_columns(pl.col("value").cast(pl.Float32))  # as integers in an array become float32
-    if text.kinds.get("time") == "dates":
+    # What digits below a microsecond mean, the check of times says.
+    if text.kinds.get("time") == "dates" and not frame["time"].str.contains(BELOW_MICROSECOND.pattern).any():
         for form in _DATES:
             dates = frame["time"].str.to_datetime(form, time_unit="us", strict=False)
             if not dates.null_count():

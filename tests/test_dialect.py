@@ -75,6 +75,7 @@ REFUSED = {
         {"ids": "str"},
         r"column 2 is ' 3', which is no number \(blanks around it\)",
     ),
+    "fine times": ("1,2,3,2001-05-01 10:00:00.0000001\n", {}, "line 1, column 3 is .*below a microsecond"),
     "Latin-1 in an id": ("1,\udce9,3\n", {}, "line 1 is not UTF-8 text"),
 }
 
