@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
@@ -201,16 +202,17 @@ def _titles(path: Path, vocab: Vocabulary) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     try:
-        lines = raw.decode().splitlines()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # the older releases
-        lines = raw.decode("latin1").splitlines()
+        text = raw.decode("latin1")
+    lines = io.StringIO(text, newline="")  # str.splitlines would cut titles at characters that end no line of a file
     if ".csv" in path.suffixes:
         try:
             rows = list(csv.reader(lines))  # a header is no id
         except csv.Error as error:
             raise DataError(f"{path} cannot be read: {error}.") from error
     else:
-        rows = [line.split("|" if path.name == "u.item" else "::") for line in lines]
+        rows = [line.strip("\r\n").split("|" if path.name == "u.item" else "::") for line in lines]
     names = {row[0].lstrip("0"): row[1] for row in rows if len(row) > 1}  # the ids of IMDb are padded with zeros
     return np.array([names.get(str(id).lstrip("0"), "") for id in vocab.item])
 

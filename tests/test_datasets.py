@@ -262,17 +262,17 @@ LINES = {delimiter: "".join(delimiter.join(map(str, row)) + "\n" for row in ROWS
 RELEASES = {
     "ml-100k": {
         "u.data": LINES["\t"],
-        "u.item": "20|Les Misérables (1995)|01-Jan-1995||url|0|1\n30|Twelve, or 12 (1995)|01-Jan-1995||url|0\n".encode(
+        "u.item": "20|Les Misérables (1995)|01-Jan-1995||url|0|1\n30|12,\x85or so (1995)|01-Jan-1995||url|0\n".encode(
             "latin1"
         ),
     },
     "ml-1m": {
         "ratings.dat": LINES["::"],
-        "movies.dat": "20::Les Misérables (1995)::Drama\n30::Twelve, or 12 (1995)::War\n",
+        "movies.dat": "20::Les Misérables (1995)::Drama\n30::12,\x85or so (1995)::War\n",
     },
     "ml-20m": {
         "ratings.csv": "userId,movieId,rating,timestamp\n" + LINES[","],
-        "movies.csv": 'movieId,title,genres\n30,"Twelve, or 12 (1995)",War\n20,Les Misérables (1995),X\n99,New,War\n',
+        "movies.csv": 'movieId,title,genres\n30,"12,\x85or so (1995)",War\n20,Les Misérables (1995),X\n99,New,War\n',
     },
 }
 
@@ -294,7 +294,7 @@ def test_releases_of_movielens(tmp_path, monkeypatch, release):
         ratings, vocab, titles = datasets.movielens(path)
         assert (vocab.user.tolist(), vocab.item.tolist()) == ([5, 7], [20, 30])
         assert titles is not None
-        assert titles.tolist() == ["Les Misérables (1995)", "Twelve, or 12 (1995)"]
+        assert titles.tolist() == ["Les Misérables (1995)", "12,\x85or so (1995)"]
         assert ratings.time is not None
         assert (ratings.value.tolist(), ratings.time.tolist()) == ([3, 4, 1], [100, 300, 200])
         assert (ratings.user.tolist(), ratings.item.tolist()) == ([1, 0, 1], [1, 0, 0])
