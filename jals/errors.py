@@ -60,6 +60,10 @@ class StorageError(JalsError, ValueError):
     """A saved file that is missing, damaged or of another format version."""
 
 
+class ForkError(JalsError, RuntimeError):
+    """Work in a forked process whose libraries' threads stayed in its parent, where it would wait for ever."""
+
+
 class FitError(JalsError, ArithmeticError):
     """A fit that broke down. `result` holds the last good factors and the history up to them.
 

@@ -13,6 +13,7 @@ import numpy as np
 from . import metrics
 from .errors import ArgumentError, FitError, Interrupted
 from .factors import Factors, predict
+from .forks import check_jax
 from .objectives import Objective, loss
 from .problem import Problem
 from .protocol import Info, State, cast, check_factors
@@ -113,6 +114,7 @@ def run(
 
     Returns: (state after the last sweep, infos with a leading axis of `sweeps`).
     """
+    check_jax()
     dtype = state.factors.dtype
     return _run(cast(solver, dtype), state, problem, objective.cast(dtype), sweeps, loss)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DataError, did_you_mean
+from .forks import check_polars
 from .ratings import DuplicateEntries, EntryError, Ratings
 from .vocabulary import Vocabulary, numbered
 
@@ -98,6 +99,8 @@ def table_of_frame(df: Any, names: dict[str, Any], source: str = "the data frame
         ) from None
     except Exception as error:  # each library has its own; two columns of one name, mostly
         raise DataError(f"{source} cannot be read: {error}") from error
+    if frame.implementation.is_polars():
+        polars()
     present = frame.collect_schema().names()
     names = {role: name for role, name in names.items() if name is not None}
     for role in ("user", "item"):
@@ -211,11 +214,18 @@ def chosen_columns(source: Any, wanted: dict[str, Any], names: list[str] | None,
     return chosen
 
 
-def polars() -> Any:
+def polars(needs: str = "Tables in files are read by") -> Any:
+    """polars, ready to work in this process.
+
+    Raises:
+        ImportError: where it is not installed; `needs` says what for.
+        ForkError: where its threads stayed in a parent process.
+    """
     try:
         import polars
     except ImportError as missing:
-        raise ImportError('Tables in files are read by the extra "tables": pip install "jals[tables]"') from missing
+        raise ImportError(f'{needs} the extra "tables": pip install "jals[tables]"') from missing
+    check_polars(polars.thread_pool_size)
     return polars
 
 

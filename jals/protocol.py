@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import ArgumentError, is_traced
 from .factors import Factors
+from .forks import check_jax
 from .objectives import Objective, entry_counts
 from .problem import Problem
 
@@ -89,6 +90,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 def start_from(factors: Factors | None, key: jax.Array, solver: Any, problem: Problem, objective: Objective) -> Factors:
     """The given factors, or a solver's initial ones."""
+    check_jax()
     if factors is not None:
         return factors
     return initial_factors(key, solver.rank, solver.init_scale, problem, objective)
