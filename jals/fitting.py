@@ -16,7 +16,7 @@ from .factors import Factors, predict
 from .forks import check_jax
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, cast, check_factors
+from .protocol import Info, State, cast, check_factors, prepared
 from .ratings import Ratings
 
 
@@ -105,7 +105,8 @@ class Result:
 def run(
     solver: Any, state: State, problem: Problem, objective: Objective, sweeps: int = 15, loss: bool = False
 ) -> tuple[State, Info]:
-    """`sweeps` sweeps as one `lax.scan`: pure; jit, vmap, jvp and grad go through it. Nothing is checked on the way.
+    """`sweeps` sweeps as one `lax.scan`: pure; jit, vmap, jvp and grad go through it, as does `jax.shard_map` with
+    numbers of its own on each device (line searches of optax only with check_vma=False). Nothing is checked on the way.
 
     Args:
         state: from `solver.init`.
@@ -115,8 +116,7 @@ def run(
     Returns: (state after the last sweep, infos with a leading axis of `sweeps`).
     """
     check_jax()
-    dtype = state.factors.dtype
-    return _run(cast(solver, dtype), state, problem, objective.cast(dtype), sweeps, loss)
+    return _run(*prepared(solver, state, problem, objective), sweeps, loss)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "loss"))
