@@ -11,6 +11,7 @@ from .errors import (
     ConfigError,
     DataError,
     FitError,
+    ForkError,
     Interrupted,
     JalsError,
     StorageError,

@@ -25,6 +25,7 @@ import numpy as np
 
 from . import curvature, metrics
 from .curvature import Joint
+from .devices import alike
 from .errors import AdjointError, ArgumentError, is_traced
 from .factors import Factors, predict
 from .newton import NewtonCG
@@ -180,8 +181,8 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
     solver = cast(NewtonCG(factors.rank), problem.dtype)
 
     start = solver.init(jax.random.key(0), problem, objective, factors)
-    unknown = jnp.full((), jnp.nan, problem.dtype)
-    zero = jnp.zeros((), jnp.int32)
+    unknown, zero = jnp.full((), jnp.nan, problem.dtype), jnp.zeros((), jnp.int32)
+    (start, unknown, zero), *_ = alike((start, unknown, zero), problem, objective, tol, sweeps)
 
     def going(now: Look) -> jax.Array:
         return (now.looks == 0) | ((now.value > tol) & (now.looks <= sweeps))
@@ -245,7 +246,7 @@ def stationary_factors(
     if start.mean is not None:
         start = dataclasses.replace(start, mean=mean_value(problem))
     numbers = jax.tree.map(jnp.asarray, (tol, sweeps, solve_tol, iterations))
-    return _stationary(start, problem, objective.cast(problem.dtype), numbers)
+    return _stationary(*alike(start, problem, objective.cast(problem.dtype), numbers))
 
 
 @jax.custom_jvp

@@ -13,7 +13,7 @@ from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss, side_penalty
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, start_from, sweep_info
+from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
 
 
 @jax.tree_util.register_dataclass
@@ -82,8 +82,7 @@ class ALS:
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
                 as `jals.loss` up to rounding, which is that of the sum of w t^2.
         """
-        dtype = state.factors.dtype
-        return _sweep(cast(self, dtype), state, problem.arrange(), objective.cast(dtype), loss)
+        return _sweep(*prepared(self, state, problem.arrange(), objective), loss)
 
     def update(self, factors: Factors, problem: Problem, objective: Objective, side: str) -> tuple[Factors, jax.Array]:
         """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`)."""

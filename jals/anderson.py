@@ -10,11 +10,12 @@ import numpy as np
 
 from . import normal, rowsolve
 from .als import ALS
+from .devices import alike
 from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss, penalty
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, start_from, sweep_info
+from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -107,8 +108,7 @@ class AndersonALS:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back.
             loss: whether `info.loss` is to hold L after the sweep (one more pass).
         """
-        dtype = state.factors.dtype
-        return _sweep(cast(self, dtype), state, problem, objective.cast(dtype), loss)
+        return _sweep(*prepared(self, state, problem, objective), loss)
 
 
 class _Swept(NamedTuple):
@@ -144,6 +144,7 @@ def _sweep(
     nothing = _Swept(
         before, jnp.ones(problem.num_users, bool), jnp.ones(problem.num_items, bool), memory.loss * jnp.nan
     )
+    nothing, _ = alike(nothing, end)
     (swept, start), spared = jax.lax.scan(attempt, (nothing, end), jnp.stack([ahead, end]))
     lower = spared[1]
 

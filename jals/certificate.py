@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from . import normal
 from .als import ALS
+from .devices import alike
 from .factors import Factors
 from .objectives import Objective, loss
 from .problem import Problem
@@ -66,7 +67,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: AL
         solver = ALS(factors.rank)
     objective.check(problem, factors.rank)
     check_factors("factors", factors, problem, objective, factors.rank)
-    return _certify(factors, problem, objective.cast(factors.dtype), solver)
+    return _certify(*alike(factors, problem, objective.cast(factors.dtype)), solver)
 
 
 @jax.jit

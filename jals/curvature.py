@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from . import normal, rowsolve
+from .devices import alike
 from .factors import Factors
 from .objectives import Objective, squared_sum
 from .problem import Problem
@@ -250,7 +251,8 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
     size = jnp.vdot(rhs, direction)
     zero, count = jnp.zeros((), rhs.dtype), jnp.zeros((), jnp.int32)
     start = Solution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
-    return jax.lax.while_loop(going, step, (start, rhs, direction, size, zero, size))[0]
+    carry, _ = alike((start, rhs, direction, size, zero, size), (at, target, limit, radius))
+    return jax.lax.while_loop(going, step, carry)[0]
 
 
 def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> Solved:

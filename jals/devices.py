@@ -1,6 +1,7 @@
-"""Work on slabs that lie on several devices."""
+"""Work on several devices: slabs that lie on each, and numbers that differ by device."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
@@ -30,6 +31,35 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
         return jax.tree.unflatten(jax.tree.structure(shapes), shared(slabs, list(traced.consts)))
 
     return on_all
+
+
+def alike(*trees: Any) -> tuple[Any, ...]:
+    """The same trees, every leaf marked as varying over each mesh axis that any of them varies over.
+
+    Under `jax.shard_map` a number's type tells the mesh axes over which it may differ by device. Loops and branches
+    want equal types of what goes in and what comes out; and a derivative in a number that is the same on all devices
+    is the sum of theirs, where each is to have its own.
+    """
+    leaves, structure = jax.tree.flatten(trees)
+    varying = [_varying(leaf) for leaf in leaves]
+    everywhere = frozenset().union(*varying)
+    if not everywhere:
+        return trees
+    lacking = [tuple(sorted(everywhere - axes, key=str)) for axes in varying]
+    return jax.tree.unflatten(structure, [_vary(leaf, axes) for leaf, axes in zip(leaves, lacking, strict=True)])
+
+
+def _varying(leaf: Any) -> frozenset:
+    kind = jax.typeof(leaf)
+    axes = getattr(kind, "manual_axis_type", None)  # of newer versions of jax
+    return kind.vma if axes is None else axes.varying
+
+
+def _vary(leaf: Any, axes: tuple) -> Any:
+    if not axes:
+        return leaf
+    lax: Any = jax.lax  # newer versions of jax have the first, older ones the second
+    return lax.pcast(leaf, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, axes)
 
 
 def _refuse_derivatives(primals, tangents):

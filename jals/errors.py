@@ -1,14 +1,47 @@
 """The errors of jals: each says what is wrong, where, and what to do."""
 
 import difflib
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
 from jax.core import Tracer
 
 
-class JalsError(Exception):
-    """Base of every error that jals raises on purpose."""
+class _Travels:
+    """Makes an exception go through pickle and copy with its type, message, attributes and notes, and with its cause
+    where that pickles. Python's own way calls `__init__` with the message alone: one that takes more then fails in the
+    process that reads it, where a `multiprocessing.Pool` waits for ever."""
+
+    def __reduce__(self: Any) -> tuple:
+        cause, hidden = self.__cause__, self.__suppress_context__
+        return _arrived, (type(self), self.args, _packed(cause), hidden), self.__dict__ or None
+
+
+def _arrived(kind: type[BaseException], args: tuple, cause: bytes | None, hidden: bool) -> BaseException:
+    """An exception as it was, but for the attributes, which pickle sets: its `__init__` has done its work before."""
+    error = kind.__new__(kind, *args)
+    error.__cause__, error.__suppress_context__ = _unpacked(cause), hidden
+    return error
+
+
+def _packed(cause: BaseException | None) -> bytes | None:
+    """By itself, so that a cause of another package's, which may fail at either end, costs nothing but itself."""
+    try:
+        return None if cause is None else pickle.dumps(cause)
+    except Exception:
+        return None
+
+
+def _unpacked(cause: bytes | None) -> BaseException | None:
+    try:
+        return None if cause is None else pickle.loads(cause)
+    except Exception:
+        return None
+
+
+class JalsError(_Travels, Exception):
+    """Base of every error that jals raises on purpose. Each pickles and copies, and so comes back from a process."""
 
 
 class DataError(JalsError, ValueError):
@@ -25,6 +58,10 @@ class ConfigError(JalsError, ValueError):
 
 class StorageError(JalsError, ValueError):
     """A saved file that is missing, damaged or of another format version."""
+
+
+class ForkError(JalsError, RuntimeError):
+    """Work in a forked process whose libraries' threads stayed in its parent, where it would wait for ever."""
 
 
 class FitError(JalsError, ArithmeticError):
@@ -47,7 +84,7 @@ class AdjointError(JalsError, ArithmeticError):
         self.info = info
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(_Travels, KeyboardInterrupt):
     """Ctrl-C during a fit. `result` holds the last finished sweep's factors and the history."""
 
     def __init__(self, message: str, *, result: Any):

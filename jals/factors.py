@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import ArgumentError, is_traced
+from .forks import check_jax
 
 
 @jax.tree_util.register_dataclass
@@ -91,6 +92,7 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
             is no such pair. (What a transformation traces cannot be checked: jax clamps ids out of range to the last
             row.)
     """
+    check_jax()
     if not isinstance(factors, Factors):
         raise ArgumentError(f"factors is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
     user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))

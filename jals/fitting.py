@@ -13,9 +13,10 @@ import numpy as np
 from . import metrics
 from .errors import ArgumentError, FitError, Interrupted
 from .factors import Factors, predict
+from .forks import check_jax
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, cast, check_factors
+from .protocol import Info, State, cast, check_factors, prepared
 from .ratings import Ratings
 
 
@@ -104,7 +105,8 @@ class Result:
 def run(
     solver: Any, state: State, problem: Problem, objective: Objective, sweeps: int = 15, loss: bool = False
 ) -> tuple[State, Info]:
-    """`sweeps` sweeps as one `lax.scan`: pure; jit, vmap, jvp and grad go through it. Nothing is checked on the way.
+    """`sweeps` sweeps as one `lax.scan`: pure; jit, vmap, jvp and grad go through it, as does `jax.shard_map` with
+    numbers of its own on each device (line searches of optax only with check_vma=False). Nothing is checked on the way.
 
     Args:
         state: from `solver.init`.
@@ -113,8 +115,8 @@ def run(
 
     Returns: (state after the last sweep, infos with a leading axis of `sweeps`).
     """
-    dtype = state.factors.dtype
-    return _run(cast(solver, dtype), state, problem, objective.cast(dtype), sweeps, loss)
+    check_jax()
+    return _run(*prepared(solver, state, problem, objective), sweeps, loss)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "loss"))

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .frames import polars
+
 Arrays = dict[str, np.ndarray]
 Header = dict[str, Any]
 
@@ -110,16 +112,8 @@ _COLUMNS = {
 }
 
 
-def _polars() -> Any:
-    try:
-        import polars
-    except ImportError as missing:
-        raise ImportError('.parquet files need the extra "tables": pip install "jals[tables]"') from missing
-    return polars
-
-
 def _parquet_bytes(arrays: Arrays, header: Header) -> memoryview:
-    polars = _polars()
+    pl = polars(".parquet files need")
     tables: dict[str, Arrays] = {side: {"row": np.arange(len(arrays[f"factors/{side}"]))} for side in _SIDES}
     by_row = set()
     for column, (key, dimensions) in _COLUMNS.items():
@@ -139,8 +133,8 @@ def _parquet_bytes(arrays: Arrays, header: Header) -> memoryview:
         described[name] = {"dtype": array.dtype.str, "shape": array.shape}
         if name not in by_row:
             described[name]["base64"] = base64.b64encode(array.tobytes()).decode()
-    whole = polars.concat(
-        [polars.DataFrame({"side": np.full(len(table["row"]), side)} | table) for side, table in tables.items()],
+    whole = pl.concat(
+        [pl.DataFrame({"side": np.full(len(table["row"]), side)} | table) for side, table in tables.items()],
         how="diagonal",
     )
     content = io.BytesIO()
@@ -149,9 +143,9 @@ def _parquet_bytes(arrays: Arrays, header: Header) -> memoryview:
 
 
 def _from_parquet(content: Any) -> tuple[Arrays, Header]:
-    polars = _polars()
-    header = json.loads(polars.read_parquet_metadata(io.BytesIO(content))["jals"])
-    table = polars.read_parquet(io.BytesIO(content))
+    pl = polars(".parquet files need")
+    header = json.loads(pl.read_parquet_metadata(io.BytesIO(content))["jals"])
+    table = pl.read_parquet(io.BytesIO(content))
     tables = {side: table.filter(side=side) for side in _SIDES}
     places = {key.format(side): (side, column) for column, (key, _) in _COLUMNS.items() for side in _SIDES}
     arrays = {}

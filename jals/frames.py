@@ -11,6 +11,7 @@ import numpy as np
 
 from .entries import EntryError, shown
 from .errors import ArgumentError, DataError, did_you_mean
+from .forks import check_polars
 from .ratings import DuplicateEntries, Ratings
 from .vocabulary import Vocabulary, empty_id, numbered, text_array
 
@@ -107,6 +108,8 @@ def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data fram
         ) from None
     except _failures() as error:  # each library has its own; two columns of one name, mostly
         raise DataError(f"{source} cannot be read: {first_line(error)}") from error
+    if frame.implementation.is_polars():
+        polars()
     chosen = chosen_columns(source, wanted, present, len(present))
     places = sorted(set(chosen.values()))
     try:
@@ -245,11 +248,18 @@ def chosen_columns(source: Any, wanted: dict[str, Any], names: list[Any] | None,
     return chosen
 
 
-def polars() -> Any:
+def polars(needs: str = "Tables in files are read by") -> Any:
+    """polars, ready to work in this process.
+
+    Raises:
+        ImportError: where it is not installed; `needs` says what for.
+        ForkError: where its threads stayed in a parent process.
+    """
     try:
         import polars
     except ImportError as missing:
-        raise ImportError('Tables in files are read by the extra "tables": pip install "jals[tables]"') from missing
+        raise ImportError(f'{needs} the extra "tables": pip install "jals[tables]"') from missing
+    check_polars(polars.thread_pool_size)
     return polars
 
 

@@ -16,7 +16,7 @@ from .errors import ArgumentError, did_you_mean
 from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, start_from, sweep_info
+from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
 
 
 class Memory(NamedTuple):
@@ -93,8 +93,7 @@ class Gradient:
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes."""
-        dtype = state.factors.dtype
-        return _sweep(cast(self, dtype), state, problem, objective.cast(dtype), loss)
+        return _sweep(*prepared(self, state, problem, objective), loss)
 
     def _optimizer(self) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.optimizer(**self.hyper))

@@ -14,6 +14,7 @@ import numpy as np
 from . import fitting, many
 from .errors import ArgumentError, DataError, FitError, check_choice
 from .fitting import Progress, Result
+from .forks import check_jax
 from .many import fit_bytes, fit_many
 from .objectives import Objective
 from .problem import Problem
@@ -154,6 +155,7 @@ def fit_grid(
         ArgumentError, DataError: for arguments that cannot be meant, before any work.
         KeyboardInterrupt: on Ctrl-C, as it comes between two rounds of sweeps; what there was by then is lost.
     """
+    check_jax()
     check_choice("loop", loop, LOOPS)
     if memory_bytes is not None and not (isinstance(memory_bytes, (int, float, np.number)) and memory_bytes > 0):
         raise ArgumentError(f"memory_bytes is {memory_bytes!r}, but must be a number > 0, or None.")

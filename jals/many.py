@@ -14,6 +14,7 @@ import numpy as np
 from . import fitting
 from .errors import ArgumentError, DataError, FitError, check_choice
 from .fitting import History, Progress, Result
+from .forks import check_jax
 from .layouts import Bucket
 from .objectives import _CHUNK, Objective, loss
 from .problem import Problem
@@ -70,6 +71,7 @@ def fit_many(
         ArgumentError, DataError: for arguments that cannot be meant, before any work.
         KeyboardInterrupt: on Ctrl-C, as it comes; `fit` is for those who want to go on from the middle.
     """
+    check_jax()
     callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     columns, masks = _columns(solvers, objectives, keys, validation, weights)
     solvers, objectives, keys, validation, which = columns.values()

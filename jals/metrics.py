@@ -8,6 +8,7 @@ import numpy as np
 
 from .errors import ArgumentError
 from .factors import Factors, remainder, score_terms
+from .forks import check_jax
 from .objectives import _CHUNK, Objective
 from .ratings import Ratings
 
@@ -26,6 +27,7 @@ def mae(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
 
 
 def _mean(of, predicted: Any, actual: Any, weight: Any) -> jax.Array:
+    check_jax()
     predicted, actual = jnp.asarray(predicted), jnp.asarray(actual)
     weight = jnp.ones_like(predicted) if weight is None else jnp.asarray(weight)
     if not predicted.shape == actual.shape == weight.shape:

@@ -12,7 +12,7 @@ from .factors import Factors
 from .gradient import layout_loss, loss_and_downhill
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, cast, check_rank, start_from, sweep_info
+from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
 
 
 @jax.tree_util.register_dataclass
@@ -58,8 +58,7 @@ class NewtonCG:
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One step of Newton's method. Pure and jittable, without a derivative (see above)."""
-        dtype = state.factors.dtype
-        return _sweep(cast(self, dtype), state, problem, objective.cast(dtype), loss)
+        return _sweep(*prepared(self, state, problem, objective), loss)
 
 
 @functools.partial(jax.jit, static_argnames=("with_loss",))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .devices import dealt
+from .devices import alike, dealt
 from .factors import Factors, remainder
 from .layouts import Side
 from .objectives import Entry, Objective, squared_sum
@@ -241,7 +241,7 @@ def _summing(slab: _Slab, view: View, step: int) -> Callable:
         steps = jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), pieces)
         shapes = jax.eval_shape(part, *jax.tree.map(lambda array: array[0], steps))
         zeros = jax.tree.map(lambda s: jnp.zeros(slab.row.shape + s.shape[1:], s.dtype), shapes)
-        return jax.lax.scan(add, zeros, steps)[0]
+        return jax.lax.scan(add, alike(zeros, (slab, view, arguments))[0], steps)[0]
 
     return sums
 

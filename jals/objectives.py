@@ -21,6 +21,7 @@ import numpy as np
 
 from .errors import ArgumentError, DataError, is_traced
 from .factors import Factors, remainder, score_terms
+from .forks import check_jax
 from .problem import Problem
 
 _CHUNK = 2**16  # entries whose factors the loss gathers at a time
@@ -88,6 +89,7 @@ class Objective:
 
     def cast(self, dtype: Any) -> "Objective":
         """Every number as an array of one dtype, so that all spellings of a number share one compilation."""
+        check_jax()
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
 
     def check(self, problem: Problem, rank: int) -> None:
@@ -97,6 +99,7 @@ class Objective:
             ArgumentError: a negative or non-finite number, or a shape that fits neither one number nor one a row.
             DataError: for `hu_koren`, an entry with value <= 0.
         """
+        check_jax()
         if self.unobserved_weight is not None:
             _refuse_offsets("unobserved_weight", self.bias, self.center)
         for side, rows in (("user", problem.num_users), ("item", problem.num_items)):

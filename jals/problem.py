@@ -10,6 +10,7 @@ import numpy as np
 
 from .entries import shown, unmasked
 from .errors import ArgumentError, DataError, is_traced
+from .forks import check_jax
 from .layouts import Side, build_side
 from .ratings import Ratings
 
@@ -60,7 +61,9 @@ class Problem:
 
         Raises:
             DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
+            ForkError: in a process that was forked after jax had started, as from all that works on a problem.
         """
+        check_jax()
         if not isinstance(ratings, Ratings):
             raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
         value = jnp.asarray(ratings.value)
@@ -105,6 +108,7 @@ class Problem:
     def arrange(self) -> "Problem":
         """The same problem with values and weights gathered into layout order (a problem that has them stays as it
         is). Solvers do it themselves; doing it once before a loop of sweeps saves the gathers inside."""
+        check_jax()
         if self.user_slots is not None:
             return self
         user_slots, item_slots = (_slots(side, self.value, self.weight) for side in (self.user_side, self.item_side))
@@ -139,6 +143,7 @@ class Problem:
         Raises:
             DataError: naming the first entry with a negative or non-finite weight, or a non-finite value.
         """
+        check_jax()
         if is_traced(self.value) or is_traced(self.weight):
             return
         with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .devices import alike
 from .errors import ArgumentError, is_traced
 from .factors import Factors
+from .forks import check_jax
 from .objectives import Objective, entry_counts
 from .problem import Problem
 
@@ -89,6 +91,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 def start_from(factors: Factors | None, key: jax.Array, solver: Any, problem: Problem, objective: Objective) -> Factors:
     """The given factors, or a solver's initial ones."""
+    check_jax()
     if factors is not None:
         return factors
     return initial_factors(key, solver.rank, solver.init_scale, problem, objective)
@@ -109,6 +112,13 @@ def check_factors(name: str, factors: Factors, problem: Problem, objective: Obje
             have = "absent" if given is None else f"of shape {jnp.shape(given)}"
             need = "absent" if shape is None else f"of shape {shape}"
             raise ArgumentError(f"{name}.{part} is {have}, but this problem, objective and rank need it {need}.")
+
+
+def prepared(solver: Any, state: State, problem: Problem, objective: Objective) -> tuple[Any, ...]:
+    """What a program of sweeps works on: every number in the dtype of the factors and, under `jax.shard_map`, differing
+    by device where any of them does, as the state after a sweep will."""
+    dtype = state.factors.dtype
+    return alike(cast(solver, dtype), state, problem, objective.cast(dtype))
 
 
 def cast(tree: Any, dtype: Any) -> Any:

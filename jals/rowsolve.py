@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from . import native
+from .devices import alike
 from .normal import (
     View,
     over_slabs,
@@ -119,6 +120,7 @@ def solve_cg(view: View, start: jax.Array, steps: int, value: bool = False) -> S
     Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
     those of the steps made, the start included. Source: Hestenes and Stiefel (1952).
     """
+    view, start = alike(view, start)
     start = jnp.where(empty_rows(view)[:, None], view.prior, start)
 
     def work(row, sums):

@@ -89,6 +89,9 @@ class _Scheduled:
             raise ArgumentError(f"{_name(self.schedule)} makes {type(rate).__name__}, not a function of the step.")
         return self.optimizer(learning_rate=rate, **hyper)
 
+    def __reduce__(self) -> tuple:
+        return scheduled, (self.optimizer, self.schedule)  # the same object again, as a solver compares it
+
     @property
     def __name__(self) -> str:
         return f"{_name(self.optimizer)} with {_name(self.schedule)}"

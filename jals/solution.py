@@ -20,7 +20,7 @@ from .errors import AdjointError, ArgumentError, check_choice, is_traced
 from .factors import Factors, predict
 from .objectives import Objective
 from .problem import Problem
-from .protocol import State, cast, check_factors, check_whole
+from .protocol import State, cast, check_factors, check_whole, prepared
 
 METHODS = ("unrolled", "adjoint")
 _ONE_LEVEL = 16  # sweeps up to which the state before each is kept
@@ -102,8 +102,7 @@ def _fitted(solver, problem, objective, key, init, sweeps) -> Factors:
 def unrolled(solver: Any, state: State, problem: Problem, objective: Objective, sweeps: int) -> State:
     """The state after `sweeps` sweeps, as `jals.run`'s; in reverse mode it keeps states only, and makes each sweep
     again (see `solution_map`)."""
-    dtype = state.factors.dtype
-    return _unrolled(cast(solver, dtype), state, problem, objective.cast(dtype), sweeps)
+    return _unrolled(*prepared(solver, state, problem, objective), sweeps)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps",))

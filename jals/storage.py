@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentError, StorageError, did_you_mean, is_traced
+from .errors import ArgumentError, ForkError, StorageError, did_you_mean, is_traced
 from .factors import Factors
 from .files import as_path
 from .formats import FORMATS, Arrays, Format
@@ -136,7 +136,7 @@ def load(path: Any) -> Saved:
                 _objective(arrays, header["objective"]) if "objective" in header else None,
                 header["data_hash"],
             )
-    except ImportError:
+    except (ImportError, ForkError):
         raise
     except Exception as error:  # sealed, and yet not what `save` makes: each library has its own words for that
         raise StorageError(f"{no_file} ({error!r}).") from error

@@ -14,6 +14,7 @@ from . import descent, fitting, gradient, tunable
 from .descent import Learned, Look, Plan
 from .errors import AdjointError, FitError, Interrupted, check_choice
 from .factors import Factors
+from .forks import check_jax
 from .gradient import Gradient
 from .metrics import HeldOut
 from .objectives import Objective
@@ -182,6 +183,7 @@ def tune(
         Interrupted: on Ctrl-C, with the `Tuned` so far.
     """
     problem = Problem.build(train) if isinstance(train, Ratings) else train
+    check_jax()
     callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..devices import alike
 from ..errors import ArgumentError
 from ..normal import View
 
@@ -111,7 +112,8 @@ def solve_rows(view: View, rhs: jax.Array | None = None, value: bool = False, ch
     if cholesky:
         results.append(jax.ShapeDtypeStruct((rows, k, k), dtype))
     call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
-    x, good, *rest = call(*operands, value=value, cholesky=cholesky, **attributes)
+    found, _ = alike(call(*operands, value=value, cholesky=cholesky, **attributes), view)  # as what XLA solves is
+    x, good, *rest = found
     return Outcome(x, good, rest.pop(0) if value else None, rest.pop(0) if cholesky else None)
 
 
