@@ -1,5 +1,6 @@
-"""Work on slabs that lie on several devices."""
+"""Work on slabs that lie on several devices; and how much memory the machine has."""
 
+import os
 from collections.abc import Callable
 
 import jax
@@ -34,3 +35,11 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
 
 def _refuse_derivatives(primals, tangents):
     raise ArgumentError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
+
+
+def memory_bytes() -> int:
+    """Of the machine; 8 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 8 * 2**30

@@ -191,13 +191,13 @@ def tune(
     check_choice("direction", direction, ("auto", "forward", "reverse"))
     way = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers
     gradient._check_hyper(way.optimizer, way.hyper)
-    problem.check()
+    problem = problem.checked()
     objective.check(problem, solver.rank)
     family = tunable.family_of(reg, problem)
     names = tunable.names_of(over, objective, family, learned)
     limits = tunable.limits_of(box, names, family)
     unseen = tunable.count_unseen(validation, problem, learned)
-    problem, dtype = problem.arrange(), problem.dtype
+    dtype = problem.dtype
     learned = tunable.checked_learned(learned, dtype)
     family = jax.tree.map(lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), family)
     solver, objective, limits = cast(solver, dtype), objective.cast(dtype), cast(limits, dtype)
