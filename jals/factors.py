@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .errors import ArgumentError, is_traced
-from .reals import FLOATS, float_dtype, one_real, reals
+from .reals import FLOATS, float_dtype, is_number, reals
 
 
 @jax.tree_util.register_dataclass
@@ -172,8 +172,8 @@ def _checked_limits(clip: Any) -> tuple[Any, Any]:
     except (TypeError, ValueError):
         raise ArgumentError(f"clip is {clip!r}, but must be a pair (low, high), or None.") from None
     known = [limit for limit in (low, high) if not is_traced(limit)]
-    for limit in known:
-        one_real("clip", limit, "a pair of numbers, or None")
+    if not all(map(is_number, known)):
+        raise ArgumentError(f"clip is {clip!r}, but must be a pair of numbers, or None.")
     if len(known) == 2 and not low <= high:  # a NaN too
         raise ArgumentError(f"clip is ({low}, {high}), but the low limit must not be above the high one.")
     return low, high

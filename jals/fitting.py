@@ -339,6 +339,7 @@ def _check(solver, problem, objective, sweeps, key, tol, init, validation, patie
     """Refuses arguments of a wrong kind, size or range; the table and the objective's numbers check themselves."""
     check_solver(solver)
     check_problem(problem, objective)
+    problem.check_shapes()
     check_room(problem, solver.rank)
     if key is not None:
         check_key(key)

@@ -74,6 +74,8 @@ class Gradient:
             raise ArgumentError(f'hyper is {self.hyper!r}, but must be a dict such as {{"learning_rate": 1e-2}}.')
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
+        # One known whole number is Python's own, so that it can be static.
+        object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
 
@@ -103,7 +105,7 @@ class Gradient:
 
     def tree_flatten_with_keys(self):
         numbers = {name: value for name, value in self.hyper.items() if _is_number(self.optimizer, name, value)}
-        fixed = tuple(sorted((name, _plain(value)) for name, value in self.hyper.items() if name not in numbers))
+        fixed = tuple(sorted((name, value) for name, value in self.hyper.items() if name not in numbers))
         key = jax.tree_util.GetAttrKey
         children = ((key("hyper"), numbers), (key("init_scale"), self.init_scale))
         return children, (self.rank, self.optimizer, fixed, self.batch_size)
@@ -325,11 +327,11 @@ def _is_whole(value: Any) -> bool:
     """Whether an argument is one whole number, and known."""
     if isinstance(value, (jax.Array, np.ndarray)):
         return value.ndim == 0 and not is_traced(value) and jnp.issubdtype(value.dtype, np.integer)
-    return isinstance(value, (int, np.integer))
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, (jax.Array, np.ndarray)) and _is_whole(value) else value
+    return int(value) if _is_whole(value) else value
 
 
 def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:

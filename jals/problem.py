@@ -280,7 +280,7 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
     def slots(side: Side, row_first: bool) -> Slots:
         # Slab by slab: no temporaries of the table's size.
         gathered = [jax.lax.map(read, bucket.entry) for bucket in side.buckets]
-        values, weights = (tuple(column) for column in zip(*gathered, strict=True))
+        values, weights = (tuple(pair[part] for pair in gathered) for part in (0, 1))
         count = _counts(side, weights, problem.weight.dtype)
         sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
         return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))

@@ -17,7 +17,7 @@ from .errors import ArgumentError, check_choice, is_traced
 from .factors import Factors, as_arrays, common_float
 from .objectives import Objective, entry_counts
 from .problem import Problem
-from .reals import FLOATS, MOST, as_floats, float_dtype, total
+from .reals import FLOATS, MOST, as_floats, float_dtype, reals, total
 
 
 class State(NamedTuple):
@@ -129,6 +129,9 @@ def check_problem(problem: Any, objective: Any) -> None:
 def check_solver(solver: Any) -> None:
     if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
         raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
+    scale = getattr(solver, "init_scale", None)
+    if scale is not None and reals("init_scale", scale).ndim:
+        raise ArgumentError(f"init_scale is {scale!r}, but must be one number.")
 
 
 def matched(
@@ -196,6 +199,7 @@ def start_from(factors: Any, key: Any, solver: Any, problem: Any, objective: Any
     dtype: the given factors, or initial ones."""
     given, problem, objective = matched(factors, problem, objective, rank=solver.rank, lead="problem")
     if given is None:
+        check_solver(solver)
         check_room(problem, solver.rank)
         check_key(key)
         scale = as_floats("init_scale", solver.init_scale, problem.dtype)

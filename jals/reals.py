@@ -46,9 +46,19 @@ def as_floats(name: str, value: Any, dtype: Any) -> jax.Array:
         return jnp.asarray(value, dtype)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is one real number, in whatever spelling."""
+    if isinstance(value, (bool, np.bool_, list, tuple)):
+        return False
+    try:
+        return reals("it", value).ndim == 0
+    except ArgumentError:
+        return False
+
+
 def one_real(name: str, value: Any, what: str = "a number") -> Any:
-    """One real number, checked to be that; raises ArgumentError."""
-    if isinstance(value, (bool, np.bool_)) or np.ndim(reals(name, value)):
+    """The value; raises ArgumentError unless it is one real number."""
+    if not is_number(value):
         raise ArgumentError(f"{name} is {value!r}, but must be {what}.")
     return value
 

@@ -43,7 +43,7 @@ def check_form(name: str, array: Any, dtype: Any, shape: tuple[int, ...]) -> Non
     """Raises ArgumentError unless something is an array of this dtype and shape."""
     have = getattr(array, "dtype", None), getattr(array, "shape", None)
     if have != (dtype, shape):
-        what = f"of type {type(array).__name__}" if None in have else f"{have[0]} of shape {have[1]}"
+        what = f"of type {type(array).__name__}" if have[1] is None else f"{have[0]} of shape {have[1]}"
         raise ArgumentError(f"{name} is {what}, but must be {np.dtype(dtype)} of shape {shape}. {_BUILD}")
 
 

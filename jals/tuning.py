@@ -18,7 +18,7 @@ from .gradient import Gradient
 from .metrics import HeldOut
 from .objectives import Objective
 from .problem import Problem
-from .protocol import cast
+from .protocol import cast, matched
 from .ratings import Ratings
 from .regs import ByDegree, Groups, PerRow
 
@@ -186,6 +186,8 @@ def tune(
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
     fitting._check(solver, problem, objective, steps, key, None, given, None, None, 1, callbacks)
+    if isinstance(given, Factors):
+        matched(given, problem, objective, rank=solver.rank, name="init", lead="problem")
     tunable.check_counts(steps=steps, sweeps=sweeps, start_sweeps=start_sweeps, patience=patience)
     check_choice("method", method, ("unrolled", "adjoint"))
     check_choice("direction", direction, ("auto", "forward", "reverse"))
