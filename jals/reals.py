@@ -42,8 +42,10 @@ def as_floats(name: str, value: Any, dtype: Any) -> jax.Array:
     if isinstance(value, jax.Array) and value.dtype == dtype:
         return value
     value = reals(name, value)
-    with np.errstate(over="ignore", under="ignore"):  # where that matters, `check_held` says so in words
-        return jnp.asarray(value, dtype)
+    if isinstance(value, np.ndarray):  # on the host: jax would compile a program for each dtype and shape
+        with np.errstate(over="ignore", under="ignore"):  # where that matters, `check_held` says so in words
+            value = value.astype(dtype)
+    return jnp.asarray(value, dtype)
 
 
 def is_number(value: Any) -> bool:
