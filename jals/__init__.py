@@ -24,10 +24,10 @@ from .io import read_ratings
 from .leverage import LeaveOneOut, leave_one_out
 from .many import fit_many
 from .newton import NewtonCG
-from .objectives import Objective, als_wr, explicit, hu_koren, ials, loss
+from .objectives import Objective, als_wr, explicit, hu_koren, ials
 from .paths import regularisation_path
 from .problem import Problem
-from .protocol import Info, State
+from .protocol import Info, State, loss
 from .ratings import Ratings
 from .schedules import scheduled
 from .solution import solution_map

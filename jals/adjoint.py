@@ -31,8 +31,9 @@ from .factors import Factors, predict
 from .newton import NewtonCG
 from .objectives import Objective
 from .problem import Problem
-from .protocol import cast, check_factors, mean_value
+from .protocol import cast, check_whole, matched, mean_value
 from .ratings import Ratings
+from .reals import one_real
 
 _PASSES_AROUND = 8  # of an adjoint solve: 2 for the rows' inverses, 4 of `curvature.solve`, 2 to pull it back
 
@@ -129,10 +130,16 @@ def hypergradient(
         AdjointError: where polishing does not reach a stationary point, its curvature is negative (a saddle), or the
             system is not solved to `tol`. It carries `info`.
     """
-    _check(factors, problem, objective)
+    given, (factors, problem, objective) = objective, matched(factors, problem, objective, lead="problem")
+    problem = problem.checked()
+    given.check(problem, factors.rank)
+    check_positive(objective)
     if not isinstance(held_out, Ratings) and not callable(held_out):
         raise ArgumentError(f"held_out is {type(held_out).__name__}, but must be Ratings, or a function of predict.")
-    objective, problem = objective.cast(problem.dtype), problem.arrange()
+    for name, number in (("tol", tol), ("stationarity", 0 if stationarity is None else stationarity)):
+        one_real(name, number)
+    check_whole("iterations", iterations, 1)
+    check_whole("polish_sweeps", polish_sweeps, 0)
     if stationarity is None:
         stationarity = 1e-6 if problem.dtype == jnp.float64 else 1e-5
     polished = polish(factors, problem, objective, tol=stationarity, sweeps=polish_sweeps)
@@ -160,8 +167,7 @@ def polish(
     """The stationary point that `jals.NewtonCG` reaches from these factors: sweeps until the stationarity is at most
     `tol`, `sweeps` of them at most. Jittable, without a derivative: `jals.solution_map` and `stationary_factors`
     differentiate where it ends."""
-    objective, factors = objective.cast(problem.dtype), cast(factors, problem.dtype)
-    return _polish(factors, problem, objective, tol, sweeps)
+    return _polish(*matched(factors, problem, objective, lead="problem"), tol, sweeps)
 
 
 class Look(NamedTuple):
@@ -239,6 +245,7 @@ def stationary_factors(
     `tol` of the stationarity and `solve_tol` of the system's relative residual are 1e-6 and 1e-8 in float64, 1e-5 and
     1e-4 in float32, unless given.
     """
+    start, problem, objective = matched(start, problem, objective, name="start", lead="problem")
     double = problem.dtype == jnp.float64
     tol = (1e-6 if double else 1e-5) if tol is None else tol
     solve_tol = (1e-8 if double else 1e-4) if solve_tol is None else solve_tol
@@ -246,7 +253,7 @@ def stationary_factors(
     if start.mean is not None:
         start = dataclasses.replace(start, mean=mean_value(problem))
     numbers = jax.tree.map(jnp.asarray, (tol, sweeps, solve_tol, iterations))
-    return _stationary(*alike(start, problem, objective.cast(problem.dtype), numbers))
+    return _stationary(*alike(start, problem, objective, numbers))
 
 
 @jax.custom_jvp
@@ -284,18 +291,6 @@ def measured(held_out: Ratings | Callable, factors: Factors, objective: Objectiv
     if not isinstance(held_out, Ratings):
         return held_out(functools.partial(predict, factors))
     return metrics.held_out_error(factors, metrics.HeldOut.of(held_out, factors.dtype), objective)
-
-
-def _check(factors: Factors, problem: Problem, objective: Objective) -> None:
-    for name, value, kind in (
-        ("factors", factors, Factors), ("problem", problem, Problem), ("objective", objective, Objective)
-    ):
-        if not isinstance(value, kind):
-            raise ArgumentError(f"{name} is of type {type(value).__name__}, but must be {kind.__name__}.")
-    problem.check()
-    objective.check(problem, factors.rank)
-    check_factors("factors", factors, problem, objective, factors.rank)
-    check_positive(objective)
 
 
 def check_positive(objective: Objective) -> None:

@@ -6,14 +6,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import normal, rowsolve
 from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss, side_penalty
 from .problem import Problem
-from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
+from .protocol import (
+    Info,
+    State,
+    check_memory,
+    check_rank,
+    check_side,
+    check_whole,
+    entering,
+    matched,
+    start_from,
+    sweep_info,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -48,8 +58,7 @@ class ALS:
     def __post_init__(self):
         check_rank(self.rank)
         check_choice("linsolve", self.linsolve, rowsolve.LINSOLVES)
-        if isinstance(self.cg_steps, bool) or not isinstance(self.cg_steps, (int, np.integer)) or self.cg_steps < 1:
-            raise ArgumentError(f"cg_steps is {self.cg_steps!r}, but must be a whole number >= 1.")
+        check_whole("cg_steps", self.cg_steps, 1)
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
         check_choice("backend", self.backend, rowsolve.BACKENDS)
@@ -69,23 +78,36 @@ class ALS:
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
-        return State(start_from(factors, key, self, problem, objective))
+        """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
+        and jittable.
+
+        Raises:
+            ArgumentError: where problem, objective and rank, or the factors, do not fit together.
+        """
+        return State(start_from(factors, key, self, problem, objective)[0])
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: users, then items. Pure, jittable, differentiable forward and reverse in every float; two passes
         over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
 
         Args:
-            state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back.
+            state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
+                dtype is worked on in the state's (`Problem.astype`).
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
                 as `jals.loss` up to rounding, which is that of the sum of w t^2.
+
+        Raises:
+            ArgumentError: where state, problem, objective and rank do not fit together.
         """
-        return _sweep(*prepared(self, state, problem.arrange(), objective), loss)
+        solver, state, problem, objective = entering(self, state, problem, objective)
+        return _sweep(solver, state, problem.arrange(), objective, loss)
 
     def update(self, factors: Factors, problem: Problem, objective: Objective, side: str) -> tuple[Factors, jax.Array]:
-        """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`)."""
+        """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`). `side` is "user"
+        or "item"; factors, dtypes and errors as for `sweep`."""
+        check_side(side)
+        factors, problem, objective = matched(factors, problem, objective, rank=self.rank, lead="state")
         factors, solved = self._solve(factors, problem, objective, side)
         return factors, solved.good
 
@@ -102,6 +124,7 @@ class ALS:
 
 @functools.partial(jax.jit, static_argnames=("with_loss",))
 def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, with_loss: bool) -> tuple[State, Info]:
+    check_memory(solver, state, problem, objective)
     factors, users = solver._solve(state.factors, problem, objective, "user")
     factors = _rounded(factors, "user", solver.rounding)
     of_rows = with_loss and solver.rounding is None

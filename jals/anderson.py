@@ -11,12 +11,13 @@ import numpy as np
 from . import normal, rowsolve
 from .als import ALS
 from .devices import alike
-from .errors import ArgumentError, check_choice
+from .errors import check_choice
 from .factors import Factors
 from .objectives import Objective, loss, penalty
 from .problem import Problem
-from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
+from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
+_MOST_MEMORY = 2**15  # its square is the size of a system that each sweep solves
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -84,12 +85,12 @@ class AndersonALS:
     def __post_init__(self):
         check_rank(self.rank)
         check_choice("linsolve", self.linsolve, tuple(rowsolve._EXACT))
-        if isinstance(self.memory, bool) or not isinstance(self.memory, (int, np.integer)) or self.memory < 1:
-            raise ArgumentError(f"memory is {self.memory!r}, but must be a whole number >= 1.")
+        check_whole("memory", self.memory, 1, _MOST_MEMORY)
 
     def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
-        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
-        factors = start_from(factors, key, self, problem, objective)
+        """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
+        and jittable. Raises as `ALS.init`."""
+        factors, _, _ = start_from(factors, key, self, problem, objective)
         items = factors.joint("item")
         starts, moves = (jnp.zeros((self.memory, *items.shape), items.dtype) for _ in range(2))
         pace, infinite = (jnp.asarray(number, items.dtype) for number in (0, jnp.inf))
@@ -105,10 +106,14 @@ class AndersonALS:
         `vmap` always makes four.)
 
         Args:
-            state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back.
+            state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
+                dtype is worked on in the state's.
             loss: whether `info.loss` is to hold L after the sweep (one more pass).
+
+        Raises:
+            ArgumentError: where state, problem, objective and rank do not fit together.
         """
-        return _sweep(*prepared(self, state, problem, objective), loss)
+        return _sweep(*entering(self, state, problem, objective), loss)
 
 
 class _Swept(NamedTuple):
@@ -124,6 +129,7 @@ class _Swept(NamedTuple):
 def _sweep(
     solver: AndersonALS, state: State, problem: Problem, objective: Objective, with_loss: bool
 ) -> tuple[State, Info]:
+    check_memory(solver, state, problem, objective)
     problem = problem.arrange()
     assert problem.item_slots is not None
     before, memory = state

@@ -11,7 +11,7 @@ from .devices import alike
 from .factors import Factors
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import check_factors
+from .protocol import matched
 
 
 @jax.tree_util.register_dataclass
@@ -62,12 +62,14 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: AL
 
     Raises:
         ArgumentError: where factors, problem and objective do not fit together.
+        DataError: see `Problem.check`.
     """
+    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
     if not isinstance(solver, ALS):
         solver = ALS(factors.rank)
-    objective.check(problem, factors.rank)
-    check_factors("factors", factors, problem, objective, factors.rank)
-    return _certify(*alike(factors, problem, objective.cast(factors.dtype)), solver)
+    problem.check()
+    given.check(problem, factors.rank)
+    return _certify(*alike(factors, problem, objective), solver)
 
 
 @jax.jit

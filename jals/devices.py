@@ -1,5 +1,6 @@
-"""Work on several devices: slabs that lie on each, and numbers that differ by device."""
+"""Work on several devices: slabs that lie on each, numbers that differ by device; and how much memory there is."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -64,3 +65,11 @@ def _vary(leaf: Any, axes: tuple) -> Any:
 
 def _refuse_derivatives(primals, tangents):
     raise ArgumentError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
+
+
+def memory_bytes() -> int:
+    """Of the machine; 8 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 8 * 2**30

@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import ArgumentError, is_traced
 from .forks import check_jax
+from .reals import FLOATS, float_dtype, is_number, reals
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +86,8 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
         user, item: integer ids of one shape (or shapes that broadcast).
         clip: (low, high) to limit the scores to, low <= high, or None.
 
-    Returns: the scores, in the factors' dtype. Differentiable in the factors.
+    Returns: the scores, in the factors' dtype; float32 for factors that are neither float32 nor float64 (bfloat16,
+        whole numbers). Differentiable in the factors.
 
     Raises:
         ArgumentError: for ids that are not integers, out of range, or of shapes that do not broadcast; for a clip that
@@ -93,8 +95,7 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
             row.)
     """
     check_jax()
-    if not isinstance(factors, Factors):
-        raise ArgumentError(f"factors is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
+    factors = _consistent(factors)
     user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
     try:
         user, item = jnp.broadcast_arrays(user, item)
@@ -107,6 +108,49 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
     return score if limits is None else jnp.clip(score, *(jnp.asarray(limit, score.dtype) for limit in limits))
 
 
+def as_arrays(name: str, factors: Any) -> Factors:
+    """The factors with lists made arrays. Raises ArgumentError for what holds no numbers, or is no `Factors`."""
+    if not isinstance(factors, Factors):
+        raise ArgumentError(f"{name} is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
+    parts = {field.name: getattr(factors, field.name) for field in dataclasses.fields(Factors)}
+    for part, numbers in parts.items():
+        if numbers is None and part in ("user", "item"):
+            raise ArgumentError(f"{name}.{part} is None, but must be an array.")
+        if numbers is not None:
+            parts[part] = reals(f"{name}.{part}", numbers)
+    for part in ("user", "item"):
+        if parts[part].ndim != 2:
+            raise ArgumentError(f"{name}.{part} is of shape {parts[part].shape}, but must be (num_{part}s, rank).")
+    return Factors(**parts)
+
+
+def _consistent(factors: Any) -> Factors:
+    """Factors that fit one another, of one float dtype."""
+    factors = as_arrays("factors", factors)
+    shapes = {
+        "item": (len(factors.item), factors.rank),
+        "user_bias": (len(factors.user),),
+        "item_bias": (len(factors.item),),
+        "mean": (),
+    }
+    given = {part: array for part, array in vars(factors).items() if array is not None}
+    for part, shape in shapes.items():
+        if part in given and given[part].shape != shape:
+            have = given[part].shape
+            raise ArgumentError(f"factors.{part} is of shape {have}, but must be {shape} beside the others.")
+    if ("user_bias" in given) != ("item_bias" in given):
+        raise ArgumentError("factors has one of user_bias and item_bias, but must have both or none.")
+    dtype = common_float(factors)
+    return jax.tree.map(lambda array: jnp.asarray(array, dtype), factors)
+
+
+def common_float(factors: Factors, otherwise: Any = np.float32) -> Any:
+    """The dtype that factors are read in: theirs, the wider one where they are float32 and float64; `otherwise` where
+    one is of another kind."""
+    dtypes = {float_dtype(array) for array in jax.tree.leaves(factors)}
+    return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes <= {*FLOATS} else np.dtype(otherwise)
+
+
 _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
 
 
@@ -116,7 +160,7 @@ def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
             ids = np.asarray(ids)
         except (ValueError, TypeError) as error:
             raise ArgumentError(f"{name} ids are no array of integers ({error}).") from error
-        if not np.issubdtype(ids.dtype, np.integer):
+        if not np.issubdtype(ids.dtype, np.integer) or ids.dtype.kind == "m":
             raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
         if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
             wrong = ids.min() if ids.min() < 0 else ids.max()
@@ -130,8 +174,7 @@ def _checked_limits(clip: Any) -> tuple[Any, Any]:
     except (TypeError, ValueError):
         raise ArgumentError(f"clip is {clip!r}, but must be a pair (low, high), or None.") from None
     known = [limit for limit in (low, high) if not is_traced(limit)]
-    plain = all(isinstance(limit, (int, float, np.number, np.ndarray, jax.Array)) for limit in known)
-    if not (plain and all(np.ndim(limit) == 0 and np.asarray(limit).dtype.kind in "iuf" for limit in known)):
+    if not all(map(is_number, known)):
         raise ArgumentError(f"clip is {clip!r}, but must be a pair of numbers, or None.")
     if len(known) == 2 and not low <= high:  # a NaN too
         raise ArgumentError(f"clip is ({low}, {high}), but the low limit must not be above the high one.")

@@ -16,8 +16,21 @@ from .factors import Factors, predict
 from .forks import check_jax
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, cast, check_factors, prepared
+from .protocol import (
+    Info,
+    State,
+    cast,
+    check_key,
+    check_kind,
+    check_problem,
+    check_room,
+    check_solver,
+    check_whole,
+    entering,
+    matched,
+)
 from .ratings import Ratings
+from .reals import one_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +122,18 @@ def run(
     numbers of its own on each device (line searches of optax only with check_vma=False). Nothing is checked on the way.
 
     Args:
-        state: from `solver.init`.
+        state: from `solver.init`. It keeps its dtype: a problem of another one is worked on in the state's.
         sweeps: how many; static.
         loss: whether `infos.loss` is to hold the loss after each sweep.
 
     Returns: (state after the last sweep, infos with a leading axis of `sweeps`).
+
+    Raises:
+        ArgumentError: where state, problem, objective and rank do not fit together by shape or dtype.
     """
-    check_jax()
-    return _run(*prepared(solver, state, problem, objective), sweeps, loss)
+    check_solver(solver)
+    check_whole("sweeps", sweeps, 0)
+    return _run(*entering(solver, state, problem, objective), sweeps, loss)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "loss"))
@@ -163,11 +180,12 @@ def fit(
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
     """
+    check_jax()
     _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
-    problem.check()
+    problem = problem.checked()
     objective.check(problem, solver.rank)
     callbacks, sweeps, loss_every = tuple(callbacks), int(sweeps), int(loss_every)
-    objective, solver, problem = objective.cast(problem.dtype), cast(solver, problem.dtype), problem.arrange()
+    objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
     stride = _stride(loss_every, validation is not None or callbacks, sweeps)
     now = _start(solver, jax.random.key(0) if key is None else key, problem, objective, init, patience)
 
@@ -212,8 +230,7 @@ def _start(solver, key, problem, objective, init: Factors | Result | None, patie
     """The result before any sweep of this call."""
     factors = init.state.factors if isinstance(init, Result) else init
     if factors is not None:
-        check_factors("init", factors, problem, objective, solver.rank)
-        factors = cast(factors, problem.dtype)
+        factors, _, _ = matched(factors, problem, objective, rank=solver.rank, name="init", lead="problem")
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(factors)):
             raise ArgumentError("init holds numbers that are not finite.")
     state = _init(solver, key, problem, objective, factors)
@@ -323,25 +340,20 @@ def _rmse(factors: Factors, ratings: Ratings) -> float:
 
 def _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks) -> None:
     """Refuses arguments of a wrong kind, size or range; the table and the objective's numbers check themselves."""
-    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
-        raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
-    for name, value, kind, how in (
-        ("problem", problem, Problem, "make one with Problem.build(ratings)"),
-        ("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)"),
-        ("key", key, jax.Array | None, "make one with jax.random.key(0)"),
-        ("tol", tol, int | float | np.number | None, "give a number >= 0"),
-        ("init", init, Factors | Result | None, "give an earlier result, or its factors"),
-        ("validation", validation, Ratings | None, "give one part of a split"),
-        ("callbacks", callbacks, Iterable, "give a list of functions"),
-    ):
-        if not isinstance(value, kind):
-            raise ArgumentError(f"{name} is of type {type(value).__name__}: {how}.")
-    for name, value, least in (("sweeps", sweeps, 0), ("loss_every", loss_every, 0), ("patience", patience, 1)):
-        if value is None and name == "patience":
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ArgumentError(f"{name} is {value!r}, but must be a whole number >= {least}.")
-    if tol is not None and not (tol >= 0 and loss_every):
+    check_solver(solver)
+    check_problem(problem, objective)
+    problem.check_shapes()
+    check_room(problem, solver.rank)
+    if key is not None:
+        check_key(key)
+    check_kind("init", init, Factors | Result | None, "give an earlier result, or its factors")
+    check_kind("validation", validation, Ratings | None, "give one part of a split")
+    check_kind("callbacks", callbacks, Iterable, "give a list of functions")
+    check_whole("sweeps", sweeps, 0)
+    check_whole("loss_every", loss_every, 0)
+    if patience is not None:
+        check_whole("patience", patience, 1)
+    if tol is not None and not (one_real("tol", tol, "a number >= 0, or None") >= 0 and loss_every):
         raise ArgumentError(f"tol is {tol!r} with loss_every={loss_every}, but must be >= 0 and needs loss_every >= 1.")
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")

@@ -12,11 +12,12 @@ import numpy as np
 import optax
 
 from . import normal
-from .errors import ArgumentError, did_you_mean
+from .errors import ArgumentError, did_you_mean, is_traced
 from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
 from .problem import Problem
-from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
+from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
+from .reals import reals
 
 
 class Memory(NamedTuple):
@@ -44,9 +45,10 @@ class Gradient:
         rank: columns of X and Y; static.
         optimizer: a function that makes an optax optimizer, such as `optax.adam`; static, compared by identity, so
             pass the same function each time (a fresh lambda compiles again).
-        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument is
-            real by its default or annotation, or the learning rate), booleans, functions and None are static. The
-            learning rate may be a schedule, whose own numbers are then static; `jals.scheduled` traces them.
+        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument has
+            a real default, or is annotated as one that takes no whole numbers, or is the learning rate), booleans,
+            functions and None are static. The learning rate may be a schedule, whose own numbers are then static;
+            `jals.scheduled` traces them.
         batch_size: entries a step, or None for all; static.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
 
@@ -70,30 +72,33 @@ class Gradient:
             )
         if not isinstance(self.hyper, Mapping):
             raise ArgumentError(f'hyper is {self.hyper!r}, but must be a dict such as {{"learning_rate": 1e-2}}.')
-        size = self.batch_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
-            raise ArgumentError(f"batch_size is {self.batch_size!r}, but must be None or a whole number >= 1.")
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1)
+        # One known whole number is Python's own, so that it can be static.
+        object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
 
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable.
+        """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
+        and jittable.
 
         Raises:
-            ArgumentError: where `hyper` does not fit the optimizer.
+            ArgumentError: where `hyper` does not fit the optimizer; else as `ALS.init`.
         """
         _check_hyper(self.optimizer, self.hyper)
-        factors = start_from(factors, key, self, problem, objective)
+        factors, _, _ = start_from(factors, key, self, problem, objective)
         # optax starts some numbers as Python's own, which would make the state after a step of another type, and the
         # second step another program.
         started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self._optimizer().init(_learnt(factors)))
         return State(factors, Memory(started, jax.random.fold_in(key, 1)))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
-        """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes."""
-        return _sweep(*prepared(self, state, problem, objective), loss)
+        """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes. States,
+        dtypes and errors as for `ALS.sweep`."""
+        return _sweep(*entering(self, state, problem, objective), loss)
 
     def _optimizer(self) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(self.optimizer(**self.hyper))
@@ -186,6 +191,7 @@ def _instantiate(primal: jax.Array, tangent: Any) -> Any:
 def _sweep(
     solver: Gradient, state: State, problem: Problem, objective: Objective, with_loss: bool
 ) -> tuple[State, Info]:
+    check_memory(solver, state, problem, objective)
     problem = problem.arrange()
     step: Callable[..., Any] = _full_batch if solver.batch_size is None else _epoch
     learnt, memory, passes = step(solver, state, problem, objective)
@@ -287,6 +293,8 @@ def _check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> Non
         if several and _is_real(parameters.get(key), key):
             given = f", not {value!r}" if isinstance(value, str) else ""
             raise ArgumentError(f"hyper[{key!r}] must be one number, or a schedule{given}.")
+        if _is_real(parameters.get(key), key) and not (callable(value) or value is None):
+            reals(f"hyper[{key!r}]", value)
     absent = [each for each in known if parameters[each].default is inspect.Parameter.empty and each not in hyper]
     if absent:
         raise ArgumentError(f"{name} needs {', '.join(absent)}: give hyper={{{absent[0]!r}: ...}}.")
@@ -306,14 +314,30 @@ def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:
         return False
     if name in getattr(optimizer, "static", ()) and isinstance(value, (int, float, np.number)):
         return False
-    if isinstance(value, (int, np.integer)):
-        return _is_real(inspect.signature(optimizer).parameters.get(name), name)
+    if _is_whole(value):
+        try:
+            parameter = inspect.signature(optimizer).parameters.get(name)
+        except (ValueError, TypeError):  # a function of C
+            parameter = None
+        return _is_real(parameter, name)
     return True
 
 
+def _is_whole(value: Any) -> bool:
+    """Whether an argument is one whole number, and known."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return value.ndim == 0 and not is_traced(value) and jnp.issubdtype(value.dtype, np.integer)
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if _is_whole(value) else value
+
+
 def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:
-    """Whether an argument is a real number, however it is given."""
+    """Whether an argument is a real number, however it is given: a default says so, or an annotation with float in it
+    and no int. (Optax's ArrayLike has both, and stands for either.)"""
     if name == "learning_rate" or parameter is None:
         return name == "learning_rate"
-    kind = parameter.annotation
-    return isinstance(parameter.default, float) or float in (kind, *get_args(kind))
+    kinds = (parameter.annotation, *get_args(parameter.annotation))
+    return isinstance(parameter.default, float) or ((float in kinds or "float" in kinds) and int not in kinds)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import fitting, many
+from .devices import memory_bytes
 from .errors import ArgumentError, DataError, FitError, check_choice
 from .fitting import Progress, Result
 from .forks import check_jax
@@ -19,6 +19,7 @@ from .many import fit_bytes, fit_many
 from .objectives import Objective
 from .problem import Problem
 from .ratings import Ratings
+from .reals import one_real
 
 LOOPS = ("auto", "measure", *many.LOOPS)
 _SHARE = 0.25  # of the machine's memory, which the fits of one program may take
@@ -157,7 +158,7 @@ def fit_grid(
     """
     check_jax()
     check_choice("loop", loop, LOOPS)
-    if memory_bytes is not None and not (isinstance(memory_bytes, (int, float, np.number)) and memory_bytes > 0):
+    if memory_bytes is not None and not one_real("memory_bytes", memory_bytes) > 0:
         raise ArgumentError(f"memory_bytes is {memory_bytes!r}, but must be a number > 0, or None.")
     if isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         keys = list(jnp.atleast_1d(keys))
@@ -165,7 +166,7 @@ def fit_grid(
     columns: list[Any] = list(validation) if isinstance(validation, (list, tuple)) else [validation] * len(keys)
     check_objectives(solver, problem, objectives, sweeps, None, tol, None, None, None, loss_every, callbacks)
     _check_columns(solver, problem, objectives, keys, columns, weights, sweeps, tol, loss_every, callbacks)
-    problem, callbacks = problem.arrange(), tuple(callbacks)
+    problem, callbacks = problem.checked(), tuple(callbacks)
     masks = None if weights is None else jnp.asarray(weights, problem.dtype)
     places = [(row, column) for row in range(len(objectives)) for column in range(len(keys))]
 
@@ -247,14 +248,6 @@ def even_sizes(fits: int, most: int) -> list[int]:
     return [fits // groups + (place < fits % groups) for place in range(groups)]
 
 
-def memory_bytes() -> int:
-    """Of the machine; 8 GiB where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 8 * 2**30
-
-
 # ---- arguments ----
 
 
@@ -275,7 +268,8 @@ def check_objectives(solver: Any, problem: Problem, objectives: list, *rest: Any
 
 def check_numbers(problem: Problem, objectives: list, rank: int) -> None:
     """Refuses values and weights that no fit, or one of the objectives, can use."""
-    problem.check()
+    problem.check_shapes()
+    problem.check_numbers()
     for at, objective in enumerate(objectives):
         with _naming("objectives", at):
             objective.check(problem, rank)

@@ -88,6 +88,13 @@ class Side:
 
         return dataclasses.replace(self, buckets=tuple(map(deal, self.buckets)), mesh=mesh)
 
+    def of_pieces(self, bucket: Bucket) -> jax.Array:
+        """The row of each piece of a bucket, `(slabs, pieces)`; `num_rows` where it is unused."""
+        if bucket.piece_row is None:
+            return bucket.row
+        beyond = jnp.full((bucket.row.shape[0], 1), self.num_rows, bucket.row.dtype)
+        return jnp.take_along_axis(jnp.concatenate([bucket.row, beyond], axis=1), bucket.piece_row, axis=1)
+
     def describe(self) -> dict:
         """What the layout costs: widths, rows with entries, slots (padding included) and pieces, bytes of indices."""
         buckets = [bucket for bucket in self.buckets if bucket.width]

@@ -23,7 +23,8 @@ from .factors import Factors, remainder
 from .normal import Piece, View
 from .objectives import Objective
 from .problem import Problem
-from .protocol import check_factors
+from .protocol import matched
+from .reals import total
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -48,7 +49,7 @@ class LeaveOneOut(NamedTuple):
     def mean_squared_error(self) -> jax.Array:
         """sum v residual^2 / sum v, `()`. NaN as soon as one entry of weight > 0 has no answer."""
         square = jnp.where(self.weight > 0, self.residual, 0.0) ** 2
-        return jnp.sum(self.weight * square) / jnp.sum(self.weight)
+        return total(self.weight * square) / total(self.weight)
 
 
 def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side: str = "user") -> LeaveOneOut:
@@ -84,15 +85,16 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
 
     Raises:
         ArgumentError: for another side; where factors, problem and objective do not fit together.
-        DataError: for `hu_koren`, an entry with value <= 0.
+        DataError: for `hu_koren`, an entry with value <= 0; see `Problem.check`.
 
     Source: Allen, "The relationship between variable selection and data augmentation and a method for prediction"
     (1974), for least squares; here with prior, offsets, weights and the sum over all pairs.
     """
     check_choice("side", side, ("user", "item", "both"))
-    objective.check(problem, factors.rank)
-    check_factors("factors", factors, problem, objective, factors.rank)
-    return _leave_one_out(factors, problem, objective.cast(factors.dtype), side)
+    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
+    problem.check()
+    given.check(problem, factors.rank)
+    return _leave_one_out(factors, problem, objective, side)
 
 
 @functools.partial(jax.jit, static_argnames=("side",))

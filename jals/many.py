@@ -18,7 +18,7 @@ from .forks import check_jax
 from .layouts import Bucket
 from .objectives import _CHUNK, Objective, loss
 from .problem import Problem
-from .protocol import State, cast
+from .protocol import State, cast, check_problem, check_solver, matched
 from .ratings import Ratings
 
 LOOPS = ("map", "vmap")
@@ -79,7 +79,7 @@ def fit_many(
     sweeps, with_loss = int(sweeps), bool(loss_every)
     watched = callbacks or any(held_out is not None for held_out in validation)
     stride = fitting._stride(int(loss_every), watched, sweeps)
-    problem, fold, folds = problem.arrange(), None, None
+    problem, fold, folds = problem.checked(), None, None
     if masks is not None:
         fold, folds = jnp.asarray(which, jnp.int32), _fold_slots(problem, jnp.asarray(masks, problem.dtype))
     solver, objective = (_stack(things, problem.dtype) for things in (solvers, objectives))
@@ -124,6 +124,8 @@ def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 
     brought its own; with loop="vmap" also what one side's rows are solved in, or the loss gathers.
     """
     check_choice("loop", loop, LOOPS)
+    check_solver(solver)
+    _, problem, objective = matched(None, problem, objective, rank=solver.rank)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda solver: solver.init(key, problem, objective), cast(solver, problem.dtype))
     total = 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -291,6 +293,8 @@ def _columns(solvers, objectives, keys, validation, weights) -> tuple[dict[str, 
 def _check(problem, columns, masks, sweeps, tol, loss_every, callbacks, loop) -> None:
     check_choice("loop", loop, LOOPS)
     solvers, objectives, keys, validation, which = columns.values()
+    check_problem(problem, objectives[0])
+    problem.check_shapes()
     for at, (solver, key, objective, held_out) in enumerate(zip(solvers, keys, objectives, validation, strict=True)):
         with _naming(at):
             fitting._check(solver, problem, objective, sweeps, key, tol, None, held_out, None, loss_every, callbacks)
@@ -312,7 +316,7 @@ def _check(problem, columns, masks, sweeps, tol, loss_every, callbacks, loop) ->
             checked.add((id(objective), fold))
             own = problem if masks is None else problem.with_values(problem.value, masks[fold])
             with _naming(at):
-                own.check()
+                own.check_numbers()
                 objective.check(own, solvers[at].rank)
 
 

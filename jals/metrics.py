@@ -1,5 +1,6 @@
 """Accuracy of predicted values."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,29 +12,72 @@ from .factors import Factors, remainder, score_terms
 from .forks import check_jax
 from .objectives import _CHUNK, Objective
 from .ratings import Ratings
+from .reals import as_floats, reals, total
 
 
 def rmse(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
     """Root mean squared error sqrt(sum w (predicted - actual)^2 / sum w), `()`, on the scale of the values.
 
-    Args: arrays of one shape; `weight` >= 0, None for all 1. Raises ArgumentError where shapes differ.
+    Args: real numbers of any dtype, whole ones too, arrays or lists of one shape; `weight` >= 0, None for all 1.
+
+    What holds no jax array is computed on the host in float64; else in float32, or in float64 where x64 is on and one
+    of them is float64 or of whole numbers: jittable and differentiable. Squares do not overflow or vanish, and long
+    sums do not drift.
+
+    Raises:
+        ArgumentError: where shapes differ, there are no entries, or something holds no real numbers.
     """
-    return jnp.sqrt(_mean(jnp.square, predicted, actual, weight))
+    return _mean("square", predicted, actual, weight)
 
 
 def mae(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
     """Mean absolute error sum w |predicted - actual| / sum w, `()`, on the scale of the values. As `rmse`."""
-    return _mean(jnp.abs, predicted, actual, weight)
+    return _mean("absolute", predicted, actual, weight)
 
 
-def _mean(of, predicted: Any, actual: Any, weight: Any) -> jax.Array:
+def _mean(of: str, predicted: Any, actual: Any, weight: Any) -> jax.Array:
     check_jax()
-    predicted, actual = jnp.asarray(predicted), jnp.asarray(actual)
-    weight = jnp.ones_like(predicted) if weight is None else jnp.asarray(weight)
-    if not predicted.shape == actual.shape == weight.shape:
-        shapes = f"predicted {predicted.shape}, actual {actual.shape}, weight {weight.shape}"
+    given = {"predicted": predicted, "actual": actual} | ({} if weight is None else {"weight": weight})
+    arrays = {name: reals(name, numbers) for name, numbers in given.items()}
+    if len({array.shape for array in arrays.values()}) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ArgumentError(f"the shapes differ: {shapes}.")
-    return jnp.sum(weight * of(predicted - actual)) / jnp.sum(weight)
+    if 0 in arrays["predicted"].shape:
+        raise ArgumentError("there are no entries to compare.")
+    if not any(isinstance(array, jax.Array) for array in arrays.values()):
+        held = [np.asarray(array, np.float64).ravel() for array in arrays.values()]
+        with np.errstate(all="ignore"):
+            return jnp.asarray(_scaled_mean(np, of, *held))
+    exact = any(array.dtype == np.float64 or not jnp.issubdtype(array.dtype, np.floating) for array in arrays.values())
+    dtype = np.float64 if exact and jax.config.read("jax_enable_x64") else np.float32
+    return _on_device(of, *(as_floats(name, array, dtype).ravel() for name, array in arrays.items()))
+
+
+@functools.partial(jax.jit, static_argnames=("of",))
+def _on_device(of: str, predicted: jax.Array, actual: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    return _scaled_mean(jnp, of, predicted, actual, weight)
+
+
+def _scaled_mean(numpy: Any, of: str, predicted: Any, actual: Any, weight: Any = None) -> Any:
+    """The mean, root of the mean square with "square", by NumPy or jax.numpy."""
+    half = predicted / 2 - actual / 2  # which cannot overflow
+    scale = _power_of_two(numpy, half)
+    share = half / scale
+    share = share * share if of == "square" else abs(share)
+    if weight is None:
+        mean = total(share) / len(share)
+    else:
+        weight = weight / _power_of_two(numpy, weight)
+        mean = total(weight * share) / total(weight)
+    return 2 * (scale * (numpy.sqrt(mean) if of == "square" else mean))
+
+
+def _power_of_two(numpy: Any, numbers: Any) -> Any:
+    """The largest power of two that is no more than the largest number: to divide by it loses no digit."""
+    largest = abs(numbers).max()
+    largest = largest if numpy is np else jax.lax.stop_gradient(largest)
+    exponent = numpy.maximum(numpy.frexp(largest)[1] - 1, numpy.finfo(numbers.dtype).minexp)
+    return numpy.where(largest > 0, numpy.ldexp(numpy.ones((), numbers.dtype), exponent), numpy.ones((), numbers.dtype))
 
 
 class HeldOut(NamedTuple):

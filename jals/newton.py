@@ -12,7 +12,7 @@ from .factors import Factors
 from .gradient import layout_loss, loss_and_downhill
 from .objectives import Objective, loss
 from .problem import Problem
-from .protocol import Info, State, check_rank, prepared, start_from, sweep_info
+from .protocol import Info, State, check_memory, check_rank, entering, start_from, sweep_info
 
 
 @jax.tree_util.register_dataclass
@@ -52,17 +52,20 @@ class NewtonCG:
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
-        """The state before the first sweep: from given factors, or from `initial_factors`. Pure and jittable."""
-        factors = start_from(factors, key, self, problem, objective)
+        """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
+        and jittable. Raises as `ALS.init`."""
+        factors, _, _ = start_from(factors, key, self, problem, objective)
         return State(factors, jnp.zeros((), factors.dtype))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
-        """One step of Newton's method. Pure and jittable, without a derivative (see above)."""
-        return _sweep(*prepared(self, state, problem, objective), loss)
+        """One step of Newton's method. Pure and jittable, without a derivative (see above). States, dtypes and errors
+        as for `ALS.sweep`."""
+        return _sweep(*entering(self, state, problem, objective), loss)
 
 
 @functools.partial(jax.jit, static_argnames=("with_loss",))
 def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objective, with_loss: bool):
+    check_memory(solver, state, problem, objective)
     problem = problem.arrange()
     here, user_inverse, good_users = _best_users(state.factors, problem, objective)
     items = here.joint("item")

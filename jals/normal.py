@@ -22,6 +22,7 @@ from .factors import Factors, remainder
 from .layouts import Side
 from .objectives import Entry, Objective, squared_sum
 from .problem import Problem, Slots
+from .soundness import has_rows
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -87,7 +88,9 @@ def view(
     assert slots is not None
     rows, (others, rank), dtype = layout.num_rows, table.shape, table.dtype
     unknowns = rank
-    reg, reg_bias = objective.row_reg(side, slots.count, others)
+    # Every row must be written once: this too is for a layout that was altered after `arrange` had looked at it.
+    count = jnp.where(has_rows(layout), slots.count, jnp.asarray(jnp.nan, dtype))
+    reg, reg_bias = objective.row_reg(side, count, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
     prior = None if prior is None else jnp.asarray(prior, dtype)
 
@@ -216,7 +219,8 @@ def over_slabs(view: View, work: Callable, initial: Any) -> Any:
 def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
     """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`."""
     z = view.table.at[other].get(mode="promise_in_bounds")
-    entry = view.objective.entry(value, weight)
+    there = (other >= 0) & (other < len(view.table))  # only a layout altered after `arrange` has others
+    entry = view.objective.entry(value, jnp.where(there, weight, jnp.asarray(jnp.nan, weight.dtype)))
     held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
     if view.held_bias is not None:
         held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))

@@ -19,11 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError, DataError, is_traced
+from .errors import ArgumentError, DataError, check_choice, is_traced
 from .factors import Factors, remainder, score_terms
-from .forks import check_jax
 from .problem import Problem
+from .reals import as_floats, check_held, reals
 
+NUMBERS = ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha")
+FEEDBACKS = ("rating", "confidence", "event")
 _CHUNK = 2**16  # entries whose factors the loss gathers at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -83,23 +85,31 @@ class Objective:
         """(lambda, lambda of the bias) of every row, each `(rows,)`, for n = `count` and `others` rows opposite."""
         base = count if self.unobserved_weight is None else count + self.unobserved_weight * others
         scale = _power(base, jnp.asarray(self.reg_power, base.dtype))
+        scale = jnp.where(jnp.isnan(count), count, scale)  # of a layout that is not the table's, see `Problem.arrange`
         reg = self.reg_user if side == "user" else self.reg_item
         reg_bias = reg if self.reg_bias is None else self.reg_bias
         return reg * scale, reg_bias * scale
 
     def cast(self, dtype: Any) -> "Objective":
         """Every number as an array of one dtype, so that all spellings of a number share one compilation."""
-        check_jax()
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self)
+        given = {name: getattr(self, name) for name in (*NUMBERS, "prior_user", "prior_item")}
+        made = {name: as_floats(name, value, dtype) for name, value in given.items() if value is not None}
+        return dataclasses.replace(self, **made)
 
-    def check(self, problem: Problem, rank: int) -> None:
-        """Refuses what cannot be meant: shapes always, ranges where the numbers are not traced.
+    def check_shapes(self, problem: Problem, rank: int) -> None:
+        """Refuses what does not fit the problem by shape, kind or form: all that is static.
 
         Raises:
-            ArgumentError: a negative or non-finite number, or a shape that fits neither one number nor one a row.
-            DataError: for `hu_koren`, an entry with value <= 0.
+            ArgumentError: for what holds no real numbers; a shape that fits neither one number nor one a row; a form
+                that no preset makes.
         """
-        check_jax()
+        check_choice("feedback", self.feedback, FEEDBACKS)
+        for name in ("bias", "center"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ArgumentError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
+        for name in (*NUMBERS[:2], "reg_power", *(("alpha",) if self.feedback == "confidence" else ())):
+            if getattr(self, name) is None:
+                raise ArgumentError(f"{name} is None, but must be a number: make objectives by presets.")
         if self.unobserved_weight is not None:
             _refuse_offsets("unobserved_weight", self.bias, self.center)
         for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
@@ -109,17 +119,31 @@ class Objective:
             _check_shape(f"prior_{side}", prior, ((rank,), (rows, rank)), f"(rank,) or (num_{side}s, rank)")
         for name in ("reg_bias", "reg_power", "unobserved_weight", "alpha"):
             _check_shape(name, getattr(self, name), ((),), "one number")
-        for name in ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha"):
-            numbers = getattr(self, name)
+
+    def check(self, problem: Problem, rank: int, dtype: Any = None) -> None:
+        """Refuses what cannot be meant: shapes always, ranges where the numbers are not traced.
+
+        Args:
+            dtype: that of the computation; None for the problem's.
+
+        Raises:
+            ArgumentError: a negative or non-finite number, one beyond `dtype`, or what `check_shapes` refuses.
+            DataError: for `hu_koren`, an entry with value <= 0.
+        """
+        self.check_shapes(problem, rank)
+        dtype = problem.dtype if dtype is None else dtype
+        for name in (*NUMBERS, "prior_user", "prior_item"):
+            given, ranged = getattr(self, name), name in NUMBERS
+            numbers = None if given is None else reals(name, given)
             if numbers is None or is_traced(numbers):
                 continue
-            numbers = np.asarray(numbers)
-            if not (np.issubdtype(numbers.dtype, np.number) or numbers.dtype == bool):
-                raise ArgumentError(f"{name} is {getattr(self, name)!r}, but must be a number.")
-            wrong = ~(np.isfinite(numbers) & (numbers >= 0))
+            known = np.asarray(numbers, np.float64)
+            wrong = ~(np.isfinite(known) & (known >= 0)) if ranged else ~np.isfinite(known)
             if wrong.any():
-                row = f" in row {np.flatnonzero(wrong)[0]}" if numbers.ndim else ""
-                raise ArgumentError(f"{name} is {numbers[wrong].flat[0]}{row}, but must be a finite number >= 0.")
+                row = f" in row {np.argwhere(wrong)[0][0]}" if known.ndim else ""
+                need = "a finite number >= 0" if ranged else "finite"
+                raise ArgumentError(f"{name} is {np.asarray(numbers)[wrong].flat[0]}{row}, but must be {need}.")
+            check_held(name, numbers, dtype, zero=ranged)  # a prior mean may be rounded to 0
         if self.feedback == "confidence" and not (is_traced(problem.value) or is_traced(problem.weight)):
             with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
                 wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
@@ -157,6 +181,7 @@ def explicit(
     Source: the classic ALS lecture notes' equations (1) and (2), with lambda added to the Gram's diagonal.
     """
     reg_user, reg_item = _both(reg, reg_user, reg_item)
+    prior_user, prior_item = _as_arrays(prior_user, prior_item)
     return Objective(reg_user, reg_item, reg_bias, 0.0, None, None, prior_user, prior_item, "rating", bias, center)
 
 
@@ -184,6 +209,7 @@ def als_wr(
     2008.
     """
     reg_user, reg_item = _both(reg, reg_user, reg_item)
+    prior_user, prior_item = _as_arrays(prior_user, prior_item)
     return Objective(
         reg_user, reg_item, reg_bias, reg_power, None, None, prior_user, prior_item, "rating", bias, center
     )
@@ -216,6 +242,7 @@ def hu_koren(
     """
     _refuse_offsets("hu_koren", bias, center)
     reg_user, reg_item = _both(reg, reg_user, reg_item)
+    prior_user, prior_item = _as_arrays(prior_user, prior_item)
     return Objective(reg_user, reg_item, None, 0.0, 1.0, alpha, prior_user, prior_item, "confidence", False, False)
 
 
@@ -246,17 +273,14 @@ def ials(
     """
     _refuse_offsets("ials", bias, center)
     reg_user, reg_item = _both(reg, reg_user, reg_item)
+    prior_user, prior_item = _as_arrays(prior_user, prior_item)
     return Objective(
         reg_user, reg_item, None, reg_power, unobserved_weight, None, prior_user, prior_item, "event", False, False
     )
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
-    """L at these factors, `()`: exactly the sum at the top of this module, constants included.
-
-    Evaluated entry by entry in the order of the ratings, without the layouts, so that it can serve as a check of
-    them. One pass over the entries; differentiable, jittable and vmappable in everything that is a float.
-    """
+    """`jals.loss` of what is known to fit together, in the factors' dtype."""
     return _loss(factors, problem, objective.cast(factors.dtype))
 
 
@@ -277,10 +301,16 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
 
 
 def entry_counts(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """(n of every user, n of every item): how many entries of weight > 0 each row has, counted entry by entry."""
+    """(n of every user, n of every item): how many entries of weight > 0 each row has, counted entry by entry; NaN
+    where an index is out of range (see `Problem.arrange`)."""
     here = (problem.weight > 0).astype(problem.dtype)
-    user = jnp.zeros(problem.num_users, problem.dtype).at[problem.user].add(here)
-    return user, jnp.zeros(problem.num_items, problem.dtype).at[problem.item].add(here)
+
+    def counted(rows: int, row: jax.Array) -> jax.Array:
+        within = (row.min() >= 0) & (row.max() < rows)
+        count = jnp.zeros(rows, problem.dtype).at[row].add(here)
+        return jnp.where(within, count, jnp.asarray(jnp.nan, problem.dtype))
+
+    return counted(problem.num_users, problem.user), counted(problem.num_items, problem.item)
 
 
 def penalty(factors: Factors, counts: tuple[jax.Array, jax.Array], objective: Objective) -> jax.Array:
@@ -317,7 +347,7 @@ def _power(base: jax.Array, power: jax.Array) -> jax.Array:
 def _both(reg: Any, reg_user: Any, reg_item: Any) -> tuple[Any, Any]:
     if (reg is None) == (reg_user is None and reg_item is None) or (reg_user is None) != (reg_item is None):
         raise ArgumentError("give either reg, or both reg_user and reg_item.")
-    return (reg, reg) if reg_user is None else (reg_user, reg_item)
+    return _as_arrays(*((reg, reg) if reg_user is None else (reg_user, reg_item)))
 
 
 def _refuse_offsets(preset: str, bias: bool, center: bool) -> None:
@@ -330,5 +360,12 @@ def _refuse_offsets(preset: str, bias: bool, center: bool) -> None:
 
 
 def _check_shape(name: str, numbers: Any, shapes: tuple, allowed: str) -> None:
-    if numbers is not None and np.shape(numbers) not in shapes:
-        raise ArgumentError(f"{name} has shape {np.shape(numbers)}, but must be {allowed}.")
+    shape = None if numbers is None else reals(name, numbers).shape
+    if shape is not None and shape not in shapes:
+        raise ArgumentError(f"{name} has shape {shape}, but must be {allowed}.")
+
+
+def _as_arrays(*numbers: Any) -> Any:
+    """The numbers with lists made arrays: a list of numbers would be a tree of them to jax. All else as given."""
+    made = tuple(reals("the list", each) if isinstance(each, (list, tuple)) else each for each in numbers)
+    return made if len(made) > 1 else made[0]

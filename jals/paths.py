@@ -103,7 +103,7 @@ def regularisation_path(
     check_choice("order", order, ORDERS)
     check_objectives(solver, problem, objectives, sweeps, key, tol, None, validation, None, 1, ())
     check_numbers(problem, objectives, solver.rank)
-    problem = problem.arrange()
+    problem = problem.checked()
     rows = list(range(len(objectives)))[:: 1 if order == "given" else -1]
     made: list[Result | FitError] = []
 

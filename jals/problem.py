@@ -1,25 +1,25 @@
 """A ratings table on the device, ready to be solved: entries in input order, and both sides' layouts."""
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .entries import shown, unmasked
+from . import soundness
 from .errors import ArgumentError, DataError, is_traced
 from .forks import check_jax
 from .layouts import Side, build_side
 from .ratings import Ratings
+from .reals import FLOATS, MOST, float_dtype, reals
 
 
 class Slots(NamedTuple):
     """The entries' numbers in the order of one side's layout.
 
     `value` and `weight` hold one array `(slabs, pieces, width)` a bucket, 0 in padding; `count` `(num_rows,)` holds
-    n, how many of each row's entries have weight > 0, in the values' dtype.
+    n, how many of each row's entries have weight > 0, in the values' dtype; NaN where the layout is not the table's.
     """
 
     value: tuple[jax.Array, ...]
@@ -83,22 +83,53 @@ class Problem:
 
     @property
     def dtype(self) -> Any:
-        return self.value.dtype
+        return float_dtype(self.value)
+
+    def astype(self, dtype: Any) -> "Problem":
+        """The same problem with values and weights of another dtype, float32 or float64 (where x64 is on); itself where
+        they have it. Traceable; what is in layout order stays there.
+
+        Raises:
+            ArgumentError: for another dtype.
+        """
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS or (dtype == np.float64 and not jax.config.read("jax_enable_x64")):
+            hint = ' To have float64: jax.config.update("jax_enable_x64", True).' if dtype == np.float64 else ""
+            raise ArgumentError(f"a problem of {dtype.name} cannot be made: float32, or float64 with x64 on.{hint}")
+        if self.value.dtype == dtype and self.weight.dtype == dtype:
+            return self
+
+        def cast(side: Side, slots: Slots | None) -> Slots | None:
+            if slots is None:
+                return None
+            value, weight = ([array.astype(dtype) for array in arrays] for arrays in (slots.value, slots.weight))
+            # Counted again: what was a weight > 0 may be none in the narrower dtype. A NaN stays one, see `_slots`.
+            count = jnp.where(jnp.isnan(slots.count), jnp.nan, _counts(side, weight, dtype)).astype(dtype)
+            return Slots(tuple(value), tuple(weight), count)
+
+        return dataclasses.replace(
+            self,
+            value=jnp.asarray(self.value, dtype),
+            weight=jnp.asarray(self.weight, dtype),
+            user_slots=cast(self.user_side, self.user_slots),
+            item_slots=cast(self.item_side, self.item_slots),
+        )
 
     def with_values(self, values: Any, weight: Any = None) -> "Problem":
         """The same entries with other numbers; traceable, and nothing is compiled again.
 
         Args:
             values: `(entries,)` in the order of the ratings; float64 where x64 is enabled and float64 is given, else
-                float32.
+                float32. Lists, and numbers of any real dtype.
             weight: `(entries,)`, each >= 0, or None to keep the weights. A weight of 0 makes an entry missing, so a
                 fold of a cross-validation is a weight mask. Derivatives in a weight hold at weights > 0.
 
         Raises:
-            ArgumentError: for another shape; DataError: for a masked array of NumPy with an entry that is masked.
+            ArgumentError: for what holds no real numbers, or another number of them.
+            DataError: for a masked array of NumPy with an entry that is masked.
         """
-        values = _as_real("values", values)
-        weight = self.weight if weight is None else _as_real("weight", weight)
+        values = _as_real(values)
+        weight = self.weight if weight is None else jnp.asarray(reals("weight", weight))
         for name, array in (("values", values), ("weight", weight)):
             if array.shape != self.value.shape:
                 raise ArgumentError(f"{name} has shape {array.shape}, but the table has {self.num_entries:,} entries.")
@@ -107,11 +138,15 @@ class Problem:
 
     def arrange(self) -> "Problem":
         """The same problem with values and weights gathered into layout order (a problem that has them stays as it
-        is). Solvers do it themselves; doing it once before a loop of sweeps saves the gathers inside."""
-        check_jax()
+        is). Solvers do it themselves; doing it once before a loop of sweeps saves the gathers inside.
+
+        Where a side's layout is not one of this table's entries, as `Problem.build` makes it, the side's counts become
+        NaN, and with them all that is solved or summed. So an arranged problem that is altered by hand must be arranged
+        anew: `dataclasses.replace(..., user_slots=None, item_slots=None)`.
+        """
         if self.user_slots is not None:
             return self
-        user_slots, item_slots = (_slots(side, self.value, self.weight) for side in (self.user_side, self.item_side))
+        user_slots, item_slots = _arranged(self)
         return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
 
     def shard(self, devices: Any = None) -> "Problem":
@@ -137,16 +172,90 @@ class Problem:
             item_slots=None,
         )
 
-    def check(self) -> None:
-        """Refuses values and weights that no fit can use, where they are not traced.
+    def check_shapes(self) -> None:
+        """Refuses arrays that do not belong together, by what is static; so under any transformation, and for nothing
+        at run time.
 
         Raises:
-            DataError: naming the first entry with a negative or non-finite weight, or a non-finite value.
+            ArgumentError: naming the array.
         """
-        check_jax()
+        for name in ("num_users", "num_items"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 1 <= number <= MOST:
+                raise ArgumentError(f"problem.{name} is {number!r}, but must be a whole number from 1 to 2**31 - 1.")
+        entries = getattr(self.user, "shape", ())
+        if len(entries) != 1 or not entries[0]:
+            raise ArgumentError(f"problem.user has shape {entries}, but must be (entries,), with one entry at least.")
+        if getattr(self.value, "dtype", None) not in FLOATS:
+            have = getattr(self.value, "dtype", type(self.value).__name__)
+            raise ArgumentError(f"problem.value is {have}, but must be float32 or float64: Problem.with_values casts.")
+        for name, dtype in (("user", np.int32), ("item", np.int32), ("value", self.value.dtype)):
+            soundness.check_form(f"problem.{name}", getattr(self, name), dtype, entries)
+        soundness.check_form("problem.weight", self.weight, self.value.dtype, entries)
+        for name, rows in (("user", self.num_users), ("item", self.num_items)):
+            side, slots = getattr(self, f"{name}_side"), getattr(self, f"{name}_slots")
+            sizes = getattr(side, "num_rows", None), getattr(side, "num_entries", None)
+            if not isinstance(side, Side) or sizes != (rows, entries[0]):
+                have = f"of {sizes[0]} rows and {sizes[1]} entries" if isinstance(side, Side) else type(side).__name__
+                need = f"a layout of {rows} rows and {entries[0]} entries"
+                raise ArgumentError(f"problem.{name}_side is {have}, but must be {need}: make one with Problem.build.")
+            soundness.check_shapes(side, f"problem.{name}_side")
+            if slots is None:
+                continue
+            here, needed = f"problem.{name}_slots", [bucket.entry.shape for bucket in side.buckets]
+            if not isinstance(slots, Slots) or not len(slots.value) == len(slots.weight) == len(needed):
+                raise ArgumentError(f"{here} are not of this layout: give None, and `arrange` makes them.")
+            soundness.check_form(f"{here}.count", slots.count, self.value.dtype, (rows,))
+            for place, (shape, *arrays) in enumerate(zip(needed, slots.value, slots.weight, strict=True)):
+                for part, array in zip(("value", "weight"), arrays, strict=True):
+                    soundness.check_form(f"{here}.{part}[{place}]", array, self.value.dtype, shape)
+
+    def check(self) -> None:
+        """Refuses what no fit can use: arrays that do not belong together, and where they are not traced, values,
+        weights and indices.
+
+        Raises:
+            ArgumentError: naming an array of a wrong dtype or shape.
+            DataError: naming the first entry with a negative or non-finite weight, a non-finite value, or an index out
+                of range; or where a layout, altered by hand, is not one of the entries.
+        """
+        self.checked()
+
+    def checked(self) -> "Problem":
+        """The same problem, checked as by `check`, and arranged where nothing in it is traced."""
+        self.check_shapes()
+        self.check_numbers()
+        if any(map(is_traced, jax.tree.leaves(self))):
+            return self
+        with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
+            # What is in layout order already may be of other numbers: whoever alters a problem may have left it there.
+            arranged = dataclasses.replace(self, user_slots=None, item_slots=None).arrange()
+            for name, rows, slots in (
+                ("user", self.num_users, arranged.user_slots),
+                ("item", self.num_items, arranged.item_slots),
+            ):
+                if np.isnan(slots.count[0]):
+                    raise DataError(f"{self._fault(name, rows)}. Make problems with Problem.build.")
+        return arranged
+
+    def _fault(self, side: str, rows: int) -> str:
+        """What is off in the indices of a side, in words."""
+        columns = {name: np.asarray(getattr(self, name)) for name in ("user", "item")}
+        for name, most in (("user", self.num_users), ("item", self.num_items)):
+            wrong = (columns[name] < 0) | (columns[name] >= most)
+            if wrong.any():
+                at = int(wrong.argmax())
+                return f"{name} of entry {at} is {columns[name][at]}, but the problem has {most:,} {name}s"
+        opposite, others = ("item", self.num_items) if side == "user" else ("user", self.num_users)
+        return soundness.fault(
+            getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others
+        )
+
+    def check_numbers(self) -> None:
+        """Refuses values and weights that no fit can use, where they are not traced: a part of `check`."""
         if is_traced(self.value) or is_traced(self.weight):
             return
-        with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
+        with jax.ensure_compile_time_eval():
             for name, numbers, wrong in (
                 ("weight", self.weight, ~(jnp.isfinite(self.weight) & (self.weight >= 0))),
                 ("value", self.value, ~jnp.isfinite(self.value)),
@@ -164,33 +273,34 @@ class Problem:
 
 
 @jax.jit
-def _slots(side: Side, value: jax.Array, weight: jax.Array) -> Slots:
-    def gather(numbers):
-        numbers = jnp.pad(numbers, (0, 1))  # the 0 that padding reads
-        read = functools.partial(jax.lax.map, lambda entry: numbers.at[entry].get(mode="promise_in_bounds"))
-        return tuple(read(bucket.entry) for bucket in side.buckets)  # slab by slab: no temporaries of the table's size
+def _arranged(problem: Problem) -> tuple[Slots, Slots]:
+    # An index that is off reads or writes a number of another row, which nobody would see in the result. So n becomes
+    # NaN, which reaches everything (`Objective.row_reg`).
+    table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
-    weights = gather(weight)
-    count = jnp.zeros(side.num_rows, value.dtype)
-    for bucket, slot_weight in zip(side.buckets, weights, strict=True):
-        here = (slot_weight > 0).sum(axis=-1).astype(value.dtype)
-        row = bucket.row
-        if bucket.piece_row is not None:
-            beyond = jnp.full((row.shape[0], 1), side.num_rows, row.dtype)
-            row = jnp.take_along_axis(jnp.concatenate([row, beyond], axis=1), bucket.piece_row, axis=1)
-        count = count.at[row].add(here, mode="drop")
-    return Slots(gather(value), weights, count)
+    numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
+    read = lambda entry: tuple(column.at[entry].get(mode="promise_in_bounds") for column in numbers)  # noqa: E731
+
+    def slots(side: Side, row_first: bool) -> Slots:
+        # Slab by slab: no temporaries of the table's size.
+        gathered = [jax.lax.map(read, bucket.entry) for bucket in side.buckets]
+        values, weights = (tuple(pair[part] for pair in gathered) for part in (0, 1))
+        count = _counts(side, weights, problem.weight.dtype)
+        sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
+        return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
+
+    return slots(problem.user_side, True), slots(problem.item_side, False)
 
 
-def _as_real(name: str, numbers: Any) -> jax.Array:
-    if not isinstance(numbers, jax.Array):
-        unmasked(name, numbers)
-        try:
-            numbers = np.asarray(numbers)
-        except Exception as error:  # what a class of someone else's says to being an array
-            raise ArgumentError(f"{name} must be real numbers: {shown(error)}.") from error
-    if not jnp.issubdtype(numbers.dtype, jnp.floating) and getattr(numbers.dtype, "kind", "a key's") not in "biu":
-        raise ArgumentError(f"{name} must be real numbers, got {numbers.dtype}.")
-    wide = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 8  # in either byte order
-    dtype = np.float64 if wide and jax.config.read("jax_enable_x64") else np.float32
-    return jnp.asarray(numbers if isinstance(numbers, jax.Array) else numbers.astype(dtype), dtype)
+def _counts(side: Side, weights: Any, dtype: Any) -> jax.Array:
+    """n of every row, from the weights of each bucket's slots."""
+    count = jnp.zeros(side.num_rows, dtype)
+    for bucket, weight in zip(side.buckets, weights, strict=True):
+        count = count.at[side.of_pieces(bucket)].add((weight > 0).sum(axis=-1).astype(dtype), mode="drop")
+    return count
+
+
+def _as_real(values: Any) -> jax.Array:
+    values = reals("values", values)
+    double = values.dtype == np.float64 and jax.config.read("jax_enable_x64")
+    return jnp.asarray(values, np.float64 if double else np.float32)

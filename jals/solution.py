@@ -20,7 +20,7 @@ from .errors import AdjointError, ArgumentError, check_choice, is_traced
 from .factors import Factors, predict
 from .objectives import Objective
 from .problem import Problem
-from .protocol import State, cast, check_factors, check_whole, prepared
+from .protocol import State, cast, check_key, check_solver, check_whole, entering, matched
 
 METHODS = ("unrolled", "adjoint")
 _ONE_LEVEL = 16  # sweeps up to which the state before each is kept
@@ -73,12 +73,14 @@ def solution_map(
     if method == "unrolled" and tol is not None:
         raise ArgumentError('tol is for method="adjoint": "unrolled" makes `sweeps` sweeps, no more and no fewer.')
     check_whole("sweeps", sweeps, 0)
+    check_solver(solver)
+    given = objective
+    init, problem, objective = matched(init, problem, objective, rank=solver.rank, name="init", lead="problem")
     problem.check()
-    objective.check(problem, solver.rank)
-    objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
-    if init is not None:
-        check_factors("init", init, problem, objective, solver.rank)
-        init = cast(init, problem.dtype)
+    given.check(problem, solver.rank)
+    if key is not None:
+        check_key(key)
+    solver = cast(solver, problem.dtype)
     if method == "adjoint":
         check_positive(objective)
     factors = _fitted(solver, problem, objective, jax.random.key(0) if key is None else key, init, sweeps)
@@ -102,7 +104,8 @@ def _fitted(solver, problem, objective, key, init, sweeps) -> Factors:
 def unrolled(solver: Any, state: State, problem: Problem, objective: Objective, sweeps: int) -> State:
     """The state after `sweeps` sweeps, as `jals.run`'s; in reverse mode it keeps states only, and makes each sweep
     again (see `solution_map`)."""
-    return _unrolled(*prepared(solver, state, problem, objective), sweeps)
+    check_whole("sweeps", sweeps, 0)
+    return _unrolled(*entering(solver, state, problem, objective), sweeps)
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps",))

@@ -15,7 +15,7 @@ from .errors import ArgumentError, did_you_mean
 from .gradient import Gradient
 from .objectives import Objective, entry_counts
 from .problem import Problem
-from .protocol import cast
+from .protocol import cast, check_whole
 from .ratings import Ratings
 from .regs import ByDegree, One
 
@@ -30,8 +30,7 @@ def check_counts(**counts: Any) -> None:
         least = 0 if name == "start_sweeps" else 1
         if name == "patience" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ArgumentError(f"{name} is {value!r}, but must be a whole number >= {least}.")
+        check_whole(name, value, least)
 
 
 def family_of(reg: Any, problem: Problem) -> One:
@@ -133,7 +132,8 @@ def checked_learned(learned: Any, dtype: Any) -> Learned | None:
         kind = type(learned).__name__
         raise ArgumentError(f"learned is of type {kind}: give jals.tuning.Learned(parameters, build).")
     for path, leaf in jax.tree_util.tree_leaves_with_path(learned.parameters):
-        if not (isinstance(leaf, (float, np.ndarray, np.floating, jax.Array)) and np.asarray(leaf).dtype.kind == "f"):
+        real = isinstance(leaf, (float, np.ndarray, np.floating, jax.Array))
+        if not (real and jax.dtypes.issubdtype(np.asarray(leaf).dtype, np.floating)):
             raise ArgumentError(
                 f"learned.parameters{jax.tree_util.keystr(path)} is {leaf!r}, which cannot be descended in: real "
                 "arrays only. Keep sizes and choices in build."

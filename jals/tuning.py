@@ -19,7 +19,7 @@ from .gradient import Gradient
 from .metrics import HeldOut
 from .objectives import Objective
 from .problem import Problem
-from .protocol import cast
+from .protocol import cast, matched
 from .ratings import Ratings
 from .regs import ByDegree, Groups, PerRow
 
@@ -188,18 +188,20 @@ def tune(
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
     fitting._check(solver, problem, objective, steps, key, None, given, None, None, 1, callbacks)
+    if isinstance(given, Factors):
+        matched(given, problem, objective, rank=solver.rank, name="init", lead="problem")
     tunable.check_counts(steps=steps, sweeps=sweeps, start_sweeps=start_sweeps, patience=patience)
     check_choice("method", method, ("unrolled", "adjoint"))
     check_choice("direction", direction, ("auto", "forward", "reverse"))
     way = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers
     gradient._check_hyper(way.optimizer, way.hyper)
-    problem.check()
+    problem = problem.checked()
     objective.check(problem, solver.rank)
     family = tunable.family_of(reg, problem)
     names = tunable.names_of(over, objective, family, learned)
     limits = tunable.limits_of(box, names, family)
     unseen = tunable.count_unseen(validation, problem, learned)
-    problem, dtype = problem.arrange(), problem.dtype
+    dtype = problem.dtype
     learned = tunable.checked_learned(learned, dtype)
     family = jax.tree.map(lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), family)
     solver, objective, limits = cast(solver, dtype), objective.cast(dtype), cast(limits, dtype)

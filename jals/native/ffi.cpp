@@ -2,6 +2,7 @@
 // machine's instruction set.
 
 #include <string>
+#include <vector>
 
 #include "schedule.hpp"
 #include "xla/ffi/api/ffi.h"
@@ -60,33 +61,59 @@ struct Refused {
   std::string why;
 };
 
-void require(bool condition, const char* why) {
-  if (!condition) throw Refused{std::string("jals kernel: ") + why};
+void require(bool condition, const std::string& why) {
+  if (!condition) throw Refused{"jals kernel: " + why};
+}
+
+constexpr int64_t kAny = -1;  // a length that an operand brings along
+
+std::string in_words(ffi::DataType type) {
+  switch (type) {
+    case ffi::F32: return "float32";
+    case ffi::F64: return "float64";
+    case ffi::S32: return "int32";
+    case ffi::PRED: return "bool";
+    default: return "type " + std::to_string(static_cast<int>(type));
+  }
+}
+
+template <class Shape>
+std::string in_words(ffi::DataType type, const Shape& shape) {
+  std::string text = in_words(type) + " (";
+  for (size_t i = 0; i < shape.size(); ++i)
+    text += (i ? ", " : "") + (shape.begin()[i] == kAny ? "any" : std::to_string(shape.begin()[i]));
+  return text + ")";
+}
+
+// The numbers of an operand or result, which must have this type and these lengths.
+template <class T>
+T* checked(const ffi::AnyBuffer& buffer, const char* name, ffi::DataType type, const std::vector<int64_t>& shape) {
+  const auto got = buffer.dimensions();
+  bool fits = buffer.element_type() == type && got.size() == shape.size();
+  for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] == kAny || got.begin()[i] == shape[i];
+  require(fits, std::string(name) + " is " + in_words(buffer.element_type(), got) + ", expected " + in_words(type, shape));
+  return reinterpret_cast<T*>(buffer.untyped_data());
 }
 
 class Arguments {
  public:
   explicit Arguments(const ffi::RemainingArgs& all) : all_(all) {}
 
-  ffi::AnyBuffer buffer(size_t dimensions, const char* name) {
+  template <class T>
+  const T* take(const char* name, ffi::DataType type, const std::vector<int64_t>& shape) {
     auto got = all_.get<ffi::AnyBuffer>(next_++);
-    require(got.has_value() && got->dimensions().size() == dimensions, name);
-    return *got;
+    require(got.has_value(), std::string(name) + " is missing");
+    for (size_t i = 0; i < got->dimensions().size() && i < 3; ++i) lengths_[i] = got->dimensions().begin()[i];
+    return checked<const T>(*got, name, type, shape);
   }
-  template <class T>
-  const T* data(ffi::DataType type, size_t dimensions, const char* name) {
-    return typed<T>(buffer(dimensions, name), type, name);
-  }
-  template <class T>
-  const T* typed(const ffi::AnyBuffer& buffer, ffi::DataType type, const char* name) {
-    require(buffer.element_type() == type, name);
-    return reinterpret_cast<const T*>(buffer.untyped_data());
-  }
+  // Of the operand read last.
+  int64_t length(int axis) const { return lengths_[axis]; }
   bool done() const { return next_ == all_.size(); }
 
  private:
   const ffi::RemainingArgs& all_;
   size_t next_ = 0;
+  int64_t lengths_[3] = {};
 };
 
 // The order of the arguments is that of jals/native/__init__.py, `_operands`.
@@ -96,65 +123,70 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, int64_t cut_buc
                       ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
+  auto reals = [&](const char* name, const std::vector<int64_t>& shape) { return next.take<T>(name, real, shape); };
+  auto ints = [&](const char* name, const std::vector<int64_t>& shape) {
+    return next.take<int32_t>(name, ffi::S32, shape);
+  };
   Side<T> side{};
   side.num_entries = num_entries;
-  const auto table = next.buffer(2, "table");
-  side.table = next.typed<T>(table, real, "table");
-  side.others = table.dimensions()[0];
-  side.rank = table.dimensions()[1];
-  side.mean = *next.data<T>(real, 0, "mean");
-  const auto coefficients = next.buffer(1, "entry");
-  require(coefficients.dimensions()[0] == 5, "entry");
-  std::copy_n(next.typed<T>(coefficients, real, "entry"), 5, side.entry);
-  const auto reg = next.buffer(1, "reg");
-  side.num_rows = reg.dimensions()[0];
-  side.reg = next.typed<T>(reg, real, "reg");
-  side.blank = next.data<bool>(ffi::PRED, 1, "blank");
-  side.strict = next.data<bool>(ffi::PRED, 1, "strict");
+  side.table = reals("table", {kAny, kAny});
+  side.others = next.length(0);
+  side.rank = next.length(1);
+  require(side.rank >= 1, "table has no columns");
+  side.mean = *reals("mean", {});
+  std::copy_n(reals("entry", {5}), 5, side.entry);
+  side.reg = reals("reg", {kAny});
+  const int64_t rows = side.num_rows = next.length(0);
+  side.blank = next.take<bool>("blank", ffi::PRED, {rows});
+  side.strict = next.take<bool>("strict", ffi::PRED, {rows});
   if (bias) {
-    side.held_bias = next.data<T>(real, 1, "held_bias");
-    side.reg_bias = next.data<T>(real, 1, "reg_bias");
+    side.held_bias = reals("held_bias", {side.others});
+    side.reg_bias = reals("reg_bias", {rows});
   }
-  const int64_t k = side.unknowns();
-  if (!own_rhs) side.rhs = next.data<T>(real, 2, "rhs");
+  const int64_t k = side.rank + bias;
+  // One for each row, or one for all.
+  auto per_row = [&](const char* name) {
+    const int64_t count = next.length(0);
+    require(count == rows || count == 1,
+            std::string(name) + " has " + std::to_string(count) + " rows, expected 1 or " + std::to_string(rows));
+    return count != 1 || rows == 1;
+  };
+  if (!own_rhs) side.rhs = reals("rhs", {rows, k});
   if (with_prior) {
-    const auto prior = next.buffer(2, "prior");
-    require(prior.dimensions()[1] == k, "prior");
-    side.prior = next.typed<T>(prior, real, "prior");
-    side.prior_per_row = prior.dimensions()[0] != 1 || side.num_rows == 1;
+    side.prior = reals("prior", {kAny, k});
+    side.prior_per_row = per_row("prior");
   }
   if (with_precision) {
-    const auto precision = next.buffer(3, "precision");
-    require(precision.dimensions()[1] == k && precision.dimensions()[2] == k, "precision");
-    side.precision = next.typed<T>(precision, real, "precision");
-    side.precision_per_row = precision.dimensions()[0] != 1 || side.num_rows == 1;
+    side.precision = reals("precision", {kAny, k, k});
+    side.precision_per_row = per_row("precision");
   }
-  if (with_gram) side.gram = next.data<T>(real, 2, "gram");
+  if (with_gram) side.gram = reals("gram", {k, k});
   for (int64_t b = 0; !next.done(); ++b) {
     Bucket<T> bucket{};
-    const auto row = next.buffer(2, "row");
-    bucket.row = next.typed<int32_t>(row, ffi::S32, "row");
-    const auto other = next.buffer(3, "other");
-    bucket.other = next.typed<int32_t>(other, ffi::S32, "other");
-    bucket.slabs = row.dimensions()[0];
-    bucket.rows = row.dimensions()[1];
-    bucket.pieces = other.dimensions()[1];
-    bucket.width = other.dimensions()[2];
-    bucket.entry = next.data<int32_t>(ffi::S32, 3, "slot's entry");
-    bucket.value = next.data<T>(real, 3, "value");
-    bucket.weight = next.data<T>(real, 3, "weight");
-    if (cut_buckets >> b & 1) bucket.piece_row = next.data<int32_t>(ffi::S32, 2, "piece_row");
+    const bool cut = b < 63 && cut_buckets >> b & 1;
+    bucket.row = ints("row", {kAny, kAny});
+    bucket.slabs = next.length(0);
+    bucket.rows = next.length(1);
+    bucket.other = ints("other", {bucket.slabs, cut ? kAny : bucket.rows, kAny});
+    bucket.pieces = next.length(1);
+    bucket.width = next.length(2);
+    const std::vector<int64_t> slots = {bucket.slabs, bucket.pieces, bucket.width};
+    bucket.entry = ints("slots' entry", slots);
+    bucket.value = reals("value", slots);
+    bucket.weight = reals("weight", slots);
+    if (cut) bucket.piece_row = ints("piece_row", {bucket.slabs, bucket.pieces});
     side.buckets.push_back(bucket);
   }
-  auto result = [&](size_t at) -> void* {
+  auto result = [&](size_t at, const char* name, auto* of, ffi::DataType type, const std::vector<int64_t>& shape) {
     auto got = results.get<ffi::AnyBuffer>(at);
-    require(got.has_value(), "result");
-    return (**got).untyped_data();
+    require(got.has_value(), std::string(name) + " is missing");
+    return checked<std::remove_pointer_t<decltype(of)>>(**got, name, type, shape);
   };
-  side.x = static_cast<T*>(result(0));
-  side.good = static_cast<bool*>(result(1));
-  if (value) side.value = static_cast<T*>(result(2));
-  if (cholesky) side.cholesky = static_cast<T*>(result(2 + value));
+  constexpr T* number = nullptr;
+  side.x = result(0, "x", number, real, {rows, k});
+  side.good = result(1, "good", static_cast<bool*>(nullptr), ffi::PRED, {rows});
+  if (value) side.value = result(2, "the rows' loss", number, real, {rows});
+  if (cholesky) side.cholesky = result(2 + value, "cholesky", number, real, {rows, k, k});
   if (!solve_side(side, kernel<T>(side.rank), pool)) throw std::bad_alloc();
   return ffi::Error::Success();
 } catch (const Refused& refused) {

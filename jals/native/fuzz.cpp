@@ -14,6 +14,8 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <tuple>
+#include <utility>
 
 namespace jals {
 namespace {
@@ -105,9 +107,63 @@ class Case {
     Busy busy;
     if (std::string why = solve_on(busy, late); !why.empty()) return why;
     if (!(late == one)) return "a pool whose tasks start late does not agree";
+    if (std::string why = check_damaged(one); !why.empty()) return why;
     let_go();  // what belongs to XLA is gone when the call has returned
     busy.run();
     return "";
+  }
+
+  // With one index off, the row that it is of has no solution, or no row has; the others are what they were.
+  std::string check_damaged(const Results<T>& right) {
+    std::vector<std::pair<int64_t, int64_t>> there;  // (bucket, slot) of the entries
+    for (size_t b = 0; b < slots_.size(); ++b)
+      for (size_t s = 0; s < slots_[b].entry.size(); ++s)
+        if (slots_[b].entry[s] < side_.num_entries) there.push_back({b, s});
+    constexpr int32_t far[] = {-1, -7, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
+    int32_t wrong = any_of(far);
+    int64_t b = whole(0, int64_t(slots_.size()) - 1), at = -1, hurt = -1;
+    const int64_t kind = whole(0, 3);
+    std::vector<int32_t>* array = kind == 0 ? &slots_[b].row : &slots_[b].piece_row;
+    if (kind < 2) {
+      if (array->empty()) return "";
+      at = whole(0, int64_t(array->size()) - 1);
+      const int64_t most = kind == 0 ? side_.num_rows : side_.buckets[b].rows;
+      if (chance(0.3)) wrong = int32_t(most + 1 + whole(0, 2));
+      if (kind == 0 && most && chance(0.3)) wrong = (*array)[at] == most ? 0 : int32_t(most);  // twice, or nowhere
+    } else {  // a row of the table that is not there, or padding in place of an entry
+      if (there.empty()) return "";
+      std::tie(b, at) = there[whole(0, int64_t(there.size()) - 1)];
+      hurt = row_of_slot(b, at);
+      array = kind == 2 ? &slots_[b].other : &slots_[b].entry;
+      if (kind == 2 && chance(0.3)) wrong = int32_t(side_.others + whole(0, 2));
+      if (kind == 3) wrong = int32_t(side_.num_entries);
+    }
+    const int32_t before = std::exchange((*array)[at], wrong);
+    Results<T> got = results();
+    std::string why = solve_on(Threads{3}, got);
+    (*array)[at] = before;
+    bool all = true;
+    for (int64_t r = 0; r < side_.num_rows; ++r) all &= refused(got, r);
+    for (int64_t r = 0; r < side_.num_rows && why.empty() && !all; ++r) {
+      const bool same = !std::memcmp(&got.x[r * k_], &right.x[r * k_], k_ * sizeof(T)) && got.good[r] == right.good[r];
+      if (hurt >= 0 && r != hurt && !same) why = "row " + std::to_string(r) + " is another one";
+      if ((hurt < 0 || r == hurt) && !refused(got, r)) why = "row " + std::to_string(r) + " has a solution";
+    }
+    return why.empty() ? "" : why + " where an index of kind " + std::to_string(kind) + " is off";
+  }
+
+  bool refused(const Results<T>& got, int64_t r) const {
+    bool marked = !got.good[r] && (!value_ || std::isnan(got.value[r]));
+    for (int64_t i = 0; i < k_; ++i) marked &= std::isnan(got.x[r * k_ + i]);
+    for (int64_t i = 0; i < k_ * k_ && cholesky_; ++i) marked &= std::isnan(got.cholesky[r * k_ * k_ + i]);
+    return marked;
+  }
+
+  int64_t row_of_slot(int64_t b, int64_t slot) const {
+    const Bucket<T>& bucket = side_.buckets[b];
+    const int64_t piece = slot / bucket.width, slab = piece / bucket.pieces;
+    const int64_t place = cut_[b] ? slots_[b].piece_row[piece] : piece % bucket.pieces;
+    return slots_[b].row[slab * bucket.rows + place];
   }
 
   std::string describe() const {

@@ -337,6 +337,27 @@ INLINE Vec<T> load_some(const T* from, int64_t n) {
   return load<T>(some);
 }
 
+// Whether a block's entries can be read: their rows of the table are there, and no slot is padding.
+template <class T>
+INLINE bool readable(const Side<T>& side, const Block& block) {
+  using Ints __attribute__((vector_size(JALS_BYTES))) = int32_t;
+  constexpr int64_t lanes = JALS_BYTES / sizeof(int32_t);
+  const int32_t* entry = side.buckets[block.bucket].entry + block.slot;
+  const int32_t others = static_cast<int32_t>(side.others), entries = static_cast<int32_t>(side.num_entries);
+  Ints off = {};
+  int64_t s = 0;
+  for (; s + lanes <= block.n; s += lanes) {
+    Ints o, e;
+    std::memcpy(&o, block.other + s, sizeof o);
+    std::memcpy(&e, entry + s, sizeof e);
+    off |= (o < 0) | (o >= others) | (e >= entries);
+  }
+  int32_t any = 0;
+  for (int i = 0; i < lanes; ++i) any |= off[i];
+  for (; s < block.n; ++s) any |= (block.other[s] < 0) | (block.other[s] >= others) | (entry[s] >= entries);
+  return !any;
+}
+
 // w and p of each of a block's entries, 0 beyond the last; adds to the loss at x = 0. Returns whether all w are 1.
 template <class T>
 bool weigh_entries(const Side<T>& side, const Block& block, const Workspace<T>& space, double& loss) {
@@ -369,12 +390,17 @@ bool weigh_entries(const Side<T>& side, const Block& block, const Workspace<T>& 
   return any == 0;
 }
 
-// Adds a block's entries to the chunk's sums. Meanwhile the block that follows is fetched into the cache.
+// Adds a block's entries to the chunk's sums: NaN where they cannot be read, so that the row has no solution. Meanwhile
+// the block that follows is fetched into the cache.
 template <class T>
 void add_block(const Side<T>& side, const Block& block, const Block& ahead, const Workspace<T>& space) {
   const int64_t np = space.np, n = block.n, size = space.entries, full = side.rank / V<T>;
   const Sums<T> sums = Sums<T>::at(space.chunk, np);
 
+  if (!readable(side, block)) {
+    sums.matrix[0] = std::numeric_limits<T>::quiet_NaN();
+    return;
+  }
   const bool plain = weigh_entries(side, block, space, sums.constant());
 
   for (int64_t s = 0; s < n; ++s) {

@@ -12,7 +12,7 @@ template <class T>
 struct Bucket {
   int64_t slabs, rows, pieces, width;
   const int32_t* row;        // (slabs, rows); num_rows where unused
-  const int32_t* other;      // (slabs, pieces, width)
+  const int32_t* other;      // (slabs, pieces, width); what is out of range leaves its row without a solution
   const int32_t* entry;      // (slabs, pieces, width); num_entries in padding, which only ends a piece
   const int32_t* piece_row;  // (slabs, pieces), the piece's place in `row`; null where piece p is all of row p
   const T* value;            // (slabs, pieces, width)

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -36,10 +37,13 @@ class Memory {
 };
 
 // The rows of a layout with their entries: a CSR view of it. Padding ends a piece, so a piece's length is found by
-// bisection.
+// bisection. False where it is no layout of this many rows and entries, as `build_side` makes them: then nothing of it
+// may be read. (The entries themselves are looked at where they are read, see `weigh_entries`.)
 template <class T>
-void view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& runs) {
+bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& runs) {
   std::vector<int64_t> first, order;
+  std::vector<char> seen(side.num_rows);
+  int64_t entries = 0;
   for (size_t b = 0; b < side.buckets.size(); ++b) {
     const Bucket<T>& bucket = side.buckets[b];
     auto add_run = [&](Row& row, int64_t piece) {
@@ -50,6 +54,7 @@ void view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
       if (!length) return;
       runs.push_back({static_cast<int32_t>(b), piece * bucket.width, length});
       row.entries += length;
+      entries += length;
       ++row.runs;
     };
     for (int64_t s = 0; s < bucket.slabs; ++s) {
@@ -58,12 +63,16 @@ void view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
         const int32_t* place = bucket.piece_row + s * bucket.pieces;
         first.assign(bucket.rows + 2, 0);
         order.resize(bucket.pieces);
-        for (int64_t p = 0; p < bucket.pieces; ++p) ++first[std::min<int64_t>(place[p], bucket.rows) + 1];
+        for (int64_t p = 0; p < bucket.pieces; ++p) {
+          if (place[p] < 0 || place[p] > bucket.rows) return false;
+          ++first[place[p] + 1];
+        }
         for (int64_t r = 0; r <= bucket.rows; ++r) first[r + 1] += first[r];
-        for (int64_t p = 0; p < bucket.pieces; ++p) order[first[std::min<int64_t>(place[p], bucket.rows)]++] = p;
+        for (int64_t p = 0; p < bucket.pieces; ++p) order[first[place[p]]++] = p;
       }
       for (int64_t r = 0; r < bucket.rows; ++r) {
-        if (row[r] >= side.num_rows) continue;
+        if (row[r] == side.num_rows) continue;
+        if (row[r] < 0 || row[r] > side.num_rows || seen[row[r]]++) return false;
         rows.push_back({row[r], static_cast<int64_t>(runs.size()), 0, 0});
         if (!bucket.width) continue;
         if (!bucket.piece_row) {
@@ -74,6 +83,18 @@ void view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
       }
     }
   }
+  return entries == side.num_entries && static_cast<int64_t>(rows.size()) == side.num_rows;
+}
+
+// No row has a solution.
+template <class T>
+void refuse_rows(const Side<T>& side) {
+  const int64_t rows = side.num_rows, k = side.unknowns();
+  constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+  std::fill_n(side.x, rows * k, nan);
+  std::fill_n(side.good, rows, false);
+  if (side.value) std::fill_n(side.value, rows, nan);
+  if (side.cholesky) std::fill_n(side.cholesky, rows * k * k, nan);
 }
 
 // A row that several threads add up. Whoever finishes the last part solves it; nobody waits.
@@ -96,8 +117,11 @@ template <class T>
 class HalfSweep {
  public:
   HalfSweep(Side<T> side, Kernel<T> kernel) : side_(std::move(side)), kernel_(kernel) {
-    view_rows(side_, rows_, runs_);
-    make_items();
+    if (view_rows(side_, rows_, runs_)) {
+      make_items();
+    } else {
+      refuse_rows(side_);
+    }
   }
 
   int64_t items() const { return static_cast<int64_t>(items_.size()); }
