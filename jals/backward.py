@@ -23,10 +23,9 @@ def bound(dtype: Any) -> float:
 
 def norm(numbers: jax.Array, axis: Any = None) -> jax.Array:
     """The Euclidean norm, whose squares neither overflow nor underflow. Not for differentiation."""
-    largest = jnp.max(jnp.abs(numbers), axis=axis, keepdims=True, initial=0)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), jnp.minimum(largest, _most(largest)), 1)
-    root = jnp.sqrt(jnp.sum((numbers / scale) ** 2, axis=axis, keepdims=True))
-    return jnp.squeeze(root * scale, axis)
+    unit, inverse = _units(jnp.max(jnp.abs(numbers), axis=axis, keepdims=True, initial=0))
+    root = jnp.sqrt(jnp.sum((numbers * inverse) ** 2, axis=axis, keepdims=True))
+    return jnp.squeeze(root * unit, axis)
 
 
 class Sizes(NamedTuple):
@@ -67,22 +66,22 @@ class Error(NamedTuple):
     def together(errors: list["Error"]) -> "Error":
         """Of all rows of these together."""
         rows = Error(*map(jnp.concatenate, zip(*errors, strict=True)))
-        unit = jnp.max(rows.unit)
-        residual, scale, lost = (norm(each * (rows.unit / unit)) for each in (rows.residual, rows.scale, rows.lost))
+        unit, inverse = _units(jnp.max(rows.unit))
+        share = rows.unit * inverse
+        residual, scale, lost = (norm(each * share) for each in (rows.residual, rows.scale, rows.lost))
         return Error(residual, scale, lost + jnp.sign(jnp.max(rows.lost)), unit)
 
 
 def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
     """Of every row, from |A x - b| `(rows,)` and x `(rows, k)`."""
-    unknowns = x.shape[-1]
     length = norm(x, axis=-1)
-    unit = jnp.clip(length, 1, _most(length))
-    scale = sizes.matrix * (length / unit) + sizes.rhs / unit
-    unseen = jnp.sum((jnp.abs(x) < jnp.finfo(x.dtype).tiny).astype(x.dtype), axis=-1)  # 0 may stand for any number under tiny
-    lost = sizes.lost / unit + sizes.lost_by_x * (length / unit) + sizes.matrix * (unseen / unit)
-    lost = 4 * unknowns * (lost + jnp.sign(sizes.lost))  # divided by the unit, it is again off by tiny
+    unit, inverse = _units(jnp.maximum(length, 1))
+    scale = sizes.matrix * (length * inverse) + sizes.rhs * inverse
+    unseen = jnp.sum((jnp.abs(x) < jnp.finfo(x.dtype).tiny).astype(x.dtype), axis=-1)  # 0 may be any such number
+    lost = sizes.lost * inverse + sizes.lost_by_x * (length * inverse) + jnp.sign(sizes.lost)  # scaled, it is off anew
+    lost = 4 * x.shape[-1] * lost + sizes.matrix * unseen * inverse
     nothing_pulls = (scale == 0) & ~sizes.vanished & ~_nonzero(x).any(axis=-1)
-    return Error(residual / unit, scale, jnp.where(nothing_pulls, 0, lost), unit)
+    return Error(residual * inverse, scale, jnp.where(nothing_pulls, 0, lost), unit)
 
 
 def sizes(view: View) -> Sizes:
@@ -112,6 +111,19 @@ def sizes(view: View) -> Sizes:
         )
 
     return over_slabs(view, work, fixed)
+
+
+def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(the power of two nearest below each number >= 0, or as near as a normal reciprocal allows; that reciprocal).
+
+    To multiply with: two divisions, XLA makes one of, by a product that may overflow; and a division by a number that
+    is the same along a row it makes a product with the reciprocal, which may be flushed to 0.
+    """
+    info = jnp.finfo(numbers.dtype)
+    one = -info.minexp + 1  # the exponent's bits of 1
+    bits = jnp.clip(_bits(numbers) >> info.nmant, 1, 2 * one - 1)
+    units = (jax.lax.bitcast_convert_type(each << info.nmant, numbers.dtype) for each in (bits, 2 * one - bits))
+    return tuple(units)
 
 
 # ---- what underflow may take ----
@@ -167,11 +179,6 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
     )
 
 
-def _most(numbers: jax.Array) -> float:
-    """The largest number whose reciprocal is not flushed to 0: XLA may divide by multiplying with it."""
-    return float(1 / jnp.finfo(numbers.dtype).tiny)
-
-
 def _small(numbers: jax.Array) -> float:
     """Numbers at least this large, added up, come out as 0 only where they cancel."""
     info = jnp.finfo(numbers.dtype)
@@ -180,8 +187,11 @@ def _small(numbers: jax.Array) -> float:
 
 def _nonzero(numbers: jax.Array) -> jax.Array:
     """Whether numbers differ from 0: by their bits, as arithmetic takes what lies under the least normal one for 0."""
-    bits = jax.lax.bitcast_convert_type(numbers, jnp.dtype(f"uint{8 * numbers.dtype.itemsize}"))
-    return (bits << 1) != 0
+    return (_bits(numbers) << 1) != 0
+
+
+def _bits(numbers: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(numbers, jnp.dtype(f"uint{8 * numbers.dtype.itemsize}"))
 
 
 def _faint(numbers: jax.Array) -> jax.Array:
