@@ -80,10 +80,10 @@ class ALS:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back.
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
-                as `jals.loss` up to rounding, which is that of sum w t^2 + sum over the items of |A|_F |x|^2. The second
-                sum is far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of
-                1e6 and more): matrices are then ill-conditioned, and x'A x is a sum of terms that cancel. Ask
-                `jals.loss` where that matters; `value` of the rows is rounded alike.
+                as `jals.loss` up to rounding, that of sum w t^2 + sum over the items of |A|_F |x|^2. The second sum is
+                far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
+                more): matrices are then ill-conditioned, and x'A x is a sum of terms that cancel. Where that matters,
+                take `jals.loss`.
         """
         dtype = state.factors.dtype
         return _sweep(cast(self, dtype), state, problem.arrange(), objective.cast(dtype), loss)

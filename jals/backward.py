@@ -161,9 +161,13 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
     base = (count > 0) | (objective.reg_power == 0) | (jnp.zeros((), bool) if pairs is None else _nonzero(pairs))
     held = _nonzero(view.reg) | (some & base)[:, None]
     matrix = norm(view.reg, axis=-1)
-    lost = jnp.sum(jnp.where(held, view.reg + 1 + jnp.abs(view.prior), 0), axis=-1)
+    lost = jnp.sum(jnp.where(held, view.reg + 1, 0), axis=-1)
     by_x = jnp.sum(held.astype(view.reg.dtype), axis=-1)
-    vanished = (held & _vanished(view.reg * view.prior, view.prior)).any(axis=-1)
+    rhs, vanished = jnp.zeros_like(matrix), jnp.zeros_like(matrix, bool)
+    if view.prior_mean is not None:
+        rhs = norm(view.reg * view.prior, axis=-1)
+        lost += jnp.sum(jnp.where(held, jnp.abs(view.prior), 0), axis=-1)
+        vanished = (held & _vanished(view.reg * view.prior, view.prior)).any(axis=-1)
     if pairs is not None:
         some = _nonzero(pairs) & _nonzero(view.table).any()
         lost += jnp.where(some, unknowns, 0)
@@ -172,7 +176,7 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
     return Sizes(
         matrix,
-        norm(view.reg * view.prior, axis=-1),
+        rhs,
         jnp.where(denormal.any(), jnp.inf, lost),
         by_x,
         vanished | denormal.any(),

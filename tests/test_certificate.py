@@ -137,7 +137,8 @@ def errors_at(preset, dtype, a, b):
     table, setting, X, *Ys = solved_and_moved(preset)
     grown = {"value": table.value * 2.0 ** (a + b)}
     if preset == "hu_koren":
-        grown, setting, b = {"value": table.value * 2.0**b}, dataclasses.replace(setting, alpha=setting.alpha / 2.0**b), -a
+        grown["value"], setting = table.value * 2.0**b, dataclasses.replace(setting, alpha=setting.alpha / 2.0**b)
+        b = -a
     regs = {"reg_user": setting.reg_user * 4.0**b, "reg_item": setting.reg_item * 4.0**a}
     problem = tables.problem(dataclasses.replace(table, **grown), "bucketed", dtype)
     objective = tables.objective(dataclasses.replace(setting, **regs))
@@ -186,14 +187,14 @@ def test_biases_of_another_magnitude_than_the_factors(place):
 
 def test_rows_that_nothing_pulls_are_proved_and_rows_that_underflow_are_not():
     table = tables.table("random", weighted=False)
-    solver, objective, zeros = jals.ALS(tables.RANK), jals.explicit(0.1), dataclasses.replace(table, value=0 * table.value)
+    zeros, faint = (dataclasses.replace(table, value=table.value * by) for by in (0, 1e-30))
+    solver, objective = jals.ALS(tables.RANK), jals.explicit(0.1)
     random = solver.init(jax.random.key(0), tables.problem(table, "bucketed", np.float32), objective).factors
     still = jals.Factors(0 * random.user, 0 * random.item)
     for factors, values in ((random, zeros), (still, table), (still, zeros)):
         certificate = jals.certify(factors, tables.problem(values, "bucketed", np.float32), objective)
         assert certificate.holds(last_updated=False) and not any(certificate.unjudged.values())
         assert certificate.holds() == (factors is still)
-    faint = dataclasses.replace(table, value=table.value * 1e-30)
     certificate = jals.certify(
         dataclasses.replace(still, user=random.user * 1e-20), tables.problem(faint, "bucketed", np.float32), objective
     )

@@ -128,8 +128,10 @@ def test_loss_of_a_sweep_is_rounded_as_the_ill_conditioned_rows_are(solve):
     objective = tables.objective(tables.setting("hu_koren", table)).cast(float)
     problem = tables.problem(dataclasses.replace(table, value=table.value * 1e15), "bucketed").arrange()
     solver = tables.als(solve)
-    state, infos = jals.run(solver, solver.init(jax.random.key(0), problem, objective), problem, objective, 3, loss=True)
-    loss, view = float(jals.loss(state.factors, problem, objective)), normal.view(state.factors, problem, objective, "item")
+    start = solver.init(jax.random.key(0), problem, objective)
+    state, infos = jals.run(solver, start, problem, objective, sweeps=3, loss=True)
+    loss = float(jals.loss(state.factors, problem, objective))
+    view = normal.view(state.factors, problem, objective, "item")
     at_zero = float(jnp.sum(objective.alpha * problem.value))
     of_rows = float(jnp.sum(backward.sizes(view).matrix * jnp.sum(state.factors.item**2, axis=-1)))
     assert of_rows > 5 * at_zero
