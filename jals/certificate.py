@@ -5,13 +5,19 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from . import normal
+from . import backward, normal
 from .als import ALS
 from .devices import alike
+from .errors import is_traced
 from .factors import Factors
 from .objectives import Objective, loss
 from .problem import Problem
 from .protocol import matched
+
+WHAT_UNJUDGED = (
+    "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
+    "prior means and lambda), or take float64."
+)
 
 
 @jax.tree_util.register_dataclass
@@ -21,16 +27,23 @@ class Certificate:
 
     The backward error of a row x, the smallest relative change of A and b that makes it exact, is
 
-        |A x - b| / (|A|_F |x| + |b|),  0 where the denominator is 0,
+        |A x - b| / (|A|_F |x| + |b|)
 
     over the joint (row, bias) system. The numerator is half the norm of the row's gradient by `jax.grad(jals.loss)`,
     which knows nothing of layouts and normal equations; so one number checks algebra, mask, padding and lambda.
+
+    It is 0 where nothing pulls: in rows of zeros whose b is 0 since every product in it has a factor that is exactly 0
+    (no entries, targets of 0), or where A is. It is NaN, *unjudged*, where the dtype cannot tell: where something
+    overflows, where a row is NaN, and where what products under the least normal number of the dtype may have taken
+    (XLA makes them 0) is more than half the bound times the denominator. That takes numbers of very small or very large
+    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` tells of it;
+    scale the values towards 1, or take float64.
 
     Attributes:
         user, item: `(rows,)`, of a fresh update of that side from the other side as given.
         last_updated: `(num_items,)`, of the item rows as given: a sweep ends with the items.
         stationarity: `()`, |grad L / 2| / sqrt(sum over all rows of (|A|_F |x| + |b|)^2) at the factors as given: how
-            far both sides together are from a stationary point.
+            far both sides together are from a stationary point. 0 and NaN as for a row.
     """
 
     user: jax.Array
@@ -41,12 +54,35 @@ class Certificate:
     @property
     def bound(self) -> float:
         """What an exact solver's backward errors stay under: 1e-5 in float32, 1e-13 in float64."""
-        return 1e-13 if self.user.dtype == jnp.float64 else 1e-5
+        return backward.bound(self.user.dtype)
+
+    @property
+    def unjudged(self) -> dict[str, int]:
+        """How many rows the dtype cannot judge: {"user": ..., "item": ..., "last_updated": ...}."""
+        return {side: int(jnp.isnan(error).sum()) for side, error in self._errors().items()}
 
     def holds(self, last_updated: bool = True) -> bool:
         """Whether every fresh update meets the bound, and (unless False) the item rows as given too. A NaN fails."""
-        errors = (self.user, self.item, *((self.last_updated,) if last_updated else ()))
-        return all(bool((error <= self.bound).all()) for error in errors)
+        return all(bool((error <= self.bound).all()) for error in self._errors(last_updated).values())
+
+    def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
+        errors = {"user": self.user, "item": self.item}
+        return errors | {"last_updated": self.last_updated} if last_updated else errors
+
+    def __str__(self) -> str:
+        """What holds, the largest backward errors, and the rows that could not be judged."""
+        if any(map(is_traced, jax.tree.leaves(self))):
+            return repr(self)
+        unjudged, said = self.unjudged, []
+        for side, error in self._errors().items():
+            rows = f"items as given ({error.size:,})" if side == "last_updated" else f"{side}s ({error.size:,})"
+            known = unjudged[side] < error.size
+            said.append(f"{rows} {float(jnp.nanmax(error)):.1e}" if known else f"{rows} none")
+            said[-1] += f" and {unjudged[side]:,} unjudged" if unjudged[side] else ""
+        verdict = "holds" if self.holds() else "does not hold"
+        text = f"certificate {verdict}: largest backward errors {', '.join(said)}; bound {self.bound:.0e}; "
+        text += f"stationarity {float(jnp.max(self.stationarity)):.1e}."
+        return f"{text} {WHAT_UNJUDGED}" if any(unjudged.values()) else text
 
 
 def certify(factors: Factors, problem: Problem, objective: Objective, solver: ALS | None = None) -> Certificate:
@@ -77,22 +113,16 @@ def _certify(factors: Factors, problem: Problem, objective: Objective, solver: A
     problem = problem.arrange()
 
     # A row's system is the same for the row as given and as updated: it depends on the other side alone.
-    norms = {side: normal.norms(normal.view(factors, problem, objective, side)) for side in ("user", "item")}
+    sizes = {side: backward.sizes(normal.view(factors, problem, objective, side)) for side in ("user", "item")}
 
-    def error_and_scale(at: Factors, side: str, gradient: Factors) -> tuple[jax.Array, jax.Array]:
-        matrix, rhs = norms[side]
-        scale = matrix * jnp.linalg.norm(at.joint(side), axis=-1) + rhs
-        return jnp.linalg.norm(gradient.joint(side), axis=-1) / 2, scale
+    def error(at: Factors, side: str, gradient: Factors) -> backward.Error:
+        residual = backward.norm(gradient.joint(side), axis=-1) / 2
+        return backward.error(residual, at.joint(side), sizes[side])
 
     def fresh(side: str) -> jax.Array:
         updated, _ = solver.update(factors, problem, objective, side)
-        return _ratio(*error_and_scale(updated, side, jax.grad(loss)(updated, problem, objective)))
+        return error(updated, side, jax.grad(loss)(updated, problem, objective)).ratio()
 
-    given = jax.grad(loss)(factors, problem, objective)
-    users, items = (error_and_scale(factors, side, given) for side in ("user", "item"))
-    total = [jnp.sqrt(jnp.sum(user**2) + jnp.sum(item**2)) for user, item in zip(users, items, strict=True)]
-    return Certificate(fresh("user"), fresh("item"), _ratio(*items), _ratio(*total))
-
-
-def _ratio(error: jax.Array, scale: jax.Array) -> jax.Array:
-    return jnp.where(scale == 0, 0.0, error / jnp.where(scale == 0, 1.0, scale))
+    gradient = jax.grad(loss)(factors, problem, objective)
+    given = [error(factors, side, gradient) for side in ("user", "item")]
+    return Certificate(fresh("user"), fresh("item"), given[1].ratio(), backward.Error.together(given).ratio())

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import normal, rowsolve
+from . import backward, normal, rowsolve
 from .devices import alike
 from .factors import Factors
 from .objectives import Objective, squared_sum
@@ -138,13 +138,11 @@ def both_downhill(factors: Factors, problem: Problem, objective: Objective) -> J
 def stationarity(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     """How far from a stationary point: `Certificate.stationarity` through the layouts. Two passes that form the rows'
     matrices, and two that do not."""
-    gradient = both_downhill(factors, problem, objective)
-    scales = []
-    for side in ("user", "item"):
-        matrix, rhs = normal.norms(normal.view(factors, problem, objective, side))
-        scales.append(matrix * jnp.linalg.norm(factors.joint(side), axis=-1) + rhs)
-    scale = jnp.sqrt(sum(jnp.sum(each**2) for each in scales))
-    return jnp.where(scale == 0, 0.0, gradient.norm() / jnp.where(scale == 0, 1.0, scale))
+    errors = []
+    for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
+        sizes = backward.sizes(normal.view(factors, problem, objective, side))
+        errors.append(backward.error(backward.norm(gradient, axis=-1), factors.joint(side), sizes))
+    return backward.Error.together(errors).ratio()
 
 
 def point(factors: Factors, problem: Problem, objective: Objective) -> Point:

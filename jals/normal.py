@@ -124,11 +124,13 @@ def view(
 
 
 class Piece(NamedTuple):
-    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), and `gap`, t - o."""
+    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), `gap`, t - o, and value and weight as given."""
 
     z: jax.Array
     entry: Entry
     gap: jax.Array
+    value: jax.Array
+    weight: jax.Array
 
     def target(self) -> jax.Array:
         """p of each slot."""
@@ -224,7 +226,7 @@ def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) 
     held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
     if view.held_bias is not None:
         held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))
-    return Piece(z, entry, remainder(entry.t, held))
+    return Piece(z, entry, remainder(entry.t, held), value, weight)
 
 
 def _summing(slab: _Slab, view: View, step: int) -> Callable:
@@ -365,14 +367,3 @@ def _systems(view, row, identity, matrix, held, rhs, constant=None) -> Systems:
     if constant is not None:
         constant = jnp.where(blank, jnp.sum(prior**2, axis=-1), constant + jnp.sum(prior * pull, axis=-1))
     return Systems(matrix, rhs, constant)
-
-
-def norms(view: View) -> tuple[jax.Array, jax.Array]:
-    """(|A|_F, |b|) of every row's system A x = b, each `(rows,)`."""
-
-    def work(row, sums):
-        matrix, rhs, _ = slab_systems(view, row, sums)
-        return jnp.linalg.norm(matrix, axis=(-2, -1)), jnp.linalg.norm(rhs, axis=-1)
-
-    initial = (jnp.linalg.norm(view.reg, axis=-1), jnp.linalg.norm(view.reg * view.prior, axis=-1))
-    return over_slabs(view, work, initial)

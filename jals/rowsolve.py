@@ -37,7 +37,8 @@ class Solved(NamedTuple):
         bias: `(rows,)`, or None.
         good: bool `(rows,)`, False where a row has no unique solution.
         value: `(rows,)`, the part of the loss that depends on the row (see `normal.row_losses`), or None. Taken from
-            the row's system A x = b as c - 2 b'x + x'A x: without another pass, and rounded as c is.
+            the row's system A x = b as c - 2 b'x + x'A x: without another pass, and rounded as c + |A|_F |x|^2 is. (A
+            itself is rounded so; where it is ill-conditioned, |A|_F |x|^2 may be far above c and x'A x.)
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
     """
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jals
+from jals import backward, normal
 from tests import reference, tables
 
 FLOATS = (np.float32, np.float64)
@@ -118,6 +119,23 @@ def test_agrees_with_the_reference(layouts, linsolve, presets):
         for ours, theirs in zip(tables.arrays(state.factors), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=preset)
         np.testing.assert_allclose(float(infos.loss[-1]), loss, rtol=1e-10)
+
+
+@pytest.mark.parametrize("solve", ["cholesky", "native"])
+def test_loss_of_a_sweep_is_rounded_as_the_ill_conditioned_rows_are(solve):
+    """Weights of 1e15 beside a lambda of 0.3: |A|_F |x|^2 is far above the loss at 0, and bounds what is lost."""
+    table = tables.table("random", weighted=False)
+    objective = tables.objective(tables.setting("hu_koren", table)).cast(float)
+    problem = tables.problem(dataclasses.replace(table, value=table.value * 1e15), "bucketed").arrange()
+    solver = tables.als(solve)
+    start = solver.init(jax.random.key(0), problem, objective)
+    state, infos = jals.run(solver, start, problem, objective, sweeps=3, loss=True)
+    loss = float(jals.loss(state.factors, problem, objective))
+    view = normal.view(state.factors, problem, objective, "item")
+    at_zero = float(jnp.sum(objective.alpha * problem.value))
+    of_rows = float(jnp.sum(backward.sizes(view).matrix * jnp.sum(state.factors.item**2, axis=-1)))
+    assert of_rows > 5 * at_zero
+    assert abs(float(infos.loss[-1]) - loss) <= np.finfo(float).eps * (at_zero + of_rows) < 1e-11 * loss
 
 
 def test_mean_is_the_weighted_mean_of_the_values():

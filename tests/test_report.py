@@ -1,6 +1,7 @@
 """The report: its statistics by other means than its own, what it says, and a browser that is content with it."""
 
 import base64
+import io
 import json
 import re
 import xml.etree.ElementTree
@@ -15,7 +16,7 @@ pytest.importorskip("jinja2", reason='the report needs the extra "cli"')
 pytest.importorskip("tomli_w", reason='the report needs the extra "cli"')
 
 import jals
-from jals.app import report
+from jals.app import report, terminal
 from jals.app.page import plots
 from jals.app.report import figures, records, table, words
 
@@ -298,6 +299,22 @@ def test_unfinished_runs_and_failed_certificates_are_told(tmp_path):
     assert "was interrupted: interrupted after 3 sweeps" in text and "15 of 16 fits" in text
     assert "not finished: interrupted" in text
     assert "certificate failed: backward error 0.30, bound 1.0×10⁻⁵" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_unjudged_rows_are_told_by_report_and_terminal(tmp_path):
+    """As a record holds them: null where no row could be judged."""
+    record = made_run(tmp_path, tuned=())
+    nulls = dict.fromkeys(("item", "last_updated", "stationarity"))
+    record["fits"][0]["certificate"].update(nulls, passed=False, unjudged=1200)
+    rewritten(tmp_path, record, lambda fit: None)
+    text = markdown(tmp_path)
+    assert "1,200 backward errors that the dtype cannot judge" in text and "certificate failed" not in text
+    said = io.StringIO()
+    rich = pytest.importorskip("rich.console")
+    terminal.certificates(rich.Console(file=said, width=200), record["fits"][:1])
+    assert "NOT JUDGED: als/0 (1,200 rows). Unjudged rows hold a NaN" in said.getvalue()
+    assert "FAILED" not in said.getvalue() and "passed" not in said.getvalue()
 
 
 @pytest.mark.usefixtures("undrawn")

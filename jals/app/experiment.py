@@ -141,21 +141,34 @@ def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Cer
 
 
 def judged(cert: jals.Certificate, solver: AnySolver, sweeps: int) -> dict:
-    """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
-    just made them."""
-    made = solver.build()
-    fresh = {"user": float(np.max(cert.user)), "item": float(np.max(cert.item))}
-    last_updated = float(np.max(cert.last_updated))
-    bound, required = float(cert.bound), made.exact and sweeps > 0
-    passed = all(worst <= bound for worst in (*fresh.values(), last_updated if required else 0.0))
+    """The certificate in numbers, the largest errors of the rows that could be judged, and whether it passes: the rows
+    as given must meet the bound where an exact sweep has just made them."""
+    required = solver.build().exact and sweeps > 0
+    unjudged = cert.unjudged
     return {
-        **fresh,
-        "last_updated": last_updated,
+        **{side: _worst(getattr(cert, side)) for side in unjudged},
         "last_updated_required": required,
         "stationarity": float(cert.stationarity),
-        "bound": bound,
-        "passed": passed,
+        "bound": float(cert.bound),
+        "unjudged": sum(rows for side, rows in unjudged.items() if required or side != "last_updated"),
+        "passed": cert.holds(last_updated=required),
     }
+
+
+def _worst(errors: Any) -> float | None:
+    errors = np.asarray(errors)
+    errors = errors[~np.isnan(errors)]
+    return float(errors.max()) if len(errors) else None
+
+
+def refused(proof: dict) -> float | None:
+    """Of a recorded certificate: the largest backward error over the bound, of those held to it; None if none is. (A
+    record holds no number that is not finite: an infinite one shows in `passed` alone.)"""
+    sides = ("user", "item", *(["last_updated"] if proof["last_updated_required"] else []))
+    worst = max((proof[side] for side in sides if proof.get(side) is not None), default=0.0)
+    if worst <= proof["bound"]:
+        return None if proof["passed"] or proof.get("unjudged") else float("inf")
+    return worst
 
 
 def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts: tuple[str, ...]) -> dict:

@@ -1,6 +1,7 @@
 """What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
 
 import contextlib
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..certificate import WHAT_UNJUDGED
 from ..vocabulary import Vocabulary
 from . import schema
-from .experiment import label
+from .experiment import label, refused
 from .folder import FITS, PAGE, REPORT, RESULT
 
 LINES = 20  # a line for each fit up to so many; beyond, a line a solver and point
@@ -212,18 +214,21 @@ def _scores(metrics: dict | None) -> list[str]:
 def _proof(certificate: dict | None) -> list[str]:
     if certificate is None:
         return ["-"] * 3
-    bound = certificate["bound"]
-    fresh = max(certificate["user"], certificate["item"])
-    last = certificate["last_updated"]
+    bound, last = certificate["bound"], certificate["last_updated"]
+    fresh = [certificate[side] for side in ("user", "item") if certificate[side] is not None]
+    stationarity = certificate["stationarity"]
     return [
-        _marked(fresh, fresh <= bound),
-        _marked(last, last <= bound or not certificate["last_updated_required"]),
-        f"{certificate['stationarity']:.1e}",
+        _marked(max(fresh, default=None), bound),
+        _marked(last, bound if certificate["last_updated_required"] else math.inf),
+        "-" if stationarity is None or math.isnan(stationarity) else f"{stationarity:.1e}",
     ]
 
 
-def _marked(number: float, fine: bool) -> str:
-    return f"{number:.1e}" if fine else f"[bold red]{number:.1e}[/]"
+def _marked(number: float | None, bound: float) -> str:
+    """A backward error, in red over the bound; "-" where no row could be judged."""
+    if number is None:
+        return "-"
+    return f"{number:.1e}" if number <= bound else f"[bold red]{number:.1e}[/]"
 
 
 def _grouped(fits: list[dict]) -> dict[str, list[dict]]:
@@ -245,11 +250,17 @@ def _verdict(console: Console, fits: list[dict]) -> None:
         return
     bound = proofs[0]["certificate"]["bound"]
     console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
-    failed = Counter(label(fit) for fit in proofs if not fit["certificate"]["passed"])
+    failed = Counter(label(fit) for fit in proofs if refused(fit["certificate"]) is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
         console.print(f"[bold red]certificate FAILED[/]: {', '.join(names)}", soft_wrap=True)
-    else:
+    unjudged: Counter[str] = Counter()
+    for fit in proofs:
+        unjudged[label(fit)] += fit["certificate"].get("unjudged", 0)
+    if unjudged := +unjudged:
+        names = [f"{name} ({count:,} row{'s' * (count > 1)})" for name, count in unjudged.items()]
+        console.print(f"[bold red]certificate NOT JUDGED[/]: {', '.join(names)}. {WHAT_UNJUDGED}", soft_wrap=True)
+    if all(fit["certificate"]["passed"] for fit in proofs):
         console.print("[bold green]certificate passed[/]")
 
 

@@ -79,7 +79,7 @@ def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
             (f"{name} ({len(error):,})", summaries.backward_errors(np.asarray(error), edges[bound]))
             for name, error in sides.items()
         ]
-        worst = "; ".join(f"{name} {_power(np.max(error))}" for name, error in sides.items())
+        worst = "; ".join(f"{name} {_largest(error)}" for name, error in sides.items())
         yield Shown(
             f"certificate-{_file(one.label)}",
             f"Histograms of backward errors, {one.label}; the largest: {worst}; bound {_power(bound)}.",
@@ -197,6 +197,12 @@ def _power(number: Any) -> str:
     if not exponent or not float(mantissa):
         return "0" if exponent else mantissa
     return f"{mantissa}×10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def _largest(errors: Any) -> str:
+    errors = np.asarray(errors)
+    known = errors[~np.isnan(errors)]
+    return _power(known.max()) if len(known) else "unjudged"
 
 
 def _signed(number: float) -> str:

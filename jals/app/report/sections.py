@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..experiment import refused
 from ..page import plots
 from ..page.gallery import Shown
 from . import figures, table
@@ -322,10 +323,10 @@ def trouble(comparison: Comparison) -> Iterator[Section]:
             what.append(f"not finished: {fit.record['reason']}")
         elif fit.broken:
             what.append(error["message"] if error else fit.record["reason"])
-        if proof and not proof["passed"]:
-            required = ("user", "item", *(["last_updated"] if proof["last_updated_required"] else []))
-            worst = max((proof[side] for side in required if proof.get(side) is not None), default=None)
+        if proof and (worst := refused(proof)) is not None:
             what.append(f"certificate failed: backward error {number(worst, 2)}, bound {number(proof['bound'], 2)}")
+        if proof and proof.get("unjudged"):
+            what.append(f"certificate: {proof['unjudged']:,} backward errors that the dtype cannot judge")
         if what:
             sweep = error["sweep"] if error else fit.record["sweeps"]
             point, fold = comparison.title(fit.point), "" if fit.fold is None else str(fit.fold)

@@ -1,0 +1,210 @@
+"""Backward errors of rows, and whether the numbers of the dtype can tell them.
+
+Squares never overflow or underflow here: norms divide by the largest magnitude first. What the loss and the normal
+equations multiply may. A product under the least normal number, `tiny`, comes out as 0 (XLA on CPUs flushes what lies
+below), and 0 / 0 proves nothing. So beside |A|_F and |b| a row's `Sizes` count what underflow may have taken: every
+product and difference may be off by `tiny`, times what it is multiplied by afterwards. Where that is not small against
+bound * (|A|_F |x| + |b|), or where a number is not finite, the backward error is NaN. It is exactly 0 where nothing
+pulls: x = 0 (or A = 0), and every product of b has a factor that is exactly 0.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .normal import Piece, View, over_slabs, slab_systems, take
+
+
+def bound(dtype: Any) -> float:
+    """What an exact solver's backward errors stay under."""
+    return 1e-13 if dtype == jnp.float64 else 1e-5
+
+
+def norm(numbers: jax.Array, axis: Any = None) -> jax.Array:
+    """The Euclidean norm, whose squares neither overflow nor underflow. Not for differentiation."""
+    unit, inverse = _units(jnp.max(jnp.abs(numbers), axis=axis, keepdims=True, initial=0))
+    root = jnp.sqrt(jnp.sum((numbers * inverse) ** 2, axis=axis, keepdims=True))
+    return jnp.squeeze(root * unit, axis)
+
+
+class Sizes(NamedTuple):
+    """What the backward errors of a side's rows are measured by; each `(rows,)`. See the top of the module.
+
+    Attributes:
+        matrix, rhs: |A|_F and |b| of every row's system A x = b. In blank rows A is the prior's precision.
+        lost: how far underflow may have moved A x - b, over 4 k tiny; 0, or at least 1.
+        lost_by_x: the same, over |x|.
+        vanished: bool, whether something that is added up in b may have come out as 0 without being 0.
+    """
+
+    matrix: jax.Array
+    rhs: jax.Array
+    lost: jax.Array
+    lost_by_x: jax.Array
+    vanished: jax.Array
+
+
+class Error(NamedTuple):
+    """|A x - b|, |A|_F |x| + |b|, and what underflow may have taken from the former, over `tiny`; all three over a
+    `unit` >= 1, as the second may overflow. Of rows, each `(rows,)`, or of many rows together, each `()`."""
+
+    residual: jax.Array
+    scale: jax.Array
+    lost: jax.Array
+    unit: jax.Array
+
+    def ratio(self) -> jax.Array:
+        """The backward error; NaN where it cannot be told, 0 where there is no residual, infinite without a scale."""
+        dtype = self.scale.dtype
+        finite = jnp.isfinite(self.residual) & jnp.isfinite(self.scale) & jnp.isfinite(self.lost)
+        judged = finite & (self.lost * (2 * jnp.finfo(dtype).tiny / bound(dtype)) <= self.scale)
+        ratio = self.residual / jnp.where(self.residual == 0, 1, self.scale)
+        return jnp.where(judged, ratio, jnp.nan)
+
+    @staticmethod
+    def together(errors: list["Error"]) -> "Error":
+        """Of all rows of these together."""
+        rows = Error(*map(jnp.concatenate, zip(*errors, strict=True)))
+        unit, inverse = _units(jnp.max(rows.unit))
+        share = rows.unit * inverse
+        residual, scale, lost = (norm(each * share) for each in (rows.residual, rows.scale, rows.lost))
+        return Error(residual, scale, lost + jnp.sign(jnp.max(rows.lost)), unit)
+
+
+def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
+    """Of every row, from |A x - b| `(rows,)` and x `(rows, k)`."""
+    length = norm(x, axis=-1)
+    unit, inverse = _units(jnp.maximum(length, 1))
+    scale = sizes.matrix * (length * inverse) + sizes.rhs * inverse
+    unseen = jnp.sum((jnp.abs(x) < jnp.finfo(x.dtype).tiny).astype(x.dtype), axis=-1)  # 0 may be any such number
+    lost = sizes.lost * inverse + sizes.lost_by_x * (length * inverse) + jnp.sign(sizes.lost)  # scaled, it is off anew
+    lost = 4 * x.shape[-1] * lost + sizes.matrix * unseen * inverse
+    nothing_pulls = (scale == 0) & ~sizes.vanished & ~_nonzero(x).any(axis=-1)
+    return Error(residual * inverse, scale, jnp.where(nothing_pulls, 0, lost), unit)
+
+
+def sizes(view: View) -> Sizes:
+    """Of every row of a side, in one pass over the entries that forms the rows' matrices."""
+    fixed = _of_prior_and_all_pairs(view)
+    faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
+    for held in (view.mean, view.held_bias):
+        faint |= False if held is None else _faint(held).any()
+
+    def work(row, sums):
+        found = []
+
+        def with_losses(function):  # in the traversal that forms the systems
+            *system, lost = sums(lambda piece: (*function(piece), _lost(piece, faint)))
+            found.append(lost)
+            return system
+
+        matrix, rhs, _ = slab_systems(view, row, with_losses)
+        blank, own = take(view.blank, row, True), jax.tree.map(lambda each: take(each, row), fixed)
+        lost, by_x, vanished = found[0]
+        return Sizes(
+            jnp.where(blank, own.matrix, norm(matrix, (-2, -1))),
+            jnp.where(blank, own.rhs, norm(rhs, -1)),
+            own.lost + lost,
+            own.lost_by_x + by_x,
+            own.vanished | (vanished > 0),
+        )
+
+    return over_slabs(view, work, fixed)
+
+
+def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(the power of two nearest below each number >= 0, or as near as a normal reciprocal allows; that reciprocal).
+
+    To multiply with: two divisions, XLA makes one of, by a product that may overflow; and a division by a number that
+    is the same along a row it makes a product with the reciprocal, which may be flushed to 0.
+    """
+    info = jnp.finfo(numbers.dtype)
+    one = -info.minexp + 1  # the exponent's bits of 1
+    bits = jnp.clip(_bits(numbers) >> info.nmant, 1, 2 * one - 1)
+    units = (jax.lax.bitcast_convert_type(each << info.nmant, numbers.dtype) for each in (bits, 2 * one - bits))
+    return tuple(units)
+
+
+# ---- what underflow may take ----
+
+
+def _lost(piece: Piece, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(`Sizes.lost`, `Sizes.lost_by_x`, how many entries may have vanished) of one piece of a row."""
+    z, (w, t, q), gap, p = piece.z, piece.entry, piece.gap, piece.target()
+    unknowns = z.shape[-1]
+    there = _nonzero(z)
+    live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | _nonzero(piece.weight))
+    length = jnp.where(live, jnp.abs(z).sum(axis=-1), 0)
+    # A weight may be a product too, alpha * value * weight: where it is faint, all of it may be an underflow's.
+    thin = _nonzero(piece.weight) & (jnp.abs(w) < _small(w))
+    slip = jnp.where(thin, length * (1 + jnp.abs(piece.value)), 0)
+    score = (unknowns + 4) * length * jnp.abs(w)  # t - o - z.x, and an x under tiny
+    product = length + jnp.where(live, unknowns + jnp.abs(p), 0)  # w (t - s), its product with z; a z under tiny
+    off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | faint_held)
+    no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | (thin & _nonzero(gap))
+    gone = there & (no_p[:, None] | _vanished(p[:, None] * z, p[:, None], z))
+    return (
+        jnp.sum(score + product + slip * (1 + jnp.abs(gap))),
+        jnp.sum(score + slip * length),
+        jnp.sum(gone.any(axis=-1).astype(z.dtype)),
+    )
+
+
+def _of_prior_and_all_pairs(view: View) -> Sizes:
+    """What a row's system holds beside its entries: the sizes of rows without entries, but for a0 Z'Z."""
+    unknowns, objective, count = view.reg.shape[-1], view.objective, view.slots.count
+    regs = [reg for reg in (objective.reg_user, objective.reg_item, objective.reg_bias) if reg is not None]
+    pairs = objective.unobserved_weight
+    # lambda may be a power that underflows; 0^nu is 0 in truth.
+    some = jnp.stack([_nonzero(reg).any() for reg in regs]).any()
+    base = (count > 0) | (objective.reg_power == 0) | (jnp.zeros((), bool) if pairs is None else _nonzero(pairs))
+    held = _nonzero(view.reg) | (some & base)[:, None]
+    matrix = norm(view.reg, axis=-1)
+    lost = jnp.sum(jnp.where(held, view.reg + 1, 0), axis=-1)
+    by_x = jnp.sum(held.astype(view.reg.dtype), axis=-1)
+    rhs, vanished = jnp.zeros_like(matrix), jnp.zeros_like(matrix, bool)
+    if view.prior_mean is not None:
+        rhs = norm(view.reg * view.prior, axis=-1)
+        lost += jnp.sum(jnp.where(held, jnp.abs(view.prior), 0), axis=-1)
+        vanished = (held & _vanished(view.reg * view.prior, view.prior)).any(axis=-1)
+    if pairs is not None:
+        some = _nonzero(pairs) & _nonzero(view.table).any()
+        lost += jnp.where(some, unknowns, 0)
+        by_x += jnp.where(some, unknowns * (1 + pairs * (len(view.table) + 2 * jnp.abs(view.table).sum())), 0)
+    numbers = [*regs, *(each for each in (pairs, objective.alpha) if each is not None)]
+    denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
+    return Sizes(
+        matrix,
+        rhs,
+        jnp.where(denormal.any(), jnp.inf, lost),
+        by_x,
+        vanished | denormal.any(),
+    )
+
+
+def _small(numbers: jax.Array) -> float:
+    """Numbers at least this large, added up, come out as 0 only where they cancel."""
+    info = jnp.finfo(numbers.dtype)
+    return float(info.tiny / info.eps)
+
+
+def _nonzero(numbers: jax.Array) -> jax.Array:
+    """Whether numbers differ from 0: by their bits, as arithmetic takes what lies under the least normal one for 0."""
+    return (_bits(numbers) << 1) != 0
+
+
+def _bits(numbers: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(numbers, jnp.dtype(f"uint{8 * numbers.dtype.itemsize}"))
+
+
+def _faint(numbers: jax.Array) -> jax.Array:
+    return _nonzero(numbers) & (jnp.abs(numbers) < _small(numbers))
+
+
+def _vanished(product: jax.Array, *factors: jax.Array) -> jax.Array:
+    """Whether a product of these factors, none of them 0, is too small to be told from 0 once it is added up."""
+    small = jnp.abs(product) < _small(product)
+    for factor in factors:
+        small &= _nonzero(factor)
+    return small
