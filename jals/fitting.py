@@ -13,7 +13,6 @@ import numpy as np
 from . import metrics
 from .errors import ArgumentError, FitError, Interrupted
 from .factors import Factors, predict
-from .forks import check_jax
 from .objectives import Objective, loss
 from .problem import Problem
 from .protocol import (
@@ -180,7 +179,6 @@ def fit(
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
     """
-    check_jax()
     _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
     problem = problem.checked()
     objective.check(problem, solver.rank)

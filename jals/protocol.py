@@ -123,6 +123,7 @@ def check_kind(name: str, value: Any, kind: Any, how: str) -> None:
 
 
 def check_problem(problem: Any, objective: Any) -> None:
+    check_jax()
     check_kind("problem", problem, Problem, "make one with Problem.build(ratings)")
     check_kind("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)")
 
@@ -152,7 +153,6 @@ def matched(
     Raises:
         ArgumentError: naming what does not fit, and the cure.
     """
-    check_jax()
     check_problem(problem, objective)
     problem.check_shapes()
     dtype = problem.dtype

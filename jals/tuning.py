@@ -182,8 +182,8 @@ def tune(
         FitError: when error or derivative is not finite; `sweep` is the step, `result` the `Tuned` so far.
         Interrupted: on Ctrl-C, with the `Tuned` so far.
     """
-    problem = Problem.build(train) if isinstance(train, Ratings) else train
     check_jax()
+    problem = Problem.build(train) if isinstance(train, Ratings) else train
     callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
