@@ -121,7 +121,7 @@ class Case {
         if (slots_[b].entry[s] < side_.num_entries) there.push_back({b, s});
     constexpr int32_t far[] = {-1, -7, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
     int32_t wrong = any_of(far);
-    int64_t b = whole(0, int64_t(slots_.size()) - 1), at = -1, hurt = -1;
+    int64_t b = whole(0, int64_t(slots_.size()) - 1), at = -1, hurt = -1;  // hurt: the row; -1 for all
     const int64_t kind = whole(0, 3);
     std::vector<int32_t>* array = kind == 0 ? &slots_[b].row : &slots_[b].piece_row;
     if (kind < 2) {
@@ -130,18 +130,22 @@ class Case {
       const int64_t most = kind == 0 ? side_.num_rows : side_.buckets[b].rows;
       if (chance(0.3)) wrong = int32_t(most + 1 + whole(0, 2));
       if (kind == 0 && most && chance(0.3)) wrong = (*array)[at] == most ? 0 : int32_t(most);  // twice, or nowhere
-    } else {  // a row of the table that is not there, or padding in place of an entry
+    } else {  // a row of the table that is not there, or padding before an entry
       if (there.empty()) return "";
       std::tie(b, at) = there[whole(0, int64_t(there.size()) - 1)];
-      hurt = row_of_slot(b, at);
+      if (kind == 2) hurt = row_of_slot(b, at);
       array = kind == 2 ? &slots_[b].other : &slots_[b].entry;
       if (kind == 2 && chance(0.3)) wrong = int32_t(side_.others + whole(0, 2));
-      if (kind == 3) wrong = int32_t(side_.num_entries);
     }
+    const int64_t end = kind == 3 ? (at / side_.buckets[b].width + 1) * side_.buckets[b].width - 1 : at;
+    if (kind == 3) wrong = (*array)[end];
+    if (kind == 3 && wrong < side_.num_entries) return "";  // the piece has no padding
     const int32_t before = std::exchange((*array)[at], wrong);
+    if (end != at) (*array)[end] = before;
     Results<T> got = results();
     std::string why = solve_on(Threads{3}, got);
     (*array)[at] = before;
+    if (end != at) (*array)[end] = wrong;
     bool all = true;
     for (int64_t r = 0; r < side_.num_rows; ++r) all &= refused(got, r);
     for (int64_t r = 0; r < side_.num_rows && why.empty() && !all; ++r) {

@@ -337,24 +337,22 @@ INLINE Vec<T> load_some(const T* from, int64_t n) {
   return load<T>(some);
 }
 
-// Whether a block's entries can be read: their rows of the table are there, and no slot is padding.
+// Whether a block's entries can be read: their rows of the table are there.
 template <class T>
 INLINE bool readable(const Side<T>& side, const Block& block) {
   using Ints __attribute__((vector_size(JALS_BYTES))) = int32_t;
   constexpr int64_t lanes = JALS_BYTES / sizeof(int32_t);
-  const int32_t* entry = side.buckets[block.bucket].entry + block.slot;
-  const int32_t others = static_cast<int32_t>(side.others), entries = static_cast<int32_t>(side.num_entries);
+  const int32_t others = static_cast<int32_t>(side.others);
   Ints off = {};
   int64_t s = 0;
   for (; s + lanes <= block.n; s += lanes) {
-    Ints o, e;
+    Ints o;
     std::memcpy(&o, block.other + s, sizeof o);
-    std::memcpy(&e, entry + s, sizeof e);
-    off |= (o < 0) | (o >= others) | (e >= entries);
+    off |= (o < 0) | (o >= others);
   }
   int32_t any = 0;
   for (int i = 0; i < lanes; ++i) any |= off[i];
-  for (; s < block.n; ++s) any |= (block.other[s] < 0) | (block.other[s] >= others) | (entry[s] >= entries);
+  for (; s < block.n; ++s) any |= (block.other[s] < 0) | (block.other[s] >= others);
   return !any;
 }
 

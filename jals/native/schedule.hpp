@@ -38,12 +38,13 @@ class Memory {
 
 // The rows of a layout with their entries: a CSR view of it. Padding ends a piece, so a piece's length is found by
 // bisection. False where it is no layout of this many rows and entries, as `build_side` makes them: then nothing of it
-// may be read. (The entries themselves are looked at where they are read, see `weigh_entries`.)
+// may be read. (`other` is looked at where it is read, see `readable`.)
 template <class T>
 bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& runs) {
   std::vector<int64_t> first, order;
   std::vector<char> seen(side.num_rows);
   int64_t entries = 0;
+  bool padding_ends = true;  // if so, and there are as many entries as should be, none was taken for padding
   for (size_t b = 0; b < side.buckets.size(); ++b) {
     const Bucket<T>& bucket = side.buckets[b];
     auto add_run = [&](Row& row, int64_t piece) {
@@ -51,6 +52,7 @@ bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
       const int64_t length = std::lower_bound(entry, entry + bucket.width, true, [&](int32_t e, bool) {
                                return e < side.num_entries;
                              }) - entry;
+      for (int64_t slot = length; slot < bucket.width; ++slot) padding_ends &= entry[slot] >= side.num_entries;
       if (!length) return;
       runs.push_back({static_cast<int32_t>(b), piece * bucket.width, length});
       row.entries += length;
@@ -83,7 +85,7 @@ bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
       }
     }
   }
-  return entries == side.num_entries && static_cast<int64_t>(rows.size()) == side.num_rows;
+  return padding_ends && entries == side.num_entries && static_cast<int64_t>(rows.size()) == side.num_rows;
 }
 
 // No row has a solution.
