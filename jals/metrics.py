@@ -12,7 +12,7 @@ from .factors import Factors, remainder, score_terms
 from .forks import check_jax
 from .objectives import _CHUNK, Objective
 from .ratings import Ratings
-from .reals import as_floats, reals, total
+from .reals import as_floats, reals
 
 
 def rmse(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
@@ -21,8 +21,7 @@ def rmse(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
     Args: real numbers of any dtype, whole ones too, arrays or lists of one shape; `weight` >= 0, None for all 1.
 
     What holds no jax array is computed on the host in float64; else in float32, or in float64 where x64 is on and one
-    of them is float64 or of whole numbers: jittable and differentiable. Squares do not overflow or vanish, and long
-    sums do not drift.
+    of them is float64 or of whole numbers: jittable and differentiable. Squares do not overflow or vanish.
 
     Raises:
         ArgumentError: where shapes differ, there are no entries, or something holds no real numbers.
@@ -65,10 +64,10 @@ def _scaled_mean(numpy: Any, of: str, predicted: Any, actual: Any, weight: Any =
     share = half / scale
     share = share * share if of == "square" else abs(share)
     if weight is None:
-        mean = total(share) / len(share)
+        mean = share.sum() / len(share)
     else:
         weight = weight / _power_of_two(numpy, weight)
-        mean = total(weight * share) / total(weight)
+        mean = (weight * share).sum() / weight.sum()
     return 2 * (scale * (numpy.sqrt(mean) if of == "square" else mean))
 
 

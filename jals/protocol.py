@@ -18,7 +18,7 @@ from .factors import Factors, as_arrays, common_float
 from .forks import check_jax
 from .objectives import Objective, entry_counts
 from .problem import Problem
-from .reals import FLOATS, MOST, as_floats, float_dtype, reals, total
+from .reals import FLOATS, MOST, as_floats, float_dtype, reals
 
 
 class State(NamedTuple):
@@ -76,7 +76,7 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
 
 def mean_value(problem: Problem) -> jax.Array:
     """The weighted mean of the values, `()`."""
-    return total(problem.weight * problem.value) / total(problem.weight)
+    return jnp.sum(problem.weight * problem.value) / jnp.sum(problem.weight)
 
 
 # ---- sizes ----

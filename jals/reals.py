@@ -97,16 +97,3 @@ def check_held(name: str, numbers: Any, dtype: Any, zero: bool = True) -> None:
             f"{name} is {number}{row}, which {np.dtype(dtype).name} cannot hold (it becomes {becomes}): give a number "
             f"between {float(form.tiny):.2g} and {float(form.max):.2g}, or use float64."
         )
-
-
-def total(numbers: Any) -> Any:
-    """The sum of `(n,)`, by NumPy or jax: in runs, then the sums of these, as a single running sum of 10^8 numbers in
-    float32 would stand still."""
-    if isinstance(numbers, np.ndarray):
-        return numbers.sum()  # pairwise
-    while len(numbers) > _RUN:
-        numbers = jnp.pad(numbers, (0, -len(numbers) % _RUN)).reshape(-1, _RUN).sum(axis=1)
-    return numbers.sum()
-
-
-_RUN = 256

@@ -129,7 +129,8 @@ class Case {
       at = whole(0, int64_t(array->size()) - 1);
       const int64_t most = kind == 0 ? side_.num_rows : side_.buckets[b].rows;
       if (chance(0.3)) wrong = int32_t(most + 1 + whole(0, 2));
-      if (kind == 0 && most && chance(0.3)) wrong = (*array)[at] == most ? 0 : int32_t(most);  // twice, or nowhere
+      if (kind == 0 && most && chance(0.4)) wrong = chance(0.3) ? int32_t(most) : int32_t(whole(0, most - 1));
+      if (wrong == (*array)[at]) return "";  // else a row is there twice, or nowhere
     } else {  // a row of the table that is not there, or padding before an entry
       if (there.empty()) return "";
       std::tie(b, at) = there[whole(0, int64_t(there.size()) - 1)];
