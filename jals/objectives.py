@@ -367,5 +367,4 @@ def _check_shape(name: str, numbers: Any, shapes: tuple, allowed: str) -> None:
 
 def _as_arrays(*numbers: Any) -> Any:
     """The numbers with lists made arrays: a list of numbers would be a tree of them to jax. All else as given."""
-    made = tuple(reals("the list", each) if isinstance(each, (list, tuple)) else each for each in numbers)
-    return made if len(made) > 1 else made[0]
+    return tuple(reals("the list", each) if isinstance(each, (list, tuple)) else each for each in numbers)

@@ -95,7 +95,7 @@ def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ArgumentError(f"{name} is {value!r}, but must be a whole number >= {least}.")
     if value > most:
-        raise ArgumentError(f"{name} is {_short(value)}, but must be at most {most:,}.")
+        raise ArgumentError(f"{name} is {_short(int(value))}, but must be at most {most:,}.")
 
 
 def _short(value: int) -> str:
@@ -158,7 +158,7 @@ def matched(
     dtype = problem.dtype
     if factors is not None:
         factors = as_arrays(name, factors)
-        rank = factors.rank if rank is None else rank
+        rank = int(factors.rank if rank is None else rank)
         check_factors(name, factors, problem, objective, rank)
         if lead == "state":
             _check_one_dtype(name, factors)
