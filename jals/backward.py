@@ -122,8 +122,8 @@ def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
     info = jnp.finfo(numbers.dtype)
     one = -info.minexp + 1  # the exponent's bits of 1
     bits = jnp.clip(_bits(numbers) >> info.nmant, 1, 2 * one - 1)
-    units = (jax.lax.bitcast_convert_type(each << info.nmant, numbers.dtype) for each in (bits, 2 * one - bits))
-    return tuple(units)
+    power = lambda bits: jax.lax.bitcast_convert_type(bits << info.nmant, numbers.dtype)  # noqa: E731
+    return power(bits), power(2 * one - bits)
 
 
 # ---- what underflow may take ----

@@ -27,6 +27,17 @@ def opens_fields(content: Any, delimiter: str) -> bool:
     return content[:4].startswith(starts) or any(content.find(mark + b'"') >= 0 for mark in before)
 
 
+def totals(content: Any, begin: int, delimiter: str) -> tuple[int, int]:
+    """(lines, delimiters) from the byte `begin` on."""
+    data = np.frombuffer(content, np.uint8)
+    mark, lines, delimiters = ord(delimiter), int(data[-1] != _NEWLINE), 0
+    for start in range(begin, len(data), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        lines += int(np.count_nonzero(chunk == _NEWLINE))
+        delimiters += int(np.count_nonzero(chunk == mark))
+    return lines, delimiters
+
+
 def regular_lines(content: Any, begin: int, delimiter: str, width: int, quoted: bool) -> Lines | None:
     """The lines from the byte `begin` on; None unless every line is blank or a record of `width` fields, carriage
     returns stand before line ends only, and (where `quoted`) each quote begins or ends a field or is doubled within

@@ -4,6 +4,7 @@ and on the way to an error, Python's csv module reads the file again: it is the 
 
 import concurrent.futures
 import dataclasses
+import functools
 import io
 import itertools
 import math
@@ -19,7 +20,7 @@ from .dialect import Dialect, number, sampled
 from .entries import BELOW_MICROSECOND
 from .errors import DataError
 from .frames import Table, polars, text_codes
-from .marks import Lines, opens_fields, regular_lines
+from .marks import Lines, opens_fields, regular_lines, totals
 from .vocabulary import numbered
 
 _INTEGER = re.compile(r"-?[1-9][0-9]*|0")  # as Python writes it: 007 and +7 are text
@@ -249,26 +250,33 @@ def _scanned(pl: Any, text: _Text) -> Any:
     begin = 3 if content[:3] == _BOM else 0
     for _ in range(text.line - 1):
         begin = content.find(b"\n", begin) + 1
-    quoted = text.dialect.quoted and opens_fields(content, mark)
+    width, quoted = text.dialect.width, text.dialect.quoted and opens_fields(content, mark)
+    plain = not quoted and content.find(b"\r", begin) < 0
+    look = functools.partial(regular_lines, content, begin, mark, width, quoted)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        counting = pool.submit(regular_lines, content, begin, mark, text.dialect.width, quoted)
+        looking: Any = pool.submit(totals, content, begin, mark) if plain else pool.submit(look)
         try:
             frame = pl.scan_csv(
                 source,
                 has_header=False,
                 skip_lines=text.line - 1,
-                schema={str(place): pl.String for place in range(text.dialect.width)},
+                schema={str(place): pl.String for place in range(width)},
                 separator=mark,
                 quote_char='"' if quoted else None,
                 glob=False,
             )
-            frame = frame.select(_casts(pl, text)).collect(engine="streaming")
+            ends = pl.col(str(width - 1)).is_null().alias("short")
+            frame = frame.select(*_casts(pl, text), ends).collect(engine="streaming")
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             return None
-        lines = counting.result()
-    if lines is None or len(frame) != lines.records + len(lines.blank):
+        found = looking.result()
+    if plain:  # where no record is too short, and all together have as many delimiters as they should, none is too long
+        if found == (len(frame), len(frame) * (width - 1)) and not frame["short"].any():
+            return frame
+        found = look()
+    if found is None or len(frame) != found.records + len(found.blank):
         return None
-    return _without(pl, frame, lines) if lines.blank else frame
+    return _without(pl, frame, found) if found.blank else frame
 
 
 def _without(pl: Any, frame: Any, lines: Lines) -> Any:
