@@ -255,7 +255,8 @@ def _progress(now: Result, sweeps: int) -> Progress:
 def _longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
     """The result with `count` more sweeps and a record of them; a loss of None was not asked for."""
     if value is not None and not np.isfinite(value):
-        how = "Gradient methods: lower the learning rate." if now.done + count else "Look at init_scale, or at init."
+        large = "Where values are as large as that, scale them down; else look at init_scale, or at init."
+        how = "Gradient methods: lower the learning rate." if now.done + count else large
         raise _failed(now, now.done + count, f"the loss is {value}. {how}")
     record = Record(now.done + count, np.nan if value is None else value, seconds, passes, error)
     if now.history.sweep:
@@ -324,8 +325,9 @@ def _breakdown(now: Result, info: Info) -> FitError:
         return _failed(now, now.done + 1, what)
     side, row = ("user", "item")[int(info.bad_side)], int(info.bad_row)
     what = (
-        f"{side} {row} has no unique solution: its matrix is singular to working precision. With reg = 0 a row needs "
-        "at least as many entries as it has unknowns (rank, and 1 for a bias). Give reg > 0, or lower the rank."
+        f"{side} {row} has no unique solution: its matrix is singular to working precision, as its reg is 0, or too "
+        "small beside the weights of its entries, and these are fewer than its unknowns (rank, and 1 for a bias), or "
+        "alike. Give a larger reg, or lower the rank."
     )
     return _failed(now, now.done + 1, what, side, row)
 
