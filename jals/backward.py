@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .normal import Piece, View, over_slabs, slab_systems, take
+from . import normal
+from .devices import alike
+from .factors import Factors
+from .normal import Piece, View, gathered, over_slabs, slab_systems, take
+from .objectives import Objective
+from .problem import Problem
+
+_CHUNK = 2**16  # entries looked at together
 
 
 def bound(dtype: Any) -> float:
@@ -84,33 +91,20 @@ def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
     return Error(residual * inverse, scale, jnp.where(nothing_pulls, 0, lost), unit)
 
 
-def sizes(view: View) -> Sizes:
-    """Of every row of a side, in one pass over the entries that forms the rows' matrices."""
+def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -> Sizes:
+    """Of every row of a side: one pass over the entries that forms the rows' matrices, and one that forms nothing."""
+    view = normal.view(factors, problem, objective, side)
+    lost, by_x, vanished = _lost_in_entries(view, problem, side)
     fixed = _of_prior_and_all_pairs(view)
-    faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
-    for held in (view.mean, view.held_bias):
-        faint |= False if held is None else _faint(held).any()
 
     def work(row, sums):
-        found = []
+        matrix, rhs, _ = slab_systems(view, row, sums)
+        blank = take(view.blank, row, True)
+        own = [take(each, row) for each in (fixed.matrix, fixed.rhs)]
+        return jnp.where(blank, own[0], norm(matrix, (-2, -1))), jnp.where(blank, own[1], norm(rhs, -1))
 
-        def with_losses(function):  # in the traversal that forms the systems
-            *system, lost = sums(lambda piece: (*function(piece), _lost(piece, faint)))
-            found.append(lost)
-            return system
-
-        matrix, rhs, _ = slab_systems(view, row, with_losses)
-        blank, own = take(view.blank, row, True), jax.tree.map(lambda each: take(each, row), fixed)
-        lost, by_x, vanished = found[0]
-        return Sizes(
-            jnp.where(blank, own.matrix, norm(matrix, (-2, -1))),
-            jnp.where(blank, own.rhs, norm(rhs, -1)),
-            own.lost + lost,
-            own.lost_by_x + by_x,
-            own.vanished | (vanished > 0),
-        )
-
-    return over_slabs(view, work, fixed)
+    matrix, rhs = over_slabs(view, work, (fixed.matrix, fixed.rhs))
+    return Sizes(matrix, rhs, fixed.lost + lost, fixed.lost_by_x + by_x, fixed.vanished | (vanished > 0))
 
 
 def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,8 +123,29 @@ def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
 # ---- what underflow may take ----
 
 
+def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array, ...]:
+    """(`Sizes.lost`, `Sizes.lost_by_x`, how many entries may have vanished) of every row, each `(rows,)`. In the order
+    of the table, chunk by chunk: one small loop, whatever the layout."""
+    faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
+    for held in (view.mean, view.held_bias):
+        faint |= False if held is None else _faint(held).any()
+    row, other = (problem.user, problem.item) if side == "user" else (problem.item, problem.user)
+    rows, size = len(view.reg), min(_CHUNK, len(row))
+    fill = -len(row) % size
+    columns = [jnp.pad(each, (0, fill)) for each in (other, problem.value, problem.weight)]
+    columns = [each.reshape(-1, size) for each in (jnp.pad(row, (0, fill), constant_values=rows), *columns)]
+
+    def add(totals, chunk):
+        row, *entries = chunk
+        parts = _lost(gathered(view, *entries), faint)
+        return tuple(total.at[row].add(part, mode="drop") for total, part in zip(totals, parts, strict=True)), None
+
+    start, _ = alike(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
+    return jax.lax.scan(add, start, tuple(columns))[0]
+
+
 def _lost(piece: Piece, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(`Sizes.lost`, `Sizes.lost_by_x`, how many entries may have vanished) of one piece of a row."""
+    """The same of each of these entries."""
     z, (w, t, q), gap, p = piece.z, piece.entry, piece.gap, piece.target()
     unknowns = z.shape[-1]
     there = _nonzero(z)
@@ -144,11 +159,7 @@ def _lost(piece: Piece, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, ja
     off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | faint_held)
     no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | (thin & _nonzero(gap))
     gone = there & (no_p[:, None] | _vanished(p[:, None] * z, p[:, None], z))
-    return (
-        jnp.sum(score + product + slip * (1 + jnp.abs(gap))),
-        jnp.sum(score + slip * length),
-        jnp.sum(gone.any(axis=-1).astype(z.dtype)),
-    )
+    return score + product + slip * (1 + jnp.abs(gap)), score + slip * length, gone.any(axis=-1).astype(z.dtype)
 
 
 def _of_prior_and_all_pairs(view: View) -> Sizes:

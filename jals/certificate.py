@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from . import backward, normal
+from . import backward
 from .als import ALS
 from .devices import alike
 from .errors import is_traced
@@ -113,7 +113,7 @@ def _certify(factors: Factors, problem: Problem, objective: Objective, solver: A
     problem = problem.arrange()
 
     # A row's system is the same for the row as given and as updated: it depends on the other side alone.
-    sizes = {side: backward.sizes(normal.view(factors, problem, objective, side)) for side in ("user", "item")}
+    sizes = {side: backward.sizes(factors, problem, objective, side) for side in ("user", "item")}
 
     def error(at: Factors, side: str, gradient: Factors) -> backward.Error:
         residual = backward.norm(gradient.joint(side), axis=-1) / 2

@@ -140,7 +140,7 @@ def stationarity(factors: Factors, problem: Problem, objective: Objective) -> ja
     matrices, and two that do not."""
     errors = []
     for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
-        sizes = backward.sizes(normal.view(factors, problem, objective, side))
+        sizes = backward.sizes(factors, problem, objective, side)
         errors.append(backward.error(backward.norm(gradient, axis=-1), factors.joint(side), sizes))
     return backward.Error.together(errors).ratio()
 

@@ -22,7 +22,6 @@ from .factors import Factors, remainder
 from .layouts import Side
 from .objectives import Entry, Objective, squared_sum
 from .problem import Problem, Slots
-from .soundness import has_rows
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -88,9 +87,7 @@ def view(
     assert slots is not None
     rows, (others, rank), dtype = layout.num_rows, table.shape, table.dtype
     unknowns = rank
-    # Every row must be written once: this too is for a layout that was altered after `arrange` had looked at it.
-    count = jnp.where(has_rows(layout), slots.count, jnp.asarray(jnp.nan, dtype))
-    reg, reg_bias = objective.row_reg(side, count, others)
+    reg, reg_bias = objective.row_reg(side, slots.count, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
     prior = None if prior is None else jnp.asarray(prior, dtype)
 
@@ -221,8 +218,7 @@ def over_slabs(view: View, work: Callable, initial: Any) -> Any:
 def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
     """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`."""
     z = view.table.at[other].get(mode="promise_in_bounds")
-    there = (other >= 0) & (other < len(view.table))  # only a layout altered after `arrange` has others
-    entry = view.objective.entry(value, jnp.where(there, weight, jnp.asarray(jnp.nan, weight.dtype)))
+    entry = view.objective.entry(value, weight)
     held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
     if view.held_bias is not None:
         held.append(view.held_bias.at[other].get(mode="promise_in_bounds"))

@@ -227,9 +227,12 @@ class Problem:
         self.check_numbers()
         if any(map(is_traced, jax.tree.leaves(self))):
             return self
+        # What is in layout order already may be of other numbers: whoever alters a problem may have left it there.
+        given = dataclasses.replace(self, user_slots=None, item_slots=None)
+        arranged = given.arrange()
         with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
-            # What is in layout order already may be of other numbers: whoever alters a problem may have left it there.
-            arranged = dataclasses.replace(self, user_slots=None, item_slots=None).arrange()
+            if is_traced(arranged.value) or is_traced(arranged.user_slots.count):
+                arranged = given.arrange()
             for name, rows, slots in (
                 ("user", self.num_users, arranged.user_slots),
                 ("item", self.num_items, arranged.item_slots),
@@ -279,14 +282,17 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
     table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
     numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
-    read = lambda entry: tuple(column.at[entry].get(mode="promise_in_bounds") for column in numbers)  # noqa: E731
 
     def slots(side: Side, row_first: bool) -> Slots:
-        # Slab by slab: no temporaries of the table's size.
-        gathered = [jax.lax.map(read, bucket.entry) for bucket in side.buckets]
-        values, weights = (tuple(pair[part] for pair in gathered) for part in (0, 1))
+        def read(slab):  # slab by slab: no temporaries of the table's size
+            entry, row, other = slab
+            value, weight = (column.at[entry].get(mode="promise_in_bounds") for column in numbers)
+            return value, weight, soundness.slab_fingerprint(entry, row, other, side.num_entries, row_first)
+
+        slabs = [(bucket.entry, side.of_pieces(bucket), bucket.other) for bucket in side.buckets]
+        values, weights, prints = zip(*[jax.lax.map(read, each) for each in slabs], strict=True)
         count = _counts(side, weights, problem.weight.dtype)
-        sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
+        sound = soundness.has_rows(side) & (jnp.concatenate(prints).sum(dtype=jnp.uint32) == table)
         return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
 
     return slots(problem.user_side, True), slots(problem.item_side, False)

@@ -55,27 +55,19 @@ def _sizes(name: str, array: Any, axes: int) -> tuple[int, ...]:
     return shape
 
 
-def fingerprint(side: Side, row_first: bool) -> jax.Array:
-    """A number of all entries' places, uint32, which is that of the table, `table_fingerprint` of its columns, where
-    every entry lies in one slot, that of its row and other row. Otherwise it is another one, except by a chance of
-    2^-32. One look at every index, without a gather."""
-    total = jnp.zeros((), jnp.uint32)
-    for bucket in side.buckets:
-        if not bucket.width:
-            continue
-
-        def of_slab(slab):
-            entry, row, other = slab
-            used = entry != side.num_entries
-            places = _mixed(entry, *((row[..., None], other) if row_first else (other, row[..., None])))
-            return _sum_of(jnp.where(used, places, jnp.uint32(0)))
-
-        total += _sum_of(jax.lax.map(of_slab, (bucket.entry, side.of_pieces(bucket), bucket.other)))
-    return total
+def slab_fingerprint(
+    entry: jax.Array, row: jax.Array, other: jax.Array, num_entries: int, row_first: bool
+) -> jax.Array:
+    """A number of all places of a slab's entries, uint32, from `entry` and `other` `(pieces, width)` and `row`
+    `(pieces,)`. Over a layout they add up to `table_fingerprint` of the table's columns where every entry lies in one
+    slot, that of its row and other row; otherwise to another number, except by a chance of 2^-32."""
+    row = row[:, None]
+    places = _mixed(entry, *((row, other) if row_first else (other, row)))
+    return _sum_of(jnp.where(entry != num_entries, places, jnp.uint32(0)))
 
 
 def table_fingerprint(user: jax.Array, item: jax.Array, num_users: int, num_items: int) -> jax.Array:
-    """That of a table's entries, see `fingerprint`; one that no layout has where an index is out of range."""
+    """That of a table's entries, see `slab_fingerprint`; one that no layout has where an index is out of range."""
     entry = jnp.arange(len(user), dtype=jnp.int32)
     off = (user < 0) | (user >= num_users) | (item < 0) | (item >= num_items)
     return _sum_of(_mixed(entry, user, item) + off.astype(jnp.uint32))
@@ -83,18 +75,17 @@ def table_fingerprint(user: jax.Array, item: jax.Array, num_users: int, num_item
 
 def has_rows(side: Side) -> jax.Array:
     """Whether every row lies in one place, and all numbers of rows and places are in range: bool `()`."""
-    within = lambda index, most: ((index >= 0) & (index <= most)).all()  # noqa: E731
-    fine, places = jnp.array(True), jnp.zeros((), jnp.uint32)
+    rows = jnp.concatenate([bucket.row.reshape(-1) for bucket in side.buckets])
+    times = jnp.zeros(side.num_rows, jnp.int32).at[rows].add(1, mode="drop")
+    fine = [(times == 1).all(), ((rows >= 0) & (rows <= side.num_rows)).all()]
     for bucket in side.buckets:
-        fine &= within(bucket.row, side.num_rows)
-        places += _sum_of(jnp.where(bucket.row == side.num_rows, jnp.uint32(0), _mixed(bucket.row)))
         if bucket.piece_row is not None:
-            fine &= within(bucket.piece_row, bucket.row.shape[1])
-    return fine & (places == _sum_of(_mixed(jnp.arange(side.num_rows, dtype=jnp.int32))))
+            fine.append(((bucket.piece_row >= 0) & (bucket.piece_row <= bucket.row.shape[1])).all())
+    return jnp.stack(fine).all()
 
 
 def fault(side: Side, name: str, row: np.ndarray, other: np.ndarray, others: int) -> str:
-    """What is off in a layout that is not `sound`: the array and the place, in words. On the host."""
+    """What is off in a layout that is not the table's: the array and the place, in words. On the host."""
     seen, lies = np.zeros(side.num_entries, int), np.zeros(side.num_rows, int)
     for place, bucket in enumerate(side.buckets):
         here = f"{name}.buckets[{place}]"

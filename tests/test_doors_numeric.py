@@ -200,7 +200,9 @@ def test_an_index_that_is_off_shows(off, backend):
             assert np.isnan(jals.loss(factors(), wrong, OBJECTIVE))
     _, info = SWEEPS[backend](wrong)
     assert not info.finite and np.isnan(info.loss)
-    if OFF[off][0] in ("other", "row", "piece_row") and "another" not in off and "twice" not in off:
+    if backend == "xla" or "another" in off or "twice" in off:
+        return
+    if OFF[off][0] in ("other", "row", "piece_row"):  # altered after it was arranged: the kernel looks again
         _, info = SWEEPS[backend](altered(*OFF[off], arranged=True))
         assert not info.finite and info.bad_row >= 0
 
