@@ -45,9 +45,9 @@ class Gradient:
         rank: columns of X and Y; static.
         optimizer: a function that makes an optax optimizer, such as `optax.adam`; static, compared by identity, so
             pass the same function each time (a fresh lambda compiles again).
-        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument has
-            a real default, or is annotated as one that takes no whole numbers, or is the learning rate), booleans,
-            functions and None are static. The learning rate may be a schedule, whose own numbers are then static;
+        hyper: its arguments. Real numbers are traced: new ones compile nothing. Whole numbers (unless the argument is
+            real by its default or annotation, or the learning rate; keys and seeds are whole), booleans, functions and
+            None are static. The learning rate may be a schedule, whose own numbers are then static;
             `jals.scheduled` traces them.
         batch_size: entries a step, or None for all; static.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
@@ -334,10 +334,14 @@ def _plain(value: Any) -> Any:
     return int(value) if _is_whole(value) else value
 
 
+_WHOLE = ("key", "seed")  # of a random generator, which optax annotates like any number
+
+
 def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:
-    """Whether an argument is a real number, however it is given: a default says so, or an annotation with float in it
-    and no int. (Optax's ArrayLike has both, and stands for either.)"""
+    """Whether an argument is a real number, however it is given: its default or its annotation says so."""
     if name == "learning_rate" or parameter is None:
         return name == "learning_rate"
     kinds = (parameter.annotation, *get_args(parameter.annotation))
-    return isinstance(parameter.default, float) or ((float in kinds or "float" in kinds) and int not in kinds)
+    if name in _WHOLE or (isinstance(parameter.default, int) and int in kinds):  # of more kinds than it is meant for
+        return False
+    return isinstance(parameter.default, float) or float in kinds or "float" in kinds

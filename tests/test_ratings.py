@@ -83,7 +83,7 @@ def test_other_numbers_of_a_problem_go_through_the_same_door():
             problem.with_values(*numbers)
     keys = jax.random.split(jax.random.key(0), 3)
     for wrong in (["a"] * 3, [1j] * 3, [[1], [2, 3], [4]], Unwilling(), np.zeros(3, "m8[s]"), keys):
-        with pytest.raises(jals.ArgumentError, match="values (is of .*must be real|holds no array of numbers)"):
+        with pytest.raises(jals.ArgumentError, match=r"values (is of .*must be real|holds no array of numbers)"):
             problem.with_values(wrong)
 
 
