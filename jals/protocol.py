@@ -254,7 +254,7 @@ def cast(tree: Any, dtype: Any, name: str = "solver") -> Any:
     """
 
     def one(path: Any, leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and leaf.dtype == dtype:
+        if isinstance(leaf, jax.Array) and leaf.dtype == dtype and not leaf.weak_type:
             return leaf
         if isinstance(leaf, jax.Array) and name == "solver" and not jnp.issubdtype(leaf.dtype, np.inexact):
             return leaf

@@ -48,7 +48,7 @@ def reals(name: str, value: Any) -> Any:
 
 def as_floats(name: str, value: Any, dtype: Any) -> jax.Array:
     """What was given as a jax array of a float dtype; raises as `reals`."""
-    if isinstance(value, jax.Array) and value.dtype == dtype:
+    if isinstance(value, jax.Array) and value.dtype == dtype and not value.weak_type:  # that would go into the result's
         return value
     value = reals(name, value)
     if isinstance(value, np.ndarray):  # on the host: jax would compile a program for each dtype and shape
