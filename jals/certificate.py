@@ -94,7 +94,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: AL
         solver: makes the updates; None for Cholesky. For a `Gradient` solver too: its rows are judged in
             `last_updated` and `stationarity`, the updates are Cholesky's.
 
-    Ten passes over the entries. Pure and jittable.
+    Twelve passes over the entries. Pure and jittable.
 
     Raises:
         ArgumentError: where factors, problem and objective do not fit together.

@@ -137,7 +137,7 @@ def both_downhill(factors: Factors, problem: Problem, objective: Objective) -> J
 
 def stationarity(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     """How far from a stationary point: `Certificate.stationarity` through the layouts. Two passes that form the rows'
-    matrices, and two that do not."""
+    matrices, and four that do not."""
     errors = []
     for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
         sizes = backward.sizes(factors, problem, objective, side)
