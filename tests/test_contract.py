@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals import backward, normal
+from jals import backward
 from tests import reference, tables
 
 FLOATS = (np.float32, np.float64)
@@ -131,9 +131,9 @@ def test_loss_of_a_sweep_is_rounded_as_the_ill_conditioned_rows_are(solve):
     start = solver.init(jax.random.key(0), problem, objective)
     state, infos = jals.run(solver, start, problem, objective, sweeps=3, loss=True)
     loss = float(jals.loss(state.factors, problem, objective))
-    view = normal.view(state.factors, problem, objective, "item")
     at_zero = float(jnp.sum(objective.alpha * problem.value))
-    of_rows = float(jnp.sum(backward.sizes(view).matrix * jnp.sum(state.factors.item**2, axis=-1)))
+    sizes = backward.sizes(state.factors, problem, objective, "item")
+    of_rows = float(jnp.sum(sizes.matrix * jnp.sum(state.factors.item**2, axis=-1)))
     assert of_rows > 5 * at_zero
     assert abs(float(infos.loss[-1]) - loss) <= np.finfo(float).eps * (at_zero + of_rows) < 1e-11 * loss
 
