@@ -49,46 +49,44 @@ def load(run: str | os.PathLike) -> Loaded:
     """The fits of a run and their histories, from the folder that `jals run` made.
 
     Raises:
-        StorageError: when it is not the folder of a run, or damaged; ImportError: without the extra `tables`.
+        StorageError: when it is not the folder of a run, or damaged; ImportError: without the extra `cli`.
     """
     from .app import folder
 
-    fits = folder.record(as_path(run))["fits"]
+    fits = folder.read(as_path(run), factors=False).all
     records = [
-        {name: fit.get(name) for name in _WHICH} | {name: of[place] for name, of in fit["history"].items()}
+        {name: getattr(fit, name) for name in _WHICH} | {name: of[place] for name, of in fit.history.columns().items()}
         for fit in fits
-        for place in range(len(fit["history"]["sweep"]))
+        for place in range(len(fit.history.sweep))
     ]
-    return Loaded(_frame([_row(fit) for fit in fits], tuple(_row({}))), _frame(records, (*_WHICH, *_HISTORY)))
+    return Loaded(_frame([_row(fit) for fit in fits], _ALWAYS), _frame(records, (*_WHICH, *_HISTORY)))
 
 
-def kept_loss(fit: dict) -> float | None:
-    """The loss at the sweep whose factors were kept, else the last one recorded; None where there is none."""
-    history = fit.get("history", {})
-    losses = dict(zip(history.get("sweep", ()), history.get("loss", ()), strict=False))
-    known = [loss for loss in losses.values() if loss is not None]
-    kept = losses.get(fit.get("sweeps"))
-    return kept if kept is not None else known[-1] if known else None
+_ALWAYS = (
+    *("key", "solver", "kind", "data", "rank", "fold", "seed", "trial", "own_minimiser", "reason", "error_sweep"),
+    *("error_message", "converged", "sweeps", "loss", "passes", "seconds", "operations", "compile_seconds", "program"),
+    *("stationarity", "factors"),
+)
 
 
-def _row(fit: dict) -> dict[str, Any]:
+def _row(fit: Any) -> dict[str, Any]:
     """One fit, laid flat."""
-    error, history, proof = fit.get("error") or {}, fit.get("history", {}), dict(fit.get("certificate") or {})
+    error, proof = fit.error, {} if fit.certificate is None else fit.certificate.json()
     stationarity = proof.pop("stationarity", None)
     return {
-        **{name: fit.get(name) for name in ("key", "solver", "kind", "data", "rank", "fold", "seed", "trial")},
-        **fit.get("point", {}),
-        **{f"tuned.{key}": number for key, number in fit.get("tuned", {}).items()},
-        **{name: fit.get(name) for name in ("own_minimiser", "reason")},
-        **{f"error_{name}": error.get(name) for name in ("sweep", "message")},
-        **{name: fit.get(name) for name in ("converged", "sweeps")},
-        "loss": kept_loss(fit),
-        **{name: history[name][-1] if history.get(name) else None for name in ("passes", "seconds", "operations")},
-        **{name: fit.get(name) for name in ("compile_seconds", "program")},
-        **{f"{part}_{name}": of for part, each in (fit.get("metrics") or {}).items() for name, of in each.items()},
+        **{name: getattr(fit, name) for name in ("key", "solver", "kind", "data", "rank", "fold", "seed", "trial")},
+        **fit.point,
+        **{f"tuned.{key}": number for key, number in fit.tuned.items()},
+        **{name: getattr(fit, name) for name in ("own_minimiser", "reason")},
+        **{f"error_{name}": None if error is None else getattr(error, name) for name in ("sweep", "message")},
+        **{name: getattr(fit, name) for name in ("converged", "sweeps")},
+        "loss": fit.kept_loss(),
+        **{name: fit.history.last(name) for name in ("passes", "seconds", "operations")},
+        **{name: getattr(fit, name) for name in ("compile_seconds", "program")},
+        **{f"{part}_{name}": of for part, each in (fit.metrics or {}).items() for name, of in each.items()},
         **{f"certificate_{name}": of for name, of in proof.items()},
         "stationarity": stationarity,
-        "factors": fit.get("factors"),
+        "factors": fit.factors,
     }
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import metrics
+from . import clock, metrics
 from .errors import ArgumentError, FitError, Interrupted
 from .factors import Factors, predict
 from .objectives import Objective, loss
@@ -199,9 +198,9 @@ def fit(
         return [callback(progress) for callback in callbacks]  # each is called, whatever another says
 
     try:
-        started = time.perf_counter()
+        started = clock.seconds()
         jax.block_until_ready(_advance(solver, now.state, problem, objective, 0))  # no sweep at all: this compiles
-        now = dataclasses.replace(now, compile_seconds=time.perf_counter() - started)
+        now = dataclasses.replace(now, compile_seconds=clock.seconds() - started)
         answers = []
         if not now.history.sweep:
             now = look(now.state, 0, 0.0, 0)
@@ -209,10 +208,10 @@ def fit(
         while not (reason := _reason(now, answers, tol, patience, sweeps)):
             done = now.history.sweep[-1]
             wanted = min(stride, sweeps - done)
-            started = time.perf_counter()
+            started = clock.seconds()
             after, info, count, passes, value = _advance(solver, now.state, problem, objective, wanted)
             jax.block_until_ready(after)
-            seconds = time.perf_counter() - started
+            seconds = clock.seconds() - started
             if int(count):
                 now = look(after, int(count), seconds, int(passes), value)
             if int(count) < wanted:

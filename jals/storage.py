@@ -5,17 +5,15 @@ header carries a seal, the format version and the SHA-256 of the whole file, tak
 `load` checks it before any library reads the file.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import os
 import pathlib
 import re
-import secrets
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import whole
 from .errors import ArgumentError, ForkError, StorageError, did_you_mean, is_traced
 from .factors import Factors
 from .files import as_path
@@ -98,7 +96,7 @@ def save(
     if len(seals) != 1:
         raise ArgumentError("data_hash, or an id, reads like the seal of a file of jals: rename it.")
     start, end = seals[0].span("digest")
-    _write(path, content[:start], _digest(content, start, end), content[end:])
+    whole.write(path, content[:start], _digest(content, start, end), content[end:])
 
 
 def load(path: Any) -> Saved:
@@ -200,25 +198,6 @@ def _digest(content: Any, start: int, end: int) -> bytes:
     digest.update(_UNSEALED)
     digest.update(memoryview(content)[end:])
     return digest.hexdigest().encode()
-
-
-def _write(path: pathlib.Path, *pieces: Any) -> None:
-    temporary, target = None, pathlib.Path(os.path.realpath(path))  # a link there goes on pointing to its file
-    try:
-        with open(target.with_name(f".jals-{secrets.token_hex(8)}.part"), "xb") as file:  # its mode is the umask's
-            temporary = file.name
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())  # a file system that reports a full disk late does it here
-        os.replace(temporary, target)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
-        raise
 
 
 def _form(path: Any) -> tuple[pathlib.Path, Format]:

@@ -1,7 +1,6 @@
 """Tuning by descent: `tune` follows the derivative of a held-out error in the objective's own numbers."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from . import descent, fitting, gradient, tunable
+from . import clock, descent, fitting, gradient, tunable
 from .descent import Learned, Look, Plan
 from .errors import AdjointError, FitError, Interrupted, check_choice
 from .factors import Factors
@@ -229,14 +228,14 @@ def tune(
         if direction:
             now = dataclasses.replace(now, compile_seconds=_compile(look, parameters, factors, solver))
         while not reason:
-            started = time.perf_counter()
+            started = clock.seconds()
             try:
                 seen = look(parameters, factors, True)
             except AdjointError as error:
                 raise _failed(now, str(error)) from error
             after, memory = descent.descend(way, plan, parameters, seen.gradient, memory)
             jax.block_until_ready((seen, after))
-            seconds, passes = seconds + time.perf_counter() - started, passes + int(seen.passes)
+            seconds, passes = seconds + clock.seconds() - started, passes + int(seen.passes)
             now = _longer(now, plan, names, parameters, seen, passes, seconds)
             progress = _progress(now, int(steps))
             answers = [callback(progress) for callback in callbacks]  # each is called, whatever another says
@@ -250,13 +249,13 @@ def tune(
 
 def _compile(look: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
     """Seconds that it took to compile a look."""
-    started = time.perf_counter()
+    started = clock.seconds()
     try:
         jax.block_until_ready(look(parameters, factors, False))
     except ValueError as error:
         descent.check_reverse(error, solver)
         raise
-    return time.perf_counter() - started
+    return clock.seconds() - started
 
 
 def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, passes: int, seconds: float) -> Tuned:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jals.app import folder, record
+
 SOLVERS = {  # how fast the loss falls, and to how far above the best
     "als": ("als", 0.9, 0.0),
     "adam": ("gradient", 0.8, 1e-4),
@@ -16,6 +18,10 @@ SOLVERS = {  # how fast the loss falls, and to how far above the best
     "adamw": ("gradient", 0.35, 0.2),
 }
 OWN = ("adamw",)
+_KINDS = {
+    "als": {"kind": "als"},
+    "gradient": {"kind": "gradient", "optimizer": "sgd", "hyper": {"learning_rate": 0.1}},
+}
 
 
 def made_run(
@@ -45,8 +51,8 @@ def made_run(
         "data": {"path": f"{data}.csv"},
         "split": {"kind": "random", "test_fraction": 0.1, "validation_fraction": 0.1, "seed": 0},
         "objective": {"preset": "als_wr", "reg": 0.1, "bias": True, "center": True} | (objective or {}),
-        "solver": [{"kind": SOLVERS[name][0], "name": name, "rank": 8} for name in solvers],
-        "fit": {"sweeps": sweeps, "seeds": list(seeds), "timed": timed, "dtype": "float32"},
+        "solver": [{"name": name, "rank": 8} | _KINDS[SOLVERS[name][0]] for name in solvers],
+        "fit": {"sweeps": sweeps, "seeds": list(seeds) or [0], "timed": timed, "dtype": "float32"},
         "output": {"folder": place.as_posix()},
     }
     if folds != (None,):
@@ -99,12 +105,19 @@ def made_run(
             }
             for name in solvers
         ],
-        "planned": len(fits),
     } | changes
     place.mkdir(parents=True, exist_ok=True)
     (place / "result.json").write_text(json.dumps(record))
-    (place / "fits.jsonl").write_text("".join(json.dumps(fit) + "\n" for fit in fits))
+    write_fits(place, fits)
     return record | {"fits": fits}
+
+
+def write_fits(place: Path, fits: list[dict]) -> None:
+    """Lines of fits.jsonl, but for one that was stopped."""
+    under_way = [fit for fit in fits if fit["reason"] == "interrupted"]
+    (place / "fits.jsonl").write_text("".join(json.dumps(fit) + "\n" for fit in fits if fit not in under_way))
+    for fit in under_way:
+        (place / "unfinished.json").write_text(json.dumps(fit))
 
 
 def _fit(rng, name, seed, *, fold, point, data, sweeps, timed, tuned, trial=None, bad=False) -> dict:
@@ -168,7 +181,20 @@ def _fit(rng, name, seed, *, fold, point, data, sweeps, timed, tuned, trial=None
 
 
 def read_run(place: Path) -> dict:
-    """What `folder.record` returns of it."""
-    record = json.loads((Path(place) / "result.json").read_text())
-    lines = (Path(place) / "fits.jsonl").read_text().splitlines()
-    return record | {"fits": [json.loads(line) for line in lines]}
+    """A run as its files say, once the reader has found nothing wrong with them: with "fits", those that ended and the
+    one that is unfinished."""
+    folder.read(Path(place))
+    found = json.loads((Path(place) / folder.RESULT).read_text())
+    fits = {}
+    for name in (folder.FITS, folder.NOTE):
+        if (Path(place) / name).exists():
+            whole = (Path(place) / name).read_text()
+            lines = whole.rpartition("\n")[0].splitlines() if name == folder.FITS else [whole]
+            for line in map(json.loads, lines):
+                fits.setdefault(line["key"], line)
+    return found | {"fits": list(fits.values())}
+
+
+def resealed(place: Path) -> None:
+    """Seals what the folder of a finished run holds now, as if it had come out so."""
+    folder.seal(Path(place), record.run((Path(place) / folder.RESULT).read_bytes()))

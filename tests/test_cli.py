@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 import jals
 from jals import experiment
 from jals.app import cli
-from jals.app.folder import record as recorded
+
+from .records import read_run as recorded
+from .records import resealed
 
 CONFIG = """\
 [data]
@@ -133,6 +135,9 @@ def test_certify_fails_when_a_saved_item_row_is_moved(copy):
     saved.factors.item[5] += 1e-2
     jals.save(copy / "factors.npz", *saved)
     done = jals_command("certify", copy)
+    assert (done.exit_code, "factors.npz was changed" in done.output) == (2, True)
+    resealed(copy)
+    done = jals_command("certify", copy)
     assert done.exit_code == 1, done.output
     assert "certificate FAILED: als" in done.output
 
@@ -140,17 +145,19 @@ def test_certify_fails_when_a_saved_item_row_is_moved(copy):
 def test_certify_refuses_other_data_and_damaged_files(copy, tmp_path):
     config = copy / "config.toml"
     config.write_text(config.read_text().replace("test_fraction = 0.2", "test_fraction = 0.2\nseed = 1"))
+    resealed(copy)
     done = jals_command("certify", copy)
     assert (done.exit_code, "was fitted to other ratings" in done.output) == (2, True)
     config.write_text(config.read_text().replace('kind = "als"', 'kind = "als"\nname = "other"') + SECOND_SOLVER)
+    resealed(copy)
     done = jals_command("certify", copy)
     assert (done.exit_code, "disagree on the fits" in done.output) == (2, True)
     (copy / "fits.jsonl").write_text("{}\n")
     done = jals_command("certify", copy)
-    assert (done.exit_code, "fits.jsonl cannot be read" in done.output) == (2, True)
+    assert (done.exit_code, "fits.jsonl was changed" in done.output) == (2, True)
     (copy / "result.json").write_text("{}")
     done = jals_command("certify", copy)
-    assert (done.exit_code, "result.json cannot be read" in done.output) == (2, True)
+    assert (done.exit_code, "result.json is damaged: status" in done.output) == (2, True)
     done = jals_command("certify", tmp_path / "nowhere")
     assert (done.exit_code, "not the folder of a `jals run`" in done.output) == (2, True)
 
@@ -261,6 +268,7 @@ def test_a_tilde_is_the_home_folder(copy, finished, monkeypatch, tmp_path):
         shutil.move(name, home / "tilde")
     raw = (home / "tilde" / "result.json").read_text()
     (home / "tilde" / "result.json").write_text(raw.replace(str(home / "table.npz"), "~/table.npz"))
+    resealed(home / "tilde")
     for arguments, said in (
         (("run", "~/experiment.toml", *where), "found in "),
         (("run", "~/experiment.toml", *where[:2], "--out=~/tilde"), "found in "),

@@ -12,7 +12,7 @@ import polars as pl
 import jals
 from jals import experiment
 
-from .records import made_run
+from .records import made_run, write_fits
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +61,16 @@ def test_a_row_a_record_of_the_history(run):
 def test_what_was_not_measured_is_null(tmp_path):
     record = made_run(tmp_path, folds=(None,), timed=False, tuned=())
     fits = record["fits"]
-    fits[0] |= {"reason": "interrupted", "metrics": None, "certificate": None}
-    fits[0]["history"]["loss"][-1] = None
-    fits[1]["history"] = {"sweep": [0], "passes": [0]}
-    (tmp_path / "fits.jsonl").write_text("".join(json.dumps(fit) + "\n" for fit in fits))
+    fits[-1] |= {"reason": "interrupted", "metrics": None, "certificate": None}
+    fits[-1]["history"]["loss"][-1] = None
+    fits[0]["history"] = {"sweep": [0], "passes": [0]}
+    (tmp_path / "result.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    write_fits(tmp_path, fits)
     found = experiment.load(tmp_path)
     assert found.fits["seconds"].is_null().all() and found.fits["fold"].is_null().all()
-    assert found.fits["loss"].to_list()[:2] == [fits[0]["history"]["loss"][-2], None]
-    assert found.fits["test_rmse"].to_list()[0] is None
+    loss = found.fits["loss"].to_list()
+    assert (loss[0], loss[-1]) == (None, fits[-1]["history"]["loss"][-2])
+    assert found.fits["test_rmse"].to_list()[-1] is None
     assert found.sweeps["seconds"].is_null().all() and found.sweeps["passes"].is_not_null().all()
 
 
@@ -82,10 +84,10 @@ def test_loss_is_that_of_the_factors_kept(tmp_path):
 
 
 def test_axes_that_mix_types_become_text(tmp_path):
-    made_run(tmp_path, folds=(None,), seeds=(0,), tuned=(), grid={"a.b": ["x", 1.5], "c.d": [1, 1.5]})
+    made_run(tmp_path, folds=(None,), seeds=(0,), tuned=(), grid={"fit.b": ["x", 1.5], "fit.d": [1, 1.5]})
     fits = experiment.load(tmp_path).fits
-    assert set(fits["a.b"]) == {"x", "1.5"}
-    assert set(fits["c.d"]) == {1.0, 1.5}
+    assert set(fits["fit.b"]) == {"x", "1.5"}
+    assert set(fits["fit.d"]) == {1.0, 1.5}
 
 
 def test_no_fits_yet_and_no_run(tmp_path):

@@ -18,8 +18,8 @@ import jals
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
 from jals.app import checkpoint, session
-from jals.app.folder import record as recorded
 
+from .records import read_run as recorded
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment
 
 CHANGES = (
@@ -78,6 +78,16 @@ def check_files(folder: Path) -> None:
         assert "stopped before its first fit" in certified.output
 
 
+def same_run(undisturbed: Path, folder: Path) -> None:
+    before, after = (recorded(place) for place in (undisturbed, folder))
+    assert [fit["factors"] for fit in after["fits"]] == FITS
+    for one, other in zip(before["fits"], after["fits"], strict=True):
+        assert (one["metrics"], one["certificate"]) == (other["metrics"], other["certificate"])
+        assert one["history"]["loss"] == other["history"]["loss"]
+        factors = (jals.load(place / one["factors"]).factors for place in (undisturbed, folder))
+        jax.tree.map(np.testing.assert_array_equal, *factors)
+
+
 # What a callback of the interpreter itself meets is reported by Python, not raised.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_at_ten_random_moments(whole, tmp_path):
@@ -97,13 +107,7 @@ def test_at_ten_random_moments(whole, tmp_path):
     for folder in (stopped[0], stopped[-1]):
         done = jals_command("run", config, "--out", folder)
         assert done.exit_code == 0, done.output
-        before, after = (recorded(place) for place in (undisturbed, folder))
-        assert [fit["factors"] for fit in after["fits"]] == FITS
-        for one, other in zip(before["fits"], after["fits"], strict=True):
-            assert (one["metrics"], one["certificate"]) == (other["metrics"], other["certificate"])
-            assert one["history"]["loss"] == other["history"]["loss"]
-            factors = (jals.load(place / one["factors"]).factors for place in (undisturbed, folder))
-            jax.tree.map(np.testing.assert_array_equal, *factors)
+        same_run(undisturbed, folder)
 
 
 PROGRAM = """
@@ -180,21 +184,33 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_a_fit(whole, tmp_path, mo
     assert done.output.count("No space left on device. The fit goes on.") == 2
 
 
-def test_a_damaged_checkpoint_is_refused(whole, tmp_path):
-    config, _, _ = whole
-    whole_fit = jals.fit
+def test_a_damaged_checkpoint_costs_what_it_held(whole, tmp_path):
+    """The fit of the checkpoint begins anew; the one that had ended is not made again."""
+    config, undisturbed, _ = whole
+    whole_fit, made = jals.fit, []
 
-    def interrupted(*arguments, **options):
-        result = whole_fit(*arguments, **options | {"sweeps": 2})
+    def interrupted(solver, *arguments, **options):
+        if isinstance(solver, jals.ALS):
+            return whole_fit(solver, *arguments, **options)
+        result = whole_fit(solver, *arguments, **options | {"sweeps": 2})
         raise jals.Interrupted("interrupted", result=dataclasses.replace(result, reason="interrupted"))
+
+    def counted(*arguments, **options):
+        made.append(options["init"])
+        return whole_fit(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jals, "fit", interrupted)
         assert jals_command("run", config, "--out", tmp_path / "run").exit_code == 130
+    ended = (tmp_path / "run" / "fits.jsonl").read_bytes()
     for path in (tmp_path / "run" / "unfinished").rglob("*"):
         if path.is_file() and path.stat().st_size:
             path.write_bytes(path.read_bytes()[:-1])
-    done = jals_command("run", config, "--out", tmp_path / "run")
-    assert done.exit_code == 2
-    assert "cannot be read" in done.output and "--overwrite" in done.output
-    assert jals_command("run", config, "--out", tmp_path / "run", "--overwrite").exit_code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jals, "fit", counted)
+        done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "cannot be read" in done.output and "That fit begins anew." in done.output
+    assert made == [None]
+    assert (tmp_path / "run" / "fits.jsonl").read_bytes().startswith(ended)
+    same_run(undisturbed, tmp_path / "run")

@@ -21,11 +21,16 @@ import jax.numpy as jnp
 
 import jals
 from jals.app import page
+from jals.app import record as records
 from jals.app.page import plots
 from jals.app.schema import Config
 from jals.datasets import Dataset
 from jals.vocabulary import Vocabulary
 
+PROOF = {"user": 1e-8, "item": 1e-8, "last_updated": 1e-8, "last_updated_required": True} | {
+    "stationarity": 1e-3,
+    "bound": 1e-5,
+}
 HOSTILE = '</td><script>alert("&")</script><img src=x onerror=alert(1)>'
 
 
@@ -68,8 +73,19 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
                 history[column] = np.sort(rng.random(3))[::-1].tolist()
             fits.append(
                 {
+                    "key": f"{settings.label} {fold}",
                     "solver": settings.label,
+                    "kind": settings.kind,
                     "fold": fold,
+                    "seed": 0,
+                    "point": {},
+                    "trial": None,
+                    "tuned": {},
+                    "data": "table",
+                    "rank": 3,
+                    "own_minimiser": False,
+                    "program": 0,
+                    "error": None,
                     "factors": "factors.npz",
                     "sweeps": 2,
                     "reason": "sweeps",
@@ -77,7 +93,7 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
                     "compile_seconds": 5 + rng.random(),
                     "history": history,
                     "metrics": {part: {"rmse": rng.random(), "mae": rng.random()} for part in parts},
-                    "certificate": {"passed": True},
+                    "certificate": PROOF | {"passed": True},
                 }
             )
             label = settings.label if fold is None else f"{settings.label}/{fold}"
@@ -88,11 +104,19 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
         "versions": {"jals": jals.__version__, "jax": jax.__version__},
         "started": "2026-01-02T03:04:05+00:00",
         "config": config,
-        "data": [{"hash": ratings.data_hash()}],
+        "data": [{"name": "table", "hash": ratings.data_hash(), "users": 12, "items": 8, "entries": len(ratings)}],
+        "hardware": {},
+        "command": "",
         "wall_seconds": 12.5,
         "fits": fits,
     }
     return Run(record, Dataset(ratings, vocab, titles), list(drawn.values()))
+
+
+def write(place, record: dict, data, drawn):
+    """Of a record as a run writes it."""
+    fits = [records.Fit.model_validate(fit) for fit in record["fits"]]
+    return page.write(place, records.Run.model_validate(record), fits, len(fits), data, drawn)
 
 
 def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:
@@ -121,7 +145,7 @@ def written(simple, several, tmp_path_factory):
     folders = {}
     for name, run in (("simple", simple), ("several", several)):
         folders[name] = tmp_path_factory.mktemp(name)
-        assert page.write(folders[name], *run) == folders[name] / "index.html"
+        assert write(folders[name], *run) == folders[name] / "index.html"
     return folders
 
 
@@ -212,8 +236,8 @@ def test_setting_is_told(simple, several, written):
 
 @pytest.mark.usefixtures("undrawn")
 def test_failed_certificate_is_marked(simple, tmp_path):
-    fit = simple.record["fits"][0] | {"certificate": {"passed": False}}
-    page.write(tmp_path, simple.record | {"fits": [fit]}, simple.data, simple.drawn)
+    fit = simple.record["fits"][0] | {"certificate": PROOF | {"passed": False}}
+    write(tmp_path, simple.record | {"fits": [fit]}, simple.data, simple.drawn)
     assert results(tmp_path)["als"]["certificate"] == "✗ FAILED"
 
 
@@ -221,7 +245,7 @@ def test_failed_certificate_is_marked(simple, tmp_path):
 def test_hostile_texts_are_escaped(simple, written, tmp_path):
     record = json.loads(json.dumps(simple.record)) | {"status": "interrupted", "error": HOSTILE}
     record["config"]["data"]["path"] = f"folder/{HOSTILE}.npz"
-    page.write(tmp_path, record, simple.data, simple.drawn)
+    write(tmp_path, record, simple.data, simple.drawn)
     for folder in (written["simple"], tmp_path):
         reader = read(folder)
         assert "script" not in {tag for tag, _ in reader.elements}
@@ -280,7 +304,7 @@ def test_same_record_same_bytes(simple, written, tmp_path):
     # The page names its folder in the commands: so a second one goes into the same.
     folder = written["simple"]
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    page.write(folder, *simple)
+    write(folder, *simple)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
@@ -333,7 +357,7 @@ def test_interrupted_run_has_a_page_that_says_so(simple, tmp_path):
     fit = {name: value for name, value in simple.record["fits"][0].items() if name not in ("metrics", "certificate")}
     fit["reason"] = "interrupted"
     record = simple.record | {"status": "interrupted", "error": "interrupted after 2 of 3 sweeps", "fits": [fit]}
-    page.write(tmp_path, record, simple.data._replace(titles=None), simple.drawn)
+    write(tmp_path, record, simple.data._replace(titles=None), simple.drawn)
     reader = read(tmp_path)
     assert "This run was interrupted: interrupted after 2 of 3 sweeps" in reader.text
     assert results(tmp_path)["als"]["certificate"] == "–"
@@ -345,10 +369,10 @@ def test_interrupted_run_has_a_page_that_says_so(simple, tmp_path):
 def test_run_that_drew_nothing_still_has_its_data_and_curves(simple, tmp_path):
     fit = simple.record["fits"][0]
     history = {name: column for name, column in fit["history"].items() if name != "loss"}
-    page.write(tmp_path, simple.record | {"fits": [fit | {"history": history}]}, simple.data, [])
+    write(tmp_path, simple.record | {"fits": [fit | {"history": history}]}, simple.data, [])
     assert {file.stem for file in (tmp_path / "figures").iterdir()} == {"degrees", "density"}
     assert "No loss and no validation was asked for" in read(tmp_path).text
-    page.write(tmp_path, simple.record | {"status": "interrupted", "error": "sweep 1", "fits": []}, simple.data, [])
+    write(tmp_path, simple.record | {"status": "interrupted", "error": "sweep 1", "fits": []}, simple.data, [])
     assert "This run was interrupted: sweep 1" in read(tmp_path).text
 
 
@@ -360,7 +384,7 @@ def test_entries_of_weight_0_and_implicit_feedback(simple, tmp_path):
     }
     drawn = invented(np.random.default_rng(2), "als", parts, bias=False)
     implicit = config(objective={"preset": "hu_koren", "reg": 0.1})
-    page.write(tmp_path, simple.record | {"config": implicit}, simple.data, [drawn])
+    write(tmp_path, simple.record | {"config": implicit}, simple.data, [drawn])
     text = " ".join(read(tmp_path).text.split())
     assert "The target of an observed entry is 1" in text
     assert "are not in it" not in text
@@ -370,7 +394,7 @@ def test_entries_of_weight_0_and_implicit_feedback(simple, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_part_without_weight_is_not_drawn(simple, tmp_path):
     one = simple.drawn[0]
-    page.write(tmp_path, simple.record, simple.data, [one._replace(test=weighted(one.test, np.zeros(len(one.test))))])
+    write(tmp_path, simple.record, simple.data, [one._replace(test=weighted(one.test, np.zeros(len(one.test))))])
     stems = {file.stem for file in (tmp_path / "figures").iterdir()}
     assert "residuals-als" in stems and "error-by-user-degree" not in stems
     assert "Error by degree" not in read(tmp_path).text
@@ -385,7 +409,7 @@ def test_sampling_is_told(simple, tmp_path, monkeypatch):
     from jals.app.page import summaries
 
     monkeypatch.setattr(summaries, "SAMPLE", 20)
-    page.write(tmp_path, *simple)
+    write(tmp_path, *simple)
     text = " ".join(read(tmp_path).text.split())
     assert "drawn with seed 0: 20 of 48 train entries." in text
 
@@ -394,7 +418,7 @@ def test_sampling_is_told(simple, tmp_path, monkeypatch):
 def test_unwritable_folder_is_a_storage_error(simple, tmp_path):
     (tmp_path / "figures").write_text("a file where the folder should be")
     with pytest.raises(jals.StorageError, match="figures cannot be made"):
-        page.write(tmp_path, *simple)
+        write(tmp_path, *simple)
     assert not (tmp_path / "index.html").exists()
 
 

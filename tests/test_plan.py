@@ -11,6 +11,7 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 import jals
 from jals.app import config as configs
 from jals.app import cost, plan
+from jals.app.record import Fit
 from jals.app.schema import Config
 from jals.app.solvers import GradientSolver
 
@@ -339,12 +340,14 @@ def test_a_fit_of_the_record_finds_its_study():
     for study in plan.studies(config):
         numbers = {key: tried[key] for key in study.ranges}
         for planned in [study.trial(1, numbers), *study.fits(numbers)]:
-            fit = {name: getattr(planned, name) for name in ("fold", "seed", "trial", "point", "tuned")}
-            fit |= {"solver": planned.solver.label, "factors": None}
+            known = {name: getattr(planned, name) for name in ("fold", "seed", "trial", "point", "tuned")}
+            fit = Fit.model_construct(**known, solver=planned.solver.label)
             assert plan.of_record(config, fit).of_record(fit).key("hash") == planned.key("hash")
             for wrong in ({"fold": 2}, {"seed": 2}, {"solver": "asl"}, {"point": {"objective.reg": 3}}, {"point": {}}):
                 with pytest.raises(jals.StorageError, match="disagree on the fits"):
-                    plan.of_record(config, fit | wrong)
+                    plan.of_record(config, fit.changed(**wrong))
+            with pytest.raises(jals.StorageError, match="disagree on the fits"):
+                study.of_record(fit.changed(tuned={"one": 1.0, "more": 1.0}))
 
 
 def test_points_are_all_combinations_and_leave_the_config_as_it_is():

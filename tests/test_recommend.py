@@ -16,10 +16,12 @@ from rich.console import Console
 
 import jals
 from jals.app import config as configs
-from jals.app import experiment, folder, plan
+from jals.app import experiment, folder, plan, record
 from jals.app.recommend import best_unseen, recommend
 from jals.datasets import Dataset
 from jals.vocabulary import Vocabulary
+
+from .records import resealed
 
 CONFIG = """\
 [data]
@@ -115,11 +117,19 @@ def saved(request, tmp_path, monkeypatch):
         name = folder.factors_name(config, solver.label, study.fold, planned.key(learnt.hash))
         state = solver.build().init(jax.random.key(0), learnt.problem(study.fold), config.objective.build())
         jals.save(tmp_path / name, state.factors, table.vocab, data_hash=train.data_hash())
-        fit = {"key": planned.key(learnt.hash), "solver": solver.label, "fold": study.fold, "seed": 0, "point": {}}
-        fit |= {"trial": None, "tuned": {}, "factors": name, "sweeps": 0, "reason": "sweeps", "error": None}
-        fits.append(fit | {"compile_seconds": 0.0, "history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}})
-    folder.write_record(tmp_path, {"status": "finished", "config": config.model_dump(mode="json", exclude_none=True)})
+        rmse = {part: {"rmse": 1.0, "mae": 1.0} for part in ("train", "test")}
+        proof = {"user": 0.0, "item": 0.0, "last_updated": 0.0, "stationarity": 0.0, "bound": 1.0}
+        fit = {"key": planned.key(learnt.hash), "solver": solver.label, "kind": solver.kind, "fold": study.fold}
+        fit |= {"seed": 0, "point": {}, "trial": None, "tuned": {}, "data": "table", "rank": 2, "factors": name}
+        fit |= {"own_minimiser": False, "converged": False, "program": 0, "sweeps": 0, "reason": "sweeps"}
+        fit |= {"error": None, "compile_seconds": 0.0, "history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}, "metrics": rmse}
+        fit |= {"certificate": proof | {"last_updated_required": False, "passed": True}}
+        fits.append(record.Fit.model_validate(fit))
+    run = record.Run(
+        status="running", started="", wall_seconds=0.0, versions={}, hardware={}, command="", config=config
+    )
     folder.append(tmp_path, fits)
+    folder.seal(tmp_path, run)
     return tmp_path, table, train
 
 
@@ -170,6 +180,9 @@ def test_missing_damaged_and_foreign_factors_are_storage_errors(saved):
     path = place / "factors-small.npz"
     factors = jals.load(path).factors
     jals.save(path, factors, table.vocab, data_hash=table.ratings.data_hash())
+    with pytest.raises(jals.StorageError, match=r"factors-small\.npz was changed"):
+        shown(place, user)
+    resealed(place)
     with pytest.raises(jals.StorageError, match="other ratings"):
         shown(place, user)
     path.write_bytes(path.read_bytes()[:200])
@@ -184,6 +197,7 @@ def test_missing_damaged_and_foreign_factors_are_storage_errors(saved):
 
 def test_run_without_factors_is_a_storage_error(saved):
     place, table, _ = saved
-    (place / folder.FITS).unlink()
+    (place / folder.FITS).write_text("")
+    resealed(place)
     with pytest.raises(jals.StorageError, match="holds no factors"):
         shown(place, str(table.vocab.user[0]))

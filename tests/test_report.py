@@ -16,11 +16,11 @@ pytest.importorskip("jinja2", reason='the report needs the extra "cli"')
 pytest.importorskip("tomli_w", reason='the report needs the extra "cli"')
 
 import jals
-from jals.app import report, terminal
+from jals.app import folder, report, terminal
 from jals.app.page import plots
 from jals.app.report import figures, records, table, words
 
-from .records import made_run
+from .records import made_run, write_fits
 from .test_page import HOSTILE, Reader, browser, check_in_browser  # noqa: F401 - a fixture
 
 LONG = "a question with " + "many words " * 20
@@ -43,7 +43,7 @@ def plain(tmp_path_factory):
 def rewritten(place, record, change):
     for fit in record["fits"]:
         change(fit)
-    (place / "fits.jsonl").write_text("".join(json.dumps(fit) + "\n" for fit in record["fits"]))
+    write_fits(place, record["fits"])
 
 
 def final(record, solver):
@@ -296,7 +296,7 @@ def test_unfinished_runs_and_failed_certificates_are_told(tmp_path):
     second["certificate"].update(passed=False, user=0.3)
     rewritten(tmp_path, record, lambda fit: None)
     text = markdown(tmp_path)
-    assert "was interrupted: interrupted after 3 sweeps" in text and "15 of 16 fits" in text
+    assert "was interrupted: interrupted after 3 sweeps" in text and "15 fits and trials." in text
     assert "not finished: interrupted" in text
     assert "certificate failed: backward error 0.30, bound 1.0×10⁻⁵" in text
 
@@ -312,7 +312,7 @@ def test_unjudged_rows_are_told_by_report_and_terminal(tmp_path):
     assert "1,200 backward errors that the dtype cannot judge" in text and "certificate failed" not in text
     said = io.StringIO()
     rich = pytest.importorskip("rich.console")
-    terminal.certificates(rich.Console(file=said, width=200), record["fits"][:1])
+    terminal.certificates(rich.Console(file=said, width=200), folder.read(tmp_path).fits[:1])
     assert "NOT JUDGED: als/0 (1,200 rows). Unjudged rows hold a NaN" in said.getvalue()
     assert "FAILED" not in said.getvalue() and "passed" not in said.getvalue()
 
@@ -322,9 +322,7 @@ def test_reports_of_next_to_nothing(tmp_path):
     made_run(tmp_path / "none", seeds=(), tuned=(), status="running")
     assert "has not ended" in markdown(tmp_path / "none")
     record = made_run(tmp_path / "bare", solvers=("als",), folds=(None,), seeds=(0,), tuned=(), timed=False)
-    rewritten(
-        tmp_path / "bare", record, lambda fit: fit.update(history={"sweep": [0, 1]}, certificate=None, metrics={})
-    )
+    rewritten(tmp_path / "bare", record, lambda fit: fit.update(history={"sweep": [0, 1]}, metrics={}))
     assert "One fit for each row" in markdown(tmp_path / "bare")
     record = made_run(tmp_path / "broken", solvers=("sgd",), seeds=(1,), tuned=(), diverged=[("sgd", 1)])
     assert "2 of 2" in markdown(tmp_path / "broken")

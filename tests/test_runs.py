@@ -16,9 +16,9 @@ pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra
 import jals
 from jals import experiment
 from jals.app import folder, group, session
-from jals.app.folder import record as recorded
 
 from . import reference
+from .records import read_run as recorded
 from .test_cli import jals_command, write_experiment
 
 SGD = """
@@ -285,7 +285,7 @@ def torn_line(place: Path, fits: list[dict], append=folder.append) -> None:
 
 
 def half_file(path: Path, content: bytes = b"half of it", *_, **__) -> None:
-    path.with_name(path.name + ".partial").write_bytes(content[: len(content) // 2])
+    path.with_name(f".jals-{path.name}.part").write_bytes(content[: len(content) // 2])
 
 
 SEAMS = [  # of a run with the world outside, and how each is left where a kill comes in its midst

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
+from jals.app.record import Failure, Fit, History
 from jals.app.schema import Tune
 from jals.app.search import Search, points_of_range, uneven
 
@@ -18,12 +19,12 @@ def search(ranges=RANGES, **changes) -> Search:
     return Search(Tune(**{"trials": 8, "range": RANGES} | changes), ranges)
 
 
-def ended(numbers: dict, score: float, **changes) -> dict:
+def ended(numbers: dict, score: float, **changes) -> Fit:
     """A line of the record, as far as a search reads it."""
-    broken = {"error": {"message": "broke down"}, "metrics": {}, "sweeps": 1}
+    broken = {"error": Failure(sweep=1, message="broke down"), "metrics": {}, "sweeps": 1}
     whole = {"error": None, "metrics": {"validation": {"rmse": score}}, "sweeps": 15}
     short = {key.removeprefix("solver.sgd."): number for key, number in numbers.items()}
-    return {"tuned": short} | (broken if math.isinf(score) else whole) | changes
+    return Fit.model_construct(**{"tuned": short} | (broken if math.isinf(score) else whole) | changes)
 
 
 @pytest.mark.parametrize("trials", [2, 8, 31])
@@ -58,7 +59,8 @@ def test_asked_once_and_lowest_score_is_best():
 def test_lowest_loss_where_that_is_the_metric():
     made = search(metric="loss", trials=2)
     first, second = made.ask()
-    made.tell([ended(first, 1.0, history={"loss": [9.0, 5.0]}), ended(second, 2.0, history={"loss": [9.0, 4.0]})])
+    losses = [History(sweep=[0, 1], loss=[9.0, last]) for last in (5.0, 4.0)]
+    made.tell([ended(first, 1.0, history=losses[0]), ended(second, 2.0, history=losses[1])])
     assert made.chosen() == second
 
 

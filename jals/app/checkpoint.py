@@ -19,6 +19,8 @@ def save(folder: Path, key: str, result: jals.Result) -> None:
     note = {
         "key": key,
         "sweep": result.sweep,
+        "reason": result.reason,
+        "converged": result.converged,
         "history": dataclasses.asdict(result.history),  # orbax's JSON keeps nan
     }
     items = ocp.args.Composite(
@@ -54,11 +56,11 @@ def restore(folder: Path, key: str, solver: Any, problem: Any, objective: Any) -
                 return None
             arrays = manager.restore(step, args=ocp.args.Composite(arrays=wanted)).arrays
         history = History(**note["history"])
-        return jals.Result(arrays["factors"], arrays["state"], history, 0.0, False, "interrupted", note["sweep"])
+        end = note["converged"], note["reason"], note["sweep"]
+        return jals.Result(arrays["factors"], arrays["state"], history, 0.0, *end)
     except Exception as error:  # what orbax and tensorstore raise for damage is not documented
         raise StorageError(
-            f"the checkpoint {folder / UNFINISHED} cannot be read ({type(error).__name__}: {str(error)[:200]}). "
-            "Start the run again with --overwrite."
+            f"The checkpoint {folder / UNFINISHED} cannot be read ({type(error).__name__}: {str(error)[:200]})."
         ) from error
 
 

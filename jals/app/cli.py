@@ -1,10 +1,11 @@
 """The command `jals`. Errors that jals raises on purpose become one message and an exit code, never a traceback:
 
-0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted
+0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted (129 by SIGHUP, 143 by SIGTERM)
 """
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         build()()
     except SystemExit as end:
-        if end.code == 130:  # Ctrl-C while jaxlib 0.10.2 compiles makes the interpreter crash when it closes down
+        if end.code in (129, 130, 143):  # a stop while jaxlib 0.10.2 compiles makes the interpreter crash at its end
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)
@@ -84,7 +85,8 @@ def build() -> "typer.Typer":
     ) -> None:
         """Make every fit of a config, show the results, and save them with the factors, a page to look at and a report.
 
-        Ctrl-C keeps what is done (exit code 130); the same command then goes on from there.
+        Ctrl-C keeps what is done (exit code 130), and so do SIGTERM (143) and SIGHUP (129); the same command then goes
+        on from there.
         """
         from . import runner
 
@@ -207,7 +209,8 @@ def _exit_code(work: Callable) -> int:
         return work(Console(highlight=False))
     except (jals.JalsError, ImportError) as error:
         message, code = str(error), 2
-    except KeyboardInterrupt:
-        message, code = "interrupted.", 130
+    except KeyboardInterrupt as stopped:
+        signum = getattr(stopped, "signum", signal.SIGINT)
+        message, code = f"{str(stopped) or 'interrupted'}.", 128 + signum
     print(f"jals: {message}", file=sys.stderr)
     return code

@@ -11,6 +11,7 @@ import jax
 import jals
 
 from ..errors import FitError, Interrupted
+from . import record
 from .experiment import Table
 from .plan import Descent, Planned
 
@@ -21,7 +22,7 @@ class Descended(NamedTuple):
     Attributes:
         result: what a fit would have returned: sweep and passes count those of the descent, the factors are its best.
         error: why it broke down, or None.
-        line: what its line of the record says besides.
+        line: what its line of the record says otherwise.
     """
 
     result: jals.Result
@@ -64,7 +65,7 @@ def descended(table: Table, planned: Planned, descent: Descent, watch: Callable[
         except Interrupted as stopped:
             raise Interrupted(f"{stopped} of a descent, which begins anew", result=stopped.result) from None
     if not isinstance(tuned, jals.Tuned):  # the fit before the first step
-        return Descended(tuned, error, {"descent": {"steps": 0}})
+        return Descended(tuned, error, {"descent": record.Descent(steps=0)})
     if error is not None:
         error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
@@ -75,5 +76,5 @@ def descended(table: Table, planned: Planned, descent: Descent, watch: Callable[
     best, state = history.sweep[tuned.step], jals.State(tuned.factors)
     result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
     numbers = [{f"objective.{name}": each[name] for name in box} for each in steps.numbers]
-    about = {"steps": len(numbers), "best": tuned.step, "unseen": tuned.unseen, "numbers": numbers}
+    about = record.Descent(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
     return Descended(result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {}))

@@ -11,6 +11,7 @@ import jals
 
 from .. import datasets
 from .cost import Size
+from .record import Proof, finite
 from .schema import Config
 from .solvers import AnySolver
 
@@ -123,15 +124,6 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
         yield Fold(number, train, validation, test, train.data_hash())
 
 
-def label(fit: dict) -> str:
-    """What tables and pictures call a fit of the record: als, als/0 on a fold, als rank=8 of a grid."""
-    values = [f"{key.rpartition('.')[2]}={value}" for key, value in fit["point"].items()]
-    tuning = "descent" if fit.get("descent") else f"trial {fit['trial']}"
-    trial = [] if fit["trial"] is None else [tuning]
-    fold = "" if fit["fold"] is None else f"/{fit['fold']}"
-    return " ".join([fit["solver"] + fold, *values, *trial])
-
-
 def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
     """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
     is not."""
@@ -140,35 +132,25 @@ def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Cer
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
 
-def judged(cert: jals.Certificate, solver: AnySolver, sweeps: int) -> dict:
-    """The certificate in numbers, the largest errors of the rows that could be judged, and whether it passes: the rows
-    as given must meet the bound where an exact sweep has just made them."""
+def judged(cert: jals.Certificate, solver: AnySolver, sweeps: int) -> Proof:
+    """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
+    just made them."""
     required = solver.build().exact and sweeps > 0
     unjudged = cert.unjudged
-    return {
+    return Proof(
         **{side: _worst(getattr(cert, side)) for side in unjudged},
-        "last_updated_required": required,
-        "stationarity": float(cert.stationarity),
-        "bound": float(cert.bound),
-        "unjudged": sum(rows for side, rows in unjudged.items() if required or side != "last_updated"),
-        "passed": cert.holds(last_updated=required),
-    }
+        last_updated_required=required,
+        stationarity=finite(cert.stationarity),
+        bound=float(cert.bound),
+        unjudged=sum(rows for side, rows in unjudged.items() if required or side != "last_updated"),
+        passed=cert.holds(last_updated=required),
+    )
 
 
 def _worst(errors: Any) -> float | None:
     errors = np.asarray(errors)
     errors = errors[~np.isnan(errors)]
-    return float(errors.max()) if len(errors) else None
-
-
-def refused(proof: dict) -> float | None:
-    """Of a recorded certificate: the largest backward error over the bound, of those held to it; None if none is. (A
-    record holds no number that is not finite: an infinite one shows in `passed` alone.)"""
-    sides = ("user", "item", *(["last_updated"] if proof["last_updated_required"] else []))
-    worst = max((proof[side] for side in sides if proof.get(side) is not None), default=0.0)
-    if worst <= proof["bound"]:
-        return None if proof["passed"] or proof.get("unjudged") else float("inf")
-    return worst
+    return finite(errors.max()) if len(errors) else None
 
 
 def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts: tuple[str, ...]) -> dict:
@@ -181,7 +163,7 @@ def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts:
             predicted = jals.predict(factors, part.user, part.item)
             target = objective.entry(part.value, np.ones_like(part.value)).t
             found[name] = {
-                "rmse": float(jals.metrics.rmse(predicted, target, part.weight)),
-                "mae": float(jals.metrics.mae(predicted, target, part.weight)),
+                "rmse": finite(jals.metrics.rmse(predicted, target, part.weight)),
+                "mae": finite(jals.metrics.mae(predicted, target, part.weight)),
             }
     return found

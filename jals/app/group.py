@@ -10,6 +10,7 @@ from ..grids import at_once, even_sizes, quicker_loop
 from ..many import fit_bytes
 from .experiment import Table
 from .plan import Planned
+from .record import Loop
 
 _MOST = 64  # fits at a time: what a stop may cost
 
@@ -66,9 +67,9 @@ class Group:
         limit = "memory" if most < _MOST else "what a stop may cost"
         return sizes, f"in chunks, for the sake of {limit}"
 
-    def measured(self) -> dict:
+    def measured(self) -> Loop:
         """Which loop makes a sweep of some of the fits in the least time, compilation apart."""
         some = self._members[: self.chunks("vmap")[0][0]]
         choice = quicker_loop(lambda loop: self.fit(some, loop, sweeps=1), len(some), self._work)
-        about = {"device": jax.devices()[0].platform, "loop": choice.loop, "why": choice.why}
-        return about | {"seconds": choice.seconds} if choice.seconds else about
+        device = jax.devices()[0].platform
+        return Loop(loop=choice.loop, why=choice.why, device=device, seconds=choice.seconds or None)

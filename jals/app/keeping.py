@@ -5,43 +5,47 @@ import dataclasses
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jals
 
 from ..errors import FitError, StorageError
 from . import checkpoint, cost, experiment, folder
+from .lock import Held
 from .plan import Planned
+from .record import Failure, Fit, History, finite
 from .schema import Config
+from .signals import undisturbed
 
 
 class Keeper:
     """Writes what there is of the fits of a run into its folder. `config` is the whole run's."""
 
-    def __init__(self, place: Path, config: Config):
-        self.place, self.config = place, config
+    def __init__(self, held: Held, config: Config):
+        self.held, self.place, self.config = held, held.folder, config
 
     def ended(
         self, table: experiment.Table, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> dict:
+    ) -> Fit:
         """A fit's line, with metrics and certificate, once its factors are kept."""
         fit = self.line(table, planned, result, error, program)
         fold, objective = table.folds[planned.fold], planned.config.objective.build()
         if planned.trial is not None:
             parts = () if error is not None else ("train", "validation")
-            return fit | {"metrics": experiment.metrics(objective, result.factors, fold, parts)}
+            return fit.changed(metrics=experiment.metrics(objective, result.factors, fold, parts))
         try:
             self.save(table, planned, result.factors)
         except StorageError as full:
             raise self.rescued(table, planned, result, full) from full
         if error is None:
             cert = experiment.certificate(planned.config, result.factors, table.problem(planned.fold))
-            fit["metrics"] = experiment.metrics(objective, result.factors, fold, ("train", "validation", "test"))
-            fit["certificate"] = experiment.judged(cert, planned.solver, fit["sweeps"])
+            metrics = experiment.metrics(objective, result.factors, fold, ("train", "validation", "test"))
+            return fit.changed(metrics=metrics, certificate=experiment.judged(cert, planned.solver, fit.sweeps))
         return fit
 
     def line(
         self, table: experiment.Table, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> dict:
+    ) -> Fit:
         """What is known of a fit without looking at its factors."""
         solver, settings = planned.solver, planned.config.fit
         key = planned.key(table.hash)
@@ -60,33 +64,38 @@ class Keeper:
         elif reason == "sweeps" and settings.passes is not None and planned.sweeps() != settings.sweeps:
             reason = "passes"
         kept = planned.trial is None and self.config.output.factors
-        return {
-            "key": key,
-            "solver": solver.label,
-            "kind": solver.kind,
-            "fold": planned.fold,
-            "seed": planned.seed,
-            "point": planned.point,
-            "trial": planned.trial,
-            "tuned": planned.tuned,
-            "data": planned.config.data.source or planned.config.data.path,
-            "rank": solver.rank,
-            "own_minimiser": solver.own_minimiser,
-            "factors": folder.factors_name(self.config, solver.label, planned.fold, key) if kept else None,
-            "reason": reason,
-            "error": None if error is None else _told(error),
-            "sweeps": result.sweep,
-            "converged": result.converged,
-            "compile_seconds": result.compile_seconds,
-            "program": program,
-            "history": {name: column for name, column in history.items() if not all(map(math.isnan, column))},
-        }
+        columns: dict[str, Any] = {"sweep": history.pop("sweep"), "passes": history.pop("passes")}
+        for name, column in history.items():
+            if not all(map(math.isnan, column)):
+                columns[name] = list(map(finite, column))
+        return Fit(
+            key=key,
+            solver=solver.label,
+            kind=solver.kind,
+            fold=planned.fold,
+            seed=planned.seed,
+            point=planned.point,
+            trial=planned.trial,
+            tuned=planned.tuned,
+            data=planned.config.data.source or planned.config.data.path,  # pyright: ignore[reportArgumentType]
+            rank=solver.rank,
+            own_minimiser=solver.own_minimiser,
+            factors=folder.factors_name(self.config, solver.label, planned.fold, key) if kept else None,
+            reason=reason,
+            error=None if error is None else _told(error),
+            sweeps=result.sweep,
+            converged=result.converged,
+            compile_seconds=result.compile_seconds,
+            program=program,
+            history=History(**columns),
+        )
 
     def save(self, table: experiment.Table, planned: Planned, factors: jals.Factors, path: Path | None = None) -> None:
         if planned.trial is not None or not (self.config.output.factors or path):
             return
         key, fold = planned.key(table.hash), table.folds[planned.fold]
         if path is None:
+            self.held.check()
             path = self.place / folder.factors_name(self.config, planned.solver.label, planned.fold, key)
             with contextlib.suppress(OSError):  # saving says better what is wrong
                 path.parent.mkdir(exist_ok=True)
@@ -107,7 +116,7 @@ class Keeper:
 
     def keep(self, table: experiment.Table, planned: Planned, result: jals.Result, program: int) -> None:
         """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
-        with folder.undisturbed():
+        with undisturbed():
             self.save(table, planned, result.factors)
             checkpoint.save(self.place, planned.key(table.hash), result)
             folder.write_unfinished(self.place, self.line(table, planned, result, None, program))
@@ -117,6 +126,6 @@ def over(limit: float | None, column: list) -> bool:
     return limit is not None and bool(column) and column[-1] >= limit
 
 
-def _told(error: FitError) -> dict:
-    where = {} if error.row is None else {"side": error.side, "row": error.row}
-    return {"sweep": error.sweep, "message": str(error)} | where
+def _told(error: FitError) -> Failure:
+    where: dict[str, Any] = {} if error.row is None else {"side": error.side, "row": error.row}
+    return Failure(sweep=error.sweep, message=str(error), **where)

@@ -9,14 +9,15 @@ from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from pydantic import ValidationError
 
 import jals
 
 from ..descent import TRAVERSALS
-from ..errors import StorageError
+from ..errors import ConfigError, StorageError
 from . import config as configs
 from .cost import passes_per_sweep
-from .experiment import label
+from .record import Fit, label
 from .schema import Config
 from .solvers import AnySolver
 
@@ -77,10 +78,18 @@ class Study(NamedTuple):
         """One for each seed, with the numbers that the tuning chose."""
         return [self._planned(seed, None, chosen) for seed in self.config.seeds]
 
-    def of_record(self, fit: dict) -> "Planned":
-        """What was planned for a fit of the record."""
-        chosen = dict(zip(self.ranges, fit["tuned"].values(), strict=True))
-        return self._planned(fit["seed"], fit["trial"], chosen)
+    def of_record(self, fit: Fit) -> "Planned":
+        """What was planned for a fit of the record.
+
+        Raises:
+            StorageError: when it is none of this study's.
+        """
+        if len(fit.tuned) != len(self.ranges):
+            raise _disagree(fit)
+        try:
+            return self._planned(fit.seed, fit.trial, dict(zip(self.ranges, fit.tuned.values(), strict=True)))
+        except (ConfigError, ValidationError) as error:
+            raise _disagree(fit) from error
 
     def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "Planned":
         resolved = configs.at(self.config, self.point | tuned)
@@ -127,8 +136,8 @@ class Planned(NamedTuple):
     @property
     def name(self) -> str:
         """For a progress bar: "adam/0 rank=16 trial 2 seed 1"."""
-        fit = {"solver": self.solver.label, "fold": self.fold, "point": self.point, "trial": self.trial}
-        return label(fit | {"descent": self.descent}) + (f" seed {self.seed}" if self.seed else "")
+        called = label(self.solver.label, self.fold, self.point, self.trial, self.descent is not None)
+        return called + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
         """Of all that decides what the fit finds: its config, fold, data, and the version of jals."""
@@ -201,17 +210,21 @@ def by_table(config: Config) -> list[list[Study]]:
     return list(tables.values())
 
 
-def of_record(config: Config, fit: dict) -> Study:
+def of_record(config: Config, fit: Fit) -> Study:
     """The study that a fit of a run's record belongs to.
 
     Raises:
         StorageError: when the config has none.
     """
     labels = [solver.label for solver in config.solver]
-    if fit["solver"] in labels and fit["seed"] in config.seeds:
-        place, point = labels.index(fit["solver"]), fit["point"]
+    if fit.solver in labels and fit.seed in config.seeds:
+        place, point = labels.index(fit.solver), fit.point
         own = {key: values for key, values in config.grid.items() if configs.touches(key, config, place)}
         planned = point.keys() == own.keys() and all(point[key] in own[key] for key in own)
-        if planned and fit["fold"] in _folds(config, point):
-            return Study(config, point, place, fit["fold"])
-    raise StorageError(f"a run's config and record disagree on the fits, as on {fit['factors']}: one was changed.")
+        if planned and fit.fold in _folds(config, point):
+            return Study(config, point, place, fit.fold)
+    raise _disagree(fit)
+
+
+def _disagree(fit: Fit) -> StorageError:
+    return StorageError(f"a run's config and record disagree on the fits, as on {fit.label}: one was changed.")

@@ -62,19 +62,19 @@ def recommend(
         JalsError: for an unknown user or solver, and for files that are missing, damaged or of another run.
     """
     place = as_path(place)
-    fits = [fit for fit in folder.record(place)["fits"] if fit["factors"]]
+    fits = [(fit, fit.factors) for fit in folder.read(place).all if fit.factors]
     config = configs.load(place / folder.CONFIG)
     labels = [each.label for each in config.solver]
     if solver is not None and solver not in labels:
         near = did_you_mean(solver, labels)
         raise ArgumentError(f'no solver "{solver}" in {place}: it has {", ".join(labels)}.{near}')
-    fit = next((fit for fit in fits if solver in (None, fit["solver"])), None)
+    fit, name = next((each for each in fits if solver in (None, each[0].solver)), (None, ""))
     if fit is None:
         raise StorageError(f"{place} holds no factors of {solver or 'any solver'}: the run was stopped before.")
-    planned, name = plan.of_record(config, fit).of_record(fit), fit["factors"]
+    planned = plan.of_record(config, fit).of_record(fit)
     data = experiment.read_data(planned.config)
     row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
-    fold = experiment.Table(planned.config, data).folds[fit["fold"]]
+    fold = experiment.Table(planned.config, data).folds[fit.fold]
     saved = jals.load(place / name)
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")

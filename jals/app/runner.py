@@ -1,6 +1,7 @@
 """Runs the experiment of a config; certifies a run again from its files."""
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import platform
@@ -24,7 +25,11 @@ from ..grids import memory_bytes
 from . import config as configs
 from . import cost, experiment, folder, plan
 from . import terminal as said
+from .lock import Held
+from .record import Run
+from .schema import Config
 from .session import Session, verdict
+from .signals import heard, undisturbed
 from .tables import Tables
 
 
@@ -42,49 +47,69 @@ def run(
         changes: those of `config.load`; the folder then gets the config as changed.
         extend: the folder may hold a run of another config; the fits that both have are not made again.
 
-    Returns: the exit code: 0; 1 when a fit (not a trial) broke down or a certificate failed; 130 when interrupted. What
-        was fitted by then is saved in every case.
+    Returns: the exit code: 0; 1 when a fit (not a trial) broke down or a certificate failed; 130 when interrupted by
+        Ctrl-C, 143 by SIGTERM, 129 by SIGHUP. What was fitted by then is saved in every case.
 
     Raises:
-        JalsError: when the config, the folder or the data cannot be used; nothing has been fitted then.
+        JalsError: when the config, the folder or the data cannot be used, or another run is under way in the folder;
+            nothing has been fitted then. And when the folder is removed or damaged while the run is under way.
     """
     path = as_path(path)
     config = configs.load(path, changes)
-    place = as_path(out or config.output.folder or Path("runs", path.stem))
-    asked = config.model_dump(mode="json", exclude_none=True)
-    earlier = None if overwrite else _earlier(place, asked, extend)
-    extend = extend and earlier is not None and bool(_differences(earlier["config"], asked))
+    place = folder.opened(as_path(out or config.output.folder or Path("runs", path.stem)))
+    with heard() as stop, Held(place) as held:
+        try:
+            code = _run(held, path, config, overwrite, console, changes, extend)
+        except KeyboardInterrupt as stopped:
+            raise stop.named(stopped) from None
+        return stop.code if code == 130 else code
+
+
+def _run(
+    held: Held, path: Path, config: Config, overwrite: bool, console: Console, changes: Sequence[str], extend: bool
+) -> int:
+    place, started = held.folder, time.perf_counter()
+    earlier = None if overwrite else _earlier(place, config, extend, console)
+    extend = extend and earlier is not None and bool(_differences(earlier.run.settings(), _settings(config)))
     if earlier is not None:
         said.found(console, place, earlier, extend)
-        if earlier["status"] == "finished" and (place / folder.PAGE).exists() and not extend:
-            said.results(console, place, earlier["fits"])
+        if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
+            said.results(console, place, earlier)
             return verdict(earlier)
-    folder.opened(place)
-    started = time.perf_counter()
-    begun = {"fits": [], "wall_seconds": 0.0, "started": datetime.datetime.now().astimezone().isoformat("T", "seconds")}
-    record = (earlier or begun) | {
-        "status": "running",
-        "error": None,
-        "versions": _versions(),
-        "hardware": _hardware(),
-        "command": _command(path, place, changes),
-        "config": asked,
-    }
-    record = {"data": [], "programs": [], "loops": {}} | record
-    if extend:
-        record |= {"fits": [], "programs": [], "data": []}
-    session = Session(place, config, record, started - record["wall_seconds"], console)
+    folder.swept(place)
+    run = Run(
+        status="running",
+        started=datetime.datetime.now().astimezone().isoformat("T", "seconds"),
+        wall_seconds=0.0,
+        versions=_versions(),
+        hardware=_hardware(),
+        command=_command(path, place, changes),
+        config=config,
+        data=[],
+        programs=[],
+        loops={},
+    )
+    fits = []
+    if earlier is not None:
+        run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
+        if not extend:
+            run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
+    session = Session(held, folder.Found(run, fits, None), started - run.wall_seconds, console)
     session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
-    if earlier is None or extend:
+    if earlier is None or extend or not (place / folder.CONFIG).is_file():
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
-        with folder.undisturbed():
+        with undisturbed():
             if earlier is None:
                 folder.emptied(place)
-            else:
+            elif extend:
                 session.extend()
             folder.write(place / folder.CONFIG, text)
             session.write("running")
     return session.go()
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude_none=True)
 
 
 def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
@@ -124,35 +149,35 @@ def certify(place: Path, console: Console) -> int:
         JalsError: when the files are missing or damaged, or the factors were fitted to other data.
     """
     place = as_path(place)
-    record = folder.record(place)
-    kept = [fit for fit in record["fits"] if fit["factors"] and fit["error"] is None]
+    found = folder.read(place)
+    kept = [(fit, fit.factors) for fit in found.all if fit.factors and fit.error is None]
     if not kept:
-        none = "keeps no factors (output.factors = false)" if record["fits"] else "was stopped before its first fit"
+        none = "keeps no factors (output.factors = false)" if found.all else "was stopped before its first fit"
         raise StorageError(f"the run in {place} {none}: there is nothing to certify.")
     config = configs.load(place / folder.CONFIG)
     tables = Tables(place, [], console)
     fits = []
-    for fit in kept:
+    for fit, name in kept:
         planned = plan.of_record(config, fit).of_record(fit)
         table = tables.of(planned)
-        saved = jals.load(place / fit["factors"])
-        if saved.data_hash != table.folds[fit["fold"]].data_hash:
+        saved = jals.load(place / name)
+        if saved.data_hash != table.folds[fit.fold].data_hash:
             raise StorageError(
-                f"{place / fit['factors']} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
+                f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
                 "the data or the split has changed since. Run the experiment again."
             )
-        cert = experiment.certificate(planned.config, saved.factors, table.problem(fit["fold"]))
-        fits.append(fit | {"certificate": experiment.judged(cert, planned.solver, fit["sweeps"])})
+        cert = experiment.certificate(planned.config, saved.factors, table.problem(fit.fold))
+        fits.append(fit.changed(certificate=experiment.judged(cert, planned.solver, fit.sweeps)))
     said.certificates(console, fits)
-    return 0 if all(fit["certificate"]["passed"] for fit in fits) else 1
+    return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 
-def _earlier(place: Path, asked: dict, extend: bool) -> dict | None:
-    """The record of an earlier run in the folder, of this very config unless it is to be extended, or None where there
-    is no run.
+def _earlier(place: Path, config: Config, extend: bool, console: Console) -> folder.Found | None:
+    """What there is of an earlier run in the folder, of this very config unless it is to be extended, or None where
+    there is no run.
 
     Raises:
-        StorageError: when the folder holds a run of another config, which a new one would overwrite.
+        StorageError: when the folder holds a run of another config, which a new one would overwrite, or a damaged one.
     """
     if strange := folder.strangers(place):
         raise StorageError(
@@ -161,16 +186,23 @@ def _earlier(place: Path, asked: dict, extend: bool) -> dict | None:
         )
     if not (place / folder.RESULT).exists():
         return None
-    earlier = folder.record(place)
-    changed = _differences(earlier["config"], asked)
+    earlier = folder.read(place, under_way=False)
+    changed = _differences(earlier.run.settings(), _settings(config))
     if changed and not extend:
         listing = "".join(f"\n  {key}: {before} there, {now} here" for key, before, now in changed)
         raise StorageError(
-            f"{place} holds a run of another config ({earlier['status']}):{listing}\n"
+            f"{place} holds a run of another config ({earlier.run.status}):{listing}\n"
             "Keep it and choose another folder with --out, replace it with --overwrite, or with --extend keep the fits "
             "that both have and make the others."
         )
-    return earlier
+    if earlier.run.status == "finished":
+        return earlier
+    try:
+        return dataclasses.replace(earlier, unfinished=folder.unfinished_fit(place))
+    except StorageError as damaged:  # it costs what it speaks of
+        console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
+        folder.clear_unfinished(place)
+        return earlier
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .cost import passes_per_sweep
+from .record import Fit
 from .schema import Tune
 from .solvers import AnySolver
 
@@ -25,7 +26,7 @@ class Search:
     def __init__(self, tune: Tune, ranges: dict[str, list[float]]):
         self._tune, self._ranges = tune, ranges
         self._left = (1 if tune.method == "hypergradient" else tune.trials) if ranges else 0
-        self._made: list[dict] = []
+        self._made: list[Fit] = []
         self._sampler = _Tpe(tune.seed, ranges) if tune.sampler == "optuna" else None
 
     def ask(self) -> list[Numbers]:
@@ -41,7 +42,7 @@ class Search:
         self._left -= len(tried)
         return tried
 
-    def tell(self, fits: list[dict]) -> None:
+    def tell(self, fits: list[Fit]) -> None:
         """The lines of the trials asked for last, in their order."""
         if self._sampler is not None:
             self._sampler.tell(score(fits[0], self._tune.metric))
@@ -51,8 +52,8 @@ class Search:
         """The numbers with the lowest score, the first of equals; of trials that all broke down, the longest's."""
         if not self._made:
             return {}
-        best = min(self._made, key=lambda fit: (score(fit, self._tune.metric), -fit["sweeps"]))
-        return dict(zip(self._ranges, best["tuned"].values(), strict=True))
+        best = min(self._made, key=lambda fit: (score(fit, self._tune.metric), -fit.sweeps))
+        return dict(zip(self._ranges, best.tuned.values(), strict=True))
 
     def _grid(self, points: int) -> list[Numbers]:
         """Every combination of so many points of each range, spread over its logarithm with both ends."""
@@ -69,11 +70,11 @@ class Search:
         return [dict(zip(self._ranges, point, strict=True)) for point in points]
 
 
-def score(fit: dict, metric: str) -> float:
+def score(fit: Fit, metric: str) -> float:
     """What tuning minimises, of a trial's line: inf where it broke down."""
-    if fit["error"] is not None:
+    if fit.error is not None:
         return math.inf
-    found = fit["metrics"]["validation"]["rmse"] if metric == "validation" else fit["history"]["loss"][-1]
+    found = fit.score("validation", "rmse") if metric == "validation" else fit.history.last("loss")
     return math.inf if found is None or math.isnan(found) else found
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,36 +14,43 @@ from . import checkpoint, cost, descents, experiment, folder, plan
 from . import terminal as said
 from .group import Group
 from .keeping import Keeper, over
+from .lock import Held
 from .page import Drawn
 from .page import write as write_page
 from .plan import Planned, Study
-from .schema import Config
+from .record import Fit, Loop, Program
 from .search import Search
+from .signals import undisturbed
 from .tables import Tables
 from .watch import Watch
 
 _KEEP_EVERY = 60.0  # seconds: what a power cut may cost
 _WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
-_UNFINISHED = ("running", "interrupted")  # why a fit ended, where a later session has to go on
 _DRAWN = 6  # solvers that the page looks at closely
 
 
 class Session:
-    """A run under way: what it has and what it has to show. `record` is what result.json says; a fit's line is
-    written after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped."""
+    """A run under way: what it has and what it has to show. `run` is what result.json says; a fit's line is written
+    after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped.
 
-    def __init__(self, place: Path, config: Config, record: dict, started: float, console: Console):
-        self.place, self.config, self.record, self.console = place, config, record, console
-        self.started = started
-        self.done = {fit["key"]: fit for fit in record["fits"] if fit["reason"] not in _UNFINISHED}
-        self.earlier = folder.earlier(place)  # fits of another config that this one extends
-        self.keeper = Keeper(place, config)
+    Attributes:
+        done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
+    """
+
+    def __init__(self, held: Held, found: folder.Found, started: float, console: Console):
+        self.held, self.place, self.run, self.console = held, held.folder, found.run, console
+        self.config, self.started = found.run.config, started
+        whole, self.spoilt = folder.intact(self.place, found.fits)
+        self.done = {fit.key: fit for fit in whole}
+        self.earlier = folder.earlier(self.place)  # fits of another config that this one extends
+        self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
-        self.tables = Tables(place, record["data"], console)
+        self.tables = Tables(self.place, self.run.data, console)
 
     def go(self) -> int:
         stopped = None
-        said.setting(self.console, self.config, self.record["data"], self.place)
+        said.setting(self.console, self.config, self.run.data, self.place)
+        said.spoilt(self.console, self.place, self.spoilt)
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
@@ -52,28 +58,47 @@ class Session:
                     self.study(studies)
         except KeyboardInterrupt as error:
             stopped = error
-        with folder.undisturbed():
-            status = "finished" if stopped is None else "interrupted"
-            self.record["error"] = None if stopped is None else str(stopped) or "interrupted"
-            self.record["fits"] = folder.record(self.place)["fits"]
-            for place, program in enumerate(self.record["programs"]):  # a kill may have come between fit and count
-                program["fits"] = sum(fit["program"] == place for fit in self.record["fits"])
-            self.write(status)
-            if stopped is None:
-                folder.forget_earlier(self.place)
-            said.results(self.console, self.place, self.record["fits"])
+        with undisturbed():
+            found = self.ended(stopped)
+            said.results(self.console, self.place, found)
         if stopped is None:  # who presses Ctrl-C wants to leave
             with said.waiting(self.console, "drawing the page"):
                 self.draw()
-        said.saved(self.console, self.place, self.record)
-        said.broken(self.console, self.record["fits"], self.tables.vocab())
+        self.held.check()
+        said.saved(self.console, self.place, found)
+        said.broken(self.console, found.fits, self.tables.vocab())
         if stopped is not None:
-            said.stopped(self.console, stopped, self.record)
-        return verdict(self.record)
+            said.stopped(self.console, stopped, found)
+        return verdict(found)
 
-    def write(self, status: str) -> None:
-        self.record |= {"status": status, "wall_seconds": time.perf_counter() - self.started}
-        folder.write_record(self.place, self.record)
+    def ended(self, stopped: BaseException | None) -> folder.Found:
+        """Writes what the run has come to, and reads it as any other reader would.
+
+        Raises:
+            StorageError: when the folder has lost what the run had saved there.
+        """
+        self.held.check()
+        self.run.error = None if stopped is None else str(stopped) or "interrupted"
+        kept = {fit.key: fit for fit in folder.ended(self.place)}
+        if lost := self.done.keys() - kept.keys():
+            raise StorageError(
+                f"{self.place / folder.FITS} has lost {len(lost):,} of the lines that the run had written. The same "
+                "command makes those fits again."
+            )
+        for place, program in enumerate(self.run.programs):  # a kill may have come between fit and count
+            program.fits = sum(fit.program == place for fit in kept.values())
+        self.run.wall_seconds = time.perf_counter() - self.started
+        if stopped is None:
+            folder.forget_earlier(self.place)
+            folder.seal(self.place, self.run)
+        else:
+            self.write("interrupted")
+        return folder.read(self.place)
+
+    def write(self, status: Any) -> None:
+        self.held.check()
+        self.run.status, self.run.wall_seconds = status, time.perf_counter() - self.started
+        folder.write_run(self.place, self.run)
 
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
@@ -126,7 +151,7 @@ class Session:
     def reuse(self, members: list[Planned], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
         kept = [
-            self.earlier[key] | {"point": each.point, "program": None} | ({} if each.descent else {"tuned": each.tuned})
+            self.earlier[key].changed(point=each.point, program=None, **({} if each.descent else {"tuned": each.tuned}))
             for each, key in zip(members, keys, strict=True)
             if key in self.earlier and key not in self.done
         ]
@@ -135,11 +160,12 @@ class Session:
 
     def taken_over(self, key: str) -> bool:
         """Whether a fit comes from the run before, so that no program of this one makes it."""
-        return key in self.done and self.done[key]["program"] is None
+        return key in self.done and self.done[key].program is None
 
-    def add(self, fits: list[dict]) -> None:
+    def add(self, fits: list[Fit]) -> None:
+        self.held.check()
         folder.append(self.place, fits)
-        self.done |= {fit["key"]: fit for fit in fits}
+        self.done |= {fit.key: fit for fit in fits}
 
     def weight(self, planned: Planned) -> float:
         """Estimated operations of a fit, by which the time left is told."""
@@ -154,17 +180,17 @@ class Session:
     def alone(self, table: experiment.Table, planned: Planned) -> None:
         """Fits, proves and keeps one fit."""
         why = planned.alone() or "no other fit shares its program"
-        program = self.program(planned, {"loop": "one by one", "why": why})
-        began, line = time.monotonic(), {}
+        program = self.program(planned, "one by one", why)
+        began, changes = time.monotonic(), {}
         if planned.descent is not None:
             with self.watch.fit(planned.name) as watch:
-                result, error, line = descents.descended(table, planned, planned.descent, watch)
+                result, error, changes = descents.descended(table, planned, planned.descent, watch)
         else:
             result, error = self.fitted(table, planned, program)
         if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
             self.keeper.keep(table, planned, result, program)
-        with folder.undisturbed():
-            fit = self.keeper.ended(table, planned, result, error, program) | line
+        with undisturbed():
+            fit = self.keeper.ended(table, planned, result, error, program).changed(**changes)
             self.add([fit])
             folder.clear_unfinished(self.place)
             self.count(program, 1, result)
@@ -180,7 +206,9 @@ class Session:
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
         made, objective = planned.solver.build(), planned.config.objective.build()
-        init = checkpoint.restore(self.place, planned.key(table.hash), made, problem, objective)
+        init = self.restored(planned.key(table.hash), made, problem, objective)
+        if init is not None and init.reason not in ("running", "interrupted"):
+            return init, None  # the run was killed between its end and its line
         if init is not None and _spent(settings, init.history.last()):
             return dataclasses.replace(init, reason="callback"), None
         kept = time.monotonic()
@@ -188,6 +216,7 @@ class Session:
         def keep(at: jals.Progress) -> None:
             nonlocal kept
             if time.monotonic() - kept >= _KEEP_EVERY:
+                self.held.check()
                 try:
                     self.keeper.keep(table, planned, at.result, program)
                 except StorageError as error:  # no reason to stop: the disk may have room again by the end
@@ -222,22 +251,29 @@ class Session:
             raise
         return result, None
 
+    def restored(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+        """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
+        try:
+            return checkpoint.restore(self.place, key, solver, problem, objective)
+        except StorageError as damaged:
+            self.console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
+            folder.clear_unfinished(self.place)
+            return None
+
     # Fits that run as one program.
 
     def together(self, table: experiment.Table, members: list[Planned]) -> None:
         """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
         group = Group(table, members, sum(map(self.weight, members)))
         first = members[0].key(table.hash)
-        program = next((at for at, each in enumerate(self.record["programs"]) if each.get("first") == first), None)
+        program = next((at for at, each in enumerate(self.run.programs) if each.first == first), None)
         if program is None:
             loop = self.loop(group)
-            chunks, why = group.chunks(loop["loop"])
-            about = {"first": first, "chunks": chunks, "loop": loop["loop"], "why": f"{loop['why']}; {why}"}
-            program = self.program(members[0], about)
+            chunks, why = group.chunks(loop.loop)
+            program = self.program(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
             self.write("running")
-        entry = self.record["programs"][program]
         start = 0
-        for size in entry["chunks"]:
+        for size in self.run.programs[program].chunks or ():
             chunk = members[start : start + size]
             start += size
             missing = [each for each in chunk if each.key(table.hash) not in self.done]
@@ -250,29 +286,29 @@ class Session:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
         with self.watch.fit(label) as watch:
-            outcomes = group.fit(chunk, self.record["programs"][program]["loop"], watch)
+            outcomes = group.fit(chunk, self.run.programs[program].loop, watch)
         took = time.perf_counter() - began
-        entry = self.record["programs"][program]
+        entry = self.run.programs[program]
         errors = [outcome if isinstance(outcome, FitError) else None for outcome in outcomes]
         results = [outcome.result if isinstance(outcome, FitError) else outcome for outcome in outcomes]
         for planned, result, error in zip(chunk, results, errors, strict=True):
             if planned in missing:
-                with folder.undisturbed():
+                with undisturbed():
                     fit = self.keeper.ended(table, planned, result, error, program)
                     self.add([fit])
                 self.watch.advance(self.weight(planned))
-        entry["fits"] += len(missing)
-        entry["compile_seconds"] += results[0].compile_seconds
-        entry["seconds"] += took - results[0].compile_seconds
+        entry.fits += len(missing)
+        entry.compile_seconds += results[0].compile_seconds
+        entry.seconds += took - results[0].compile_seconds
         self.write("running")
         said.chunk(self.console, chunk, took)
 
-    def loop(self, group: Group) -> dict:
+    def loop(self, group: Group) -> Loop:
         """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
         asked = self.config.fit.loop
         if asked != "auto":
-            return {"loop": asked, "why": "the config says so"}
-        known = self.record["loops"]
+            return Loop(loop=asked, why="the config says so")
+        known = self.run.loops
         if group.kind not in known:
             with self.watch.fit(f"{group.kind}: measuring which loop is quicker"):
                 known[group.kind] = group.measured()
@@ -280,54 +316,57 @@ class Session:
 
     # What both have in common.
 
-    def program(self, planned: Planned, about: dict) -> int:
+    def program(
+        self, planned: Planned, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
+    ) -> int:
         """The place in the record of a program, which is added where it is new."""
-        new = {"solver": planned.solver.label} | about
-        for place, entry in enumerate(self.record["programs"]):
-            if all(entry.get(key) == value for key, value in new.items()):
+        new = Program(solver=planned.solver.label, loop=loop, why=why, first=first, chunks=chunks)
+        nothing = {"fits": 0, "compile_seconds": 0.0, "seconds": 0.0}
+        for place, entry in enumerate(self.run.programs):
+            if entry.model_copy(update=nothing) == new:
                 return place
-        self.record["programs"].append(new | {"fits": 0, "compile_seconds": 0.0, "seconds": 0.0})
-        return len(self.record["programs"]) - 1
+        self.run.programs.append(new)
+        return len(self.run.programs) - 1
 
     def count(self, program: int, fits: int, result: jals.Result) -> None:
-        entry = self.record["programs"][program]
-        entry["fits"] += fits
-        entry["compile_seconds"] += result.compile_seconds
-        entry["seconds"] += result.history.seconds[-1] if result.history.sweep else 0.0
+        entry = self.run.programs[program]
+        entry.fits += fits
+        entry.compile_seconds += result.compile_seconds
+        entry.seconds += result.history.seconds[-1] if result.history.sweep else 0.0
 
     def draw(self) -> None:
         """The report that compares all fits; and the page that looks at single ones, each solver's first, which also
         says that all was drawn."""
         from .report import write as write_report  # half a second of imports
 
+        fits = list(folder.ended(self.place))
         drawn, shown = [], []
-        first: dict[str, dict] = {}
-        for fit in self.record["fits"]:
-            if fit["trial"] is None:
-                one = first.setdefault(fit["solver"], fit)
-                if (fit["point"], fit["seed"]) == (one["point"], one["seed"]):
+        first: dict[str, Fit] = {}
+        for fit in fits:
+            if fit.trial is None:
+                one = first.setdefault(fit.solver, fit)
+                if (fit.point, fit.seed) == (one.point, one.seed):
                     shown.append(fit)
         for fit in list(first.values())[:_DRAWN]:
-            if fit["factors"] and "certificate" in fit:
+            if fit.factors and fit.certificate is not None:
                 planned = plan.of_record(self.config, fit).of_record(fit)
                 table = self.tables.of(planned)
-                factors = jals.load(self.place / fit["factors"]).factors
-                cert = experiment.certificate(planned.config, factors, table.problem(fit["fold"]))
-                fold = table.folds[fit["fold"]]
-                required = fit["certificate"]["last_updated_required"]
-                label = experiment.label(fit)
-                drawn.append(Drawn(label, factors, fold.train, fold.validation, fold.test, cert, required))
-        compared = sum(fit["trial"] is None for fit in self.record["fits"])
-        of_page = {"fits": shown, "compared": compared if compared > len(shown) else None}
+                factors = jals.load(self.place / fit.factors).factors
+                cert = experiment.certificate(planned.config, factors, table.problem(fit.fold))
+                fold = table.folds[fit.fold]
+                required = fit.certificate.last_updated_required
+                drawn.append(Drawn(fit.label, factors, fold.train, fold.validation, fold.test, cert, required))
+        compared = sum(fit.trial is None for fit in fits)
         write_report([self.place], self.place / folder.REPORT)
-        write_page(self.place, self.record | of_page, self.tables.latest.data, drawn)
+        write_page(self.place, self.run, shown, compared, self.tables.latest.data, drawn)
 
 
-def verdict(record: dict) -> int:
-    if record["status"] != "finished":
+def verdict(found: folder.Found) -> int:
+    """The exit code of a run: see `runner.run`."""
+    if found.run.status != "finished":
         return 130
-    fits = [fit for fit in record["fits"] if fit["trial"] is None]
-    return 0 if all(fit["error"] is None and fit["certificate"]["passed"] for fit in fits) else 1
+    fits = [fit for fit in found.fits if fit.trial is None]
+    return 0 if all(fit.certificate is not None and fit.certificate.passed for fit in fits) else 1
 
 
 def _spent(settings: Any, at: Any) -> bool:

@@ -10,6 +10,7 @@ from ..errors import StorageError
 from ..vocabulary import Vocabulary
 from . import experiment, terminal
 from .plan import Planned
+from .record import Data
 from .schema import Config
 
 
@@ -22,7 +23,7 @@ class Tables:
 
     latest: experiment.Table
 
-    def __init__(self, place: Path, notes: list[dict], console: Console):
+    def __init__(self, place: Path, notes: list[Data], console: Console):
         """`notes` is what the run's record says of its data; tables that are new add to it."""
         self._place, self._notes, self._console = place, notes, console
         self._name: str | None = None  # of the latest
@@ -51,20 +52,28 @@ class Tables:
 
     def vocab(self) -> Vocabulary | None:
         """The outside ids of the run's rows, where it has one table of data."""
-        return self.latest.data.vocab if len({note["hash"] for note in self._notes}) == 1 else None
+        return self.latest.data.vocab if len({note.hash for note in self._notes}) == 1 else None
 
     def _note(self, config: Config) -> None:
         ratings, fold = self.latest.data.ratings, next(iter(self.latest.folds.values()))
         parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
-        name = config.data.source or config.data.path
-        read = {"name": name, "dtype": config.fit.dtype, "reading": config.data.reading()}
-        before = [other for other in self._notes if other | read == other]
-        if before and before[0]["hash"] != self.latest.hash:
+        name = config.data.source or config.data.path or ""
+        read = name, config.fit.dtype, config.data.reading()
+        before = [other for other in self._notes if (other.name, other.dtype, other.reading) == read]
+        if before and before[0].hash != self.latest.hash:
             raise StorageError(
                 f"{self._place} holds an unfinished run on other data than its config now leads to. Start it again "
                 "with --overwrite, or choose another folder with --out."
             )
-        note = {"name": name, "hash": self.latest.hash, "users": ratings.num_users, "items": ratings.num_items}
-        note |= {"entries": len(ratings)} | {name: len(part) for name, part in parts.items() if part is not None}
-        if note | read not in self._notes:
-            self._notes.append(note | read)
+        note = Data(
+            name=name,
+            hash=self.latest.hash,
+            users=ratings.num_users,
+            items=ratings.num_items,
+            entries=len(ratings),
+            **{name: len(part) for name, part in parts.items() if part is not None},
+            dtype=config.fit.dtype,
+            reading=config.data.reading(),
+        )
+        if note not in self._notes:
+            self._notes.append(note)

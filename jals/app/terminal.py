@@ -13,22 +13,22 @@ from rich.table import Table
 from ..certificate import WHAT_UNJUDGED
 from ..vocabulary import Vocabulary
 from . import schema
-from .experiment import label, refused
-from .folder import FITS, PAGE, REPORT, RESULT
+from .folder import FITS, PAGE, REPORT, RESULT, Found
+from .record import Data, Fit, Proof
 
 LINES = 20  # a line for each fit up to so many; beyond, a line a solver and point
 
 
-def setting(console: Console, config: schema.Config, data: list[dict], folder: Path) -> None:
+def setting(console: Console, config: schema.Config, data: list[Data], folder: Path) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")  # paths have no blanks to break at
     if config.question:
         grid.add_row("question", config.question)
     for each in data:
-        density = each["entries"] / (each["users"] * each["items"])
-        shape = f"{each['users']:,} users x {each['items']:,} items, {each['entries']:,} entries ({density:.2%})"
-        grid.add_row("data", f"{each['name']}: {shape}")
+        density = each.entries / (each.users * each.items)
+        shape = f"{each.users:,} users x {each.items:,} items, {each.entries:,} entries ({density:.2%})"
+        grid.add_row("data", f"{each.name}: {shape}")
     for name in ("split", "objective", "problem", "fit"):
         grid.add_row(name, _said(getattr(config, name)))
     for solver in config.solver:
@@ -61,20 +61,22 @@ def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: 
         console.print(f"{name}: about {size / 2**20:,.0f} MiB on the device beside the fits", soft_wrap=True)
 
 
-def progress(console: Console, name: str, fit: dict) -> None:
+def progress(console: Console, name: str, fit: Fit) -> None:
     """One line when a fit has ended."""
-    sweeps = fit["history"]["sweep"][-1] if fit["history"]["sweep"] else 0
-    seconds = f" in {fit['history']['seconds'][-1]:.2f} s" if fit["history"].get("seconds") else ""
-    kept = "" if fit["sweeps"] == sweeps else f", the factors of sweep {fit['sweeps']} kept"
-    if fit.get("descent", {}).get("best"):
-        steps, passes = fit["descent"]["steps"], fit["history"]["passes"][-1]
-        best = f"validation RMSE {min(fit['history']['validation'][1:]):.4f} at step {fit['descent']['best']}"
-        numbers = ", ".join(f"{key.rpartition('.')[2]} {number:.4g}" for key, number in fit["tuned"].items())
+    history = fit.history
+    if fit.descent is not None and fit.descent.best:
+        found = history.validation[fit.descent.best] if history.validation else None
+        best = f"validation RMSE {math.nan if found is None else found:.4f} at step {fit.descent.best}"
+        numbers = ", ".join(f"{key.rpartition('.')[2]} {number:.4g}" for key, number in fit.tuned.items())
+        steps, passes = fit.descent.steps, history.last("passes")
         console.print(f"{name}: {steps} steps, {passes:,} passes; {best}, {numbers}", soft_wrap=True)
         return
-    bare = fit["reason"] in ("interrupted", "diverged", "singular")
-    end = fit["reason"] if bare else f"ended by {fit['reason']}"
-    console.print(f"{name}: {sweeps} sweeps{seconds}{kept}; {end}", soft_wrap=True)
+    sweeps, seconds = history.last("sweep") or 0, history.last("seconds")
+    took = "" if seconds is None else f" in {seconds:.2f} s"
+    kept = "" if fit.sweeps == sweeps else f", the factors of sweep {fit.sweeps} kept"
+    bare = fit.reason in ("interrupted", "diverged", "singular")
+    end = fit.reason if bare else f"ended by {fit.reason}"
+    console.print(f"{name}: {sweeps} sweeps{took}{kept}; {end}", soft_wrap=True)
 
 
 def chunk(console: Console, fits: list, seconds: float) -> None:
@@ -82,14 +84,14 @@ def chunk(console: Console, fits: list, seconds: float) -> None:
     console.print(f"{fits[0].solver.label}: {len(fits)} fits in one program, {seconds:.2f} s", soft_wrap=True)
 
 
-def results(console: Console, place: Path, fits: list[dict]) -> None:
+def results(console: Console, place: Path, found: Found) -> None:
     """A line a fit; of many fits, or several seeds or points, a line a solver and point, as in the report."""
-    fits = [fit for fit in fits if fit["trial"] is None]
-    proven = [fit for fit in fits if "certificate" in fit]
+    fits = [fit for fit in found.all if fit.trial is None]
+    proven = [fit for fit in fits if fit.certificate is not None]
     if not proven:
         return
     headings = ("train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE")
-    if len(fits) > LINES or any(fit["point"] for fit in fits) or len({fit["seed"] for fit in fits}) > 1:
+    if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
         from .report import records
         from .report import table as statistics
 
@@ -99,58 +101,63 @@ def results(console: Console, place: Path, fits: list[dict]) -> None:
                 means = [row.means[name] for name in ("test RMSE", "test MAE")]
                 numbers = [f"{number:.4f}".replace("nan", "-") for mean in means for number in (mean.mean, mean.error)]
                 worst = "-" if row.stationarity is None else f"{row.stationarity:.1e}"
-                name = label(row.fits[0].record | {"fold": None})
+                name = row.fits[0].record.changed(fold=None).label
                 table.add_row(name, str(len(row.fits)), *numbers, worst)
     else:
         proof = ("fresh\nupdate", "last\nupdate", "statio-\nnarity", "s per\nsweep", "s com-\npiling")
         table = _table("", *headings, *proof)
         for fit in fits:
-            sweeps, seconds = fit["history"]["sweep"][-1:], fit["history"].get("seconds")
+            sweeps, seconds = fit.history.last("sweep"), fit.history.last("seconds")
             table.add_row(
-                label(fit),
-                *_scores(fit.get("metrics")),
-                *_proof(fit.get("certificate")),
-                f"{seconds[-1] / sweeps[0]:.3f}" if seconds and sweeps[0] else "-",
-                f"{fit['compile_seconds']:.2f}",
+                fit.label,
+                *(_number(fit.score(part, metric)) for part, metric in _SCORES),
+                *_proof(fit.certificate),
+                "-" if seconds is None or not sweeps else f"{seconds / sweeps:.3f}",
+                f"{fit.compile_seconds:.2f}",
             )
         for name, group in _grouped(proven).items():
             if len(group) > 1:
-                table.add_row(f"{name} mean", *_scores(_mean([fit["metrics"] for fit in group])))
+                table.add_row(f"{name} mean", *(_number(_mean(group, *score)) for score in _SCORES))
     console.print(table)
     _verdict(console, fits)
 
 
-def certificates(console: Console, fits: list[dict]) -> None:
+def certificates(console: Console, fits: list[Fit]) -> None:
     table = _table("", "fresh\nupdate", "last\nupdate", "statio-\nnarity", "sweeps")
     for fit in fits:
-        table.add_row(label(fit), *_proof(fit["certificate"]), str(fit["sweeps"]))
+        table.add_row(fit.label, *_proof(fit.certificate), str(fit.sweeps))
     console.print(table)
     _verdict(console, fits)
 
 
-def found(console: Console, place: Path, earlier: dict, extend: bool) -> None:
+def found(console: Console, place: Path, earlier: Found, extend: bool) -> None:
     """What an earlier run of the same config, or of one to be extended, has left in the folder."""
-    ended = [fit for fit in earlier["fits"] if fit["reason"] not in ("running", "interrupted")]
-    begun = earlier["started"].replace("T", " ")
+    begun, ended, stopped = earlier.run.started.replace("T", " "), earlier.fits, earlier.unfinished
     config = "another config, to be extended" if extend else "this config"
     console.print(f"found in {place}: a run of {config}, begun {begun}", soft_wrap=True)
     if extend:
         has = f"It has {_count(len(ended))}; those that this config has too are not made again."
         console.print(f"{has}\n", soft_wrap=True)
         return
-    if earlier["status"] == "finished":
+    if earlier.run.status == "finished":
         drawn = "" if (place / PAGE).exists() else " but for its page"
         console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
         return
     parts = [f"{_count(len(ended))} done"] if ended else []
-    parts += [
-        f"{label(fit)} stopped after {fit['history']['sweep'][-1]} sweeps"
-        for fit in earlier["fits"]
-        if fit not in ended
-    ]
+    if stopped is not None:
+        parts.append(f"{stopped.label} stopped after {stopped.history.last('sweep') or 0} sweeps")
     what = "; ".join(parts) or "nothing fitted yet"
-    status = _STATUS[earlier["status"]]
+    status = _STATUS[earlier.run.status]
     console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
+
+
+def spoilt(console: Console, place: Path, fits: list[Fit]) -> None:
+    """The fits of the earlier run that are made again, as their factors are gone or damaged."""
+    for fit in fits[:LINES]:
+        text = f"{place / str(fit.factors)} is missing or damaged: {fit.label} is made again."
+        console.print(text, soft_wrap=True)
+    if more := len(fits[LINES:]):
+        console.print(f"{more:,} more fits are made again, for the same reason.")
 
 
 def _count(fits: int) -> str:
@@ -165,9 +172,9 @@ def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
     return console.status(f"{what} ...") if console.is_terminal else contextlib.nullcontext()
 
 
-def saved(console: Console, place: Path, record: dict) -> None:
-    names = [fit["factors"] for fit in record["fits"] if fit["factors"]]
-    if not record["fits"]:
+def saved(console: Console, place: Path, found: Found) -> None:
+    names = [fit.factors for fit in found.all if fit.factors]
+    if not found.all:
         return
     if len(names) > 6:
         names = [f"{len(names)} files of factors"]
@@ -175,25 +182,24 @@ def saved(console: Console, place: Path, record: dict) -> None:
     console.print(f"saved {place / RESULT} and, beside it, {', '.join(names)}", soft_wrap=True)
 
 
-def broken(console: Console, fits: list[dict], vocab: Vocabulary | None) -> None:
+def broken(console: Console, fits: list[Fit], vocab: Vocabulary | None) -> None:
     """The fits that broke down, with the outside id of a row that failed."""
-    wrong = [fit for fit in fits if fit["error"] is not None]
-    counted = [fit for fit in wrong if fit["trial"] is None]
-    for fit in counted[:LINES]:
-        error = fit["error"]
-        text = f"{label(fit)} broke down at {error['message'].removesuffix('.')}."
-        if vocab is not None and "row" in error:
-            text += f" That row is the {error['side']} with id {getattr(vocab, error['side'])[error['row']]}."
+    wrong = [(fit, fit.error) for fit in fits if fit.error is not None]
+    counted = [(fit, error) for fit, error in wrong if fit.trial is None]
+    for fit, error in counted[:LINES]:
+        text = f"{fit.label} broke down at {error.message.removesuffix('.')}."
+        if vocab is not None and error.side is not None:
+            text += f" That row is the {error.side} with id {getattr(vocab, error.side)[error.row]}."
         console.print(text, soft_wrap=True)
     for what, others in (("fits", len(counted[LINES:])), ("trials", len(wrong) - len(counted))):
         if others:
             console.print(f"{others:,} {what} broke down; {FITS} says at which sweep.", soft_wrap=True)
 
 
-def stopped(console: Console, why: BaseException, record: dict) -> None:
+def stopped(console: Console, why: BaseException, found: Found) -> None:
     """Why a run ended early."""
     text = (str(why) or "interrupted").removesuffix(".") + "."
-    if any(fit["reason"] == "interrupted" for fit in record["fits"]):
+    if found.unfinished is not None:
         text += " The factors of the last finished sweep are saved."
     console.print(text + " The same command goes on from here.", soft_wrap=True)
 
@@ -205,22 +211,28 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _scores(metrics: dict | None) -> list[str]:
-    if metrics is None:
-        return ["-"] * 4
-    return [f"{metrics[part][metric]:.4f}" for part in ("train", "test") for metric in ("rmse", "mae")]
+_SCORES = [(part, metric) for part in ("train", "test") for metric in ("rmse", "mae")]
 
 
-def _proof(certificate: dict | None) -> list[str]:
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.4f}"
+
+
+def _mean(fits: list[Fit], part: str, metric: str) -> float | None:
+    scores = [fit.score(part, metric) for fit in fits]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
+
+
+def _proof(certificate: Proof | None) -> list[str]:
     if certificate is None:
         return ["-"] * 3
-    bound, last = certificate["bound"], certificate["last_updated"]
-    fresh = [certificate[side] for side in ("user", "item") if certificate[side] is not None]
-    stationarity = certificate["stationarity"]
+    bound, stationarity = certificate.bound, certificate.stationarity
+    fresh = [each for each in (certificate.user, certificate.item) if each is not None]
     return [
         _marked(max(fresh, default=None), bound),
-        _marked(last, bound if certificate["last_updated_required"] else math.inf),
-        "-" if stationarity is None or math.isnan(stationarity) else f"{stationarity:.1e}",
+        _marked(certificate.last_updated, bound if certificate.last_updated_required else math.inf),
+        "-" if stationarity is None else f"{stationarity:.1e}",
     ]
 
 
@@ -231,36 +243,32 @@ def _marked(number: float | None, bound: float) -> str:
     return f"{number:.1e}" if number <= bound else f"[bold red]{number:.1e}[/]"
 
 
-def _grouped(fits: list[dict]) -> dict[str, list[dict]]:
+def _grouped(fits: list[Fit]) -> dict[str, list[Fit]]:
     """The fits that differ in seeds and folds only."""
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, list[Fit]] = {}
     for fit in fits:
-        groups.setdefault(label(fit | {"fold": None}), []).append(fit)
+        groups.setdefault(fit.changed(fold=None).label, []).append(fit)
     return groups
 
 
-def _mean(of: list[dict]) -> dict:
-    return {part: {name: sum(each[part][name] for each in of) / len(of) for name in of[0][part]} for part in of[0]}
-
-
-def _verdict(console: Console, fits: list[dict]) -> None:
+def _verdict(console: Console, fits: list[Fit]) -> None:
     """What the numbers were held against, and the rows that failed, with the number that did."""
-    proofs = [fit for fit in fits if "certificate" in fit]
+    proofs = [(fit.label, fit.certificate) for fit in fits if fit.certificate is not None]
     if not proofs:
         return
-    bound = proofs[0]["certificate"]["bound"]
+    bound = proofs[0][1].bound
     console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
-    failed = Counter(label(fit) for fit in proofs if refused(fit["certificate"]) is not None)
+    failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
         console.print(f"[bold red]certificate FAILED[/]: {', '.join(names)}", soft_wrap=True)
     unjudged: Counter[str] = Counter()
-    for fit in proofs:
-        unjudged[label(fit)] += fit["certificate"].get("unjudged", 0)
+    for label, proof in proofs:
+        unjudged[label] += proof.unjudged
     if unjudged := +unjudged:
         names = [f"{name} ({count:,} row{'s' * (count > 1)})" for name, count in unjudged.items()]
         console.print(f"[bold red]certificate NOT JUDGED[/]: {', '.join(names)}. {WHAT_UNJUDGED}", soft_wrap=True)
-    if all(fit["certificate"]["passed"] for fit in proofs):
+    if all(proof.passed for _, proof in proofs):
         console.print("[bold green]certificate passed[/]")
 
 

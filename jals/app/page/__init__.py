@@ -17,7 +17,7 @@ except ImportError as missing:
 from ...errors import StorageError
 from .. import folder
 from ..recommend import best_unseen, entries_of
-from ..schema import Config
+from ..record import Fit, Run
 from . import gallery, summaries
 from .gallery import Drawn, Shown
 
@@ -26,12 +26,16 @@ TOP = 10  # items of a list
 _PEOPLE = {"busy": 0.95, "median": 0.5, "light": 0.05}
 
 
-def write(place: Path, record: dict, data: jals.datasets.Dataset, drawn: list[Drawn]) -> Path:
+def write(
+    place: Path, run: Run, fits: list[Fit], compared: int, data: jals.datasets.Dataset, drawn: list[Drawn]
+) -> Path:
     """Writes the page of a run and its figures; each file appears whole or not at all. Same arguments, same bytes.
 
     Args:
         place: the run's folder; `figures/` in it is made where needed.
-        record: what `result.json` holds, of a finished run or of one that was stopped.
+        run: what `result.json` holds, of a finished run or of one that was stopped.
+        fits: those whose numbers it shows.
+        compared: how many fits the report compares.
         data: the whole table.
         drawn: the fits to draw, one a solver, or fewer where a run was stopped.
 
@@ -40,17 +44,17 @@ def write(place: Path, record: dict, data: jals.datasets.Dataset, drawn: list[Dr
     Raises:
         StorageError: when the folder cannot be written to.
     """
-    objective = Config.model_validate(record["config"]).objective.build()
+    objective, config = run.config.objective.build(), run.settings()
     scored = [_scored(one, objective) for one in drawn]
     sections = {
-        "curves": list(gallery.curves(record["fits"])),
+        "curves": list(gallery.curves(fits)),
         "certificate": list(gallery.certificates(drawn)),
         "spectrum": list(gallery.spectrum(drawn)),
         "residuals": list(gallery.residuals(drawn, scored)),
         "degree": list(gallery.errors(drawn, scored)),
         "data": list(gallery.data(data.ratings)),
     }
-    first = gallery.first_fits(record["fits"])
+    first = gallery.first_fits(fits)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -59,14 +63,16 @@ def write(place: Path, record: dict, data: jals.datasets.Dataset, drawn: list[Dr
         lstrip_blocks=True,
     )
     html = environment.get_template("page.html.j2").render(
-        record=record,
-        title=record["config"]["data"].get("source") or Path(record["config"]["data"]["path"]).name,
+        run=run,
+        fits=fits,
+        compared=compared if compared > len(fits) else None,
+        title=run.config.data.source or Path(run.config.data.path or "").name,
         ratings=data.ratings,
-        tables=list(_tables(record["config"])),
+        tables=list(_tables(config)),
         place=shlex.quote(place.as_posix()),
-        columns=_columns(record["fits"]),
-        means=_means(record["fits"]),
-        fold=first[0]["fold"] if first else None,
+        columns=_columns(fits),
+        means=_means(fits),
+        fold=first[0].fold if first else None,
         sections=sections,
         drawn=drawn,
         sampled=[(name, part) for name, part in (scored[0] if scored else {}).items() if len(part.user) < part.total],
@@ -139,26 +145,26 @@ def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarr
     }
 
 
-def _columns(fits: list[dict]) -> list[tuple[str, str]]:
+def _columns(fits: list[Fit]) -> list[tuple[str, str]]:
     """(part, metric) of every number that some fit has."""
     return list(
         dict.fromkeys(
-            (part, metric) for fit in fits for part, metrics in fit.get("metrics", {}).items() for metric in metrics
+            (part, metric) for fit in fits for part, scores in (fit.metrics or {}).items() for metric in scores
         )
     )
 
 
-def _means(fits: list[dict]) -> list[dict[str, Any]]:
+def _means(fits: list[Fit]) -> list[dict[str, Any]]:
     """Over the folds of each solver, where there are several: mean and standard error of every metric."""
     rows = []
-    for solver in dict.fromkeys(fit["solver"] for fit in fits):
-        metrics = [fit["metrics"] for fit in fits if fit["solver"] == solver and "metrics" in fit]
-        if len(metrics) > 1:
-            numbers = {(part, name): np.array([each[part][name] for each in metrics]) for part, name in _columns(fits)}
+    for solver in dict.fromkeys(fit.solver for fit in fits):
+        folds = [fit for fit in fits if fit.solver == solver and fit.metrics]
+        if len(folds) > 1:
+            numbers = {key: np.array([fit.score(*key) for fit in folds], float) for key in _columns(fits)}
             rows.append(
                 {
                     "solver": solver,
-                    "folds": len(metrics),
+                    "folds": len(folds),
                     "mean": {key: float(of.mean()) for key, of in numbers.items()},
                     "error": {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()},
                 }

@@ -8,6 +8,7 @@ import numpy as np
 
 import jals
 
+from ..record import Fit
 from . import plots, summaries
 
 _HISTORY = {"loss": "loss L", "validation": "RMSE of validation entries"}
@@ -43,9 +44,9 @@ class Shown(NamedTuple):
         return _inline(self.picture.dark_svg)
 
 
-def curves(fits: list[dict]) -> Iterator[Shown]:
+def curves(fits: list[Fit]) -> Iterator[Shown]:
     """Loss and validation RMSE, by sweeps and by seconds: what of them the histories hold."""
-    histories = [(fit["solver"], fit["history"]) for fit in first_fits(fits)]
+    histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
     for name, ylabel in _HISTORY.items():
         for across, xlabel in _ACROSS.items():
             lines = [
@@ -170,9 +171,9 @@ def data(ratings: jals.Ratings) -> Iterator[Shown]:
     )
 
 
-def first_fits(fits: list[dict]) -> list[dict]:
+def first_fits(fits: list[Fit]) -> list[Fit]:
     """Each solver's first fit, in the order of the solvers."""
-    return list({fit["solver"]: fit for fit in reversed(fits)}.values())[::-1]
+    return list({fit.solver: fit for fit in reversed(fits)}.values())[::-1]
 
 
 def _inline(svg: bytes) -> str:

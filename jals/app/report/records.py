@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ...experiment import kept_loss
 from ...files import as_path
-from .. import folder
+from .. import folder, record
 
 Values = tuple[tuple[str, Any], ...]  # (axis, value) of several axes of a grid
 COSTS = ("seconds", "passes", "operations")
 MOST = 12  # solvers in a figure
-_OPEN = ("interrupted", "running")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class Fit:
     """A line of a run's record, and its place in the comparison.
 
     Attributes:
-        record: the line.
+        record: the line of its run.
         solver: its label, with that of its run before it where two runs share it on the same data.
         variant: the values of axes that are this solver's alone.
         setting: the values of all other axes.
@@ -34,7 +32,7 @@ class Fit:
         objective: the same with what was tuned of it: what its loss hangs on besides.
     """
 
-    record: dict
+    record: record.Fit
     run: int
     solver: str
     variant: Values
@@ -56,16 +54,16 @@ class Fit:
 
     @property
     def fold(self) -> int | None:
-        return self.record["fold"]
+        return self.record.fold
 
     @property
     def seed(self) -> int:
-        return self.record["seed"]
+        return self.record.seed
 
     @property
     def problem(self) -> tuple:
         """Losses of fits with the same are values of one function, of as many unknowns: a rank more is another."""
-        return self.split, self.objective, self.record["rank"], self.fold
+        return self.split, self.objective, self.record.rank, self.fold
 
     @property
     def instance(self) -> tuple:
@@ -80,41 +78,42 @@ class Fit:
     @property
     def comparable(self) -> bool:
         """Whether its loss is the objective's."""
-        return not self.record["own_minimiser"]
+        return not self.record.own_minimiser
 
     @property
     def broken(self) -> bool:
-        return self.record["error"] is not None or self.record["reason"] in ("diverged", "singular")
+        return self.record.error is not None or self.record.reason in ("diverged", "singular")
 
     @property
     def stationarity(self) -> float | None:
-        return (self.record.get("certificate") or {}).get("stationarity") if self.comparable else None
+        proof = self.record.certificate
+        return proof.stationarity if self.comparable and proof is not None else None
 
     @functools.cached_property
     def loss(self) -> float | None:
-        return kept_loss(self.record) if self.comparable else None
+        return self.record.kept_loss() if self.comparable else None
 
     def metric(self, part: str, name: str) -> float | None:
-        return (self.record.get("metrics") or {}).get(part, {}).get(name)
+        return self.record.score(part, name)
 
     def column(self, name: str) -> np.ndarray | None:
         """A column of the history, NaN where it holds null."""
-        found = self.record["history"].get(name)
+        found = getattr(self.record.history, name)
         return None if found is None else np.array(found, float)
 
     def cost(self, name: str) -> float | None:
         """What the whole fit cost, in sweeps, seconds, passes or operations."""
-        found = self.record["history"].get("sweep" if name == "sweeps" else name)
-        return found[-1] if found else None
+        return self.record.history.last("sweep" if name == "sweeps" else name)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's folder, what to call it, and its record."""
+    """A run's folder, what to call it, its record, and its config as tables."""
 
     place: Path
     name: str
-    record: dict
+    record: record.Run
+    config: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +137,8 @@ class Comparison:
         return list(dict.fromkeys(fit.name for fit in sorted(self.fits + self.trials, key=self._order)))
 
     def _order(self, fit: Fit) -> tuple[int, int]:
-        labels = [_label(solver) for solver in self.runs[fit.run].record["config"].get("solver", [])]
-        label = fit.record["solver"]
+        labels = [_label(solver) for solver in self.runs[fit.run].config["solver"]]
+        label = fit.record.solver
         return fit.run, labels.index(label) if label in labels else len(labels)
 
     @functools.cached_property
@@ -153,7 +152,7 @@ class Comparison:
     @functools.cached_property
     def reference(self) -> str | None:
         """Whom the others are compared with: the first ALS solver, else the first."""
-        kinds = {fit.name: fit.record["kind"] for fit in self.fits}
+        kinds = {fit.name: fit.record.kind for fit in self.fits}
         return next((name for name in self.names if kinds.get(name) == "als"), next(iter(kinds), None))
 
     @functools.cached_property
@@ -184,29 +183,33 @@ def read(places: Iterable[Path]) -> Comparison:
         StorageError: when one is not the folder of a run.
     """
     places = list({place.resolve(): place for place in map(as_path, places)}.values())
-    records = [folder.record(place) for place in places]
-    runs = [Run(place, name, record) for place, name, record in zip(places, _names(places), records, strict=True)]
-    known = [_labels(record) for record in records]
-    constant, partial = _constant(records), [_partial(record) for record in records]
+    found = [folder.read(place) for place in places]
+    runs = [
+        Run(place, name, each.run, each.run.settings())
+        for place, name, each in zip(places, _names(places), found, strict=True)
+    ]
+    lines = [each.all for each in found]
+    known = [_labels(run, own) for run, own in zip(runs, lines, strict=True)]
+    constant, partial = _constant(runs, lines), list(map(_partial, lines))
     fits: list[Fit] = []
-    for number, run in enumerate(runs):
+    for number, (run, own) in enumerate(zip(runs, lines, strict=True)):
         seen = set()
-        for line in run.record["fits"]:
+        for line in own:
             others = known[:number] + known[number + 1 :]
-            clash = any((line["solver"], _hash(run.record, line)) in other for other in others)
-            name = f"{run.name}/{line['solver']}" if clash else line["solver"]
-            fit = _fit(runs, number, line, name, constant, partial)
+            clash = any((line.solver, _hash(run, line)) in other for other in others)
+            name = f"{run.name}/{line.solver}" if clash else line.solver
+            fit = _fit(run, number, line, name, constant, partial[number])
             # A solver may have been fitted again at each value of an axis that is another solver's.
-            which = fit.name, fit.instance, fit.objective, line["trial"]
-            if which not in seen or line["trial"] is not None:
+            which = fit.name, fit.instance, fit.objective, line.trial
+            if which not in seen or line.trial is not None:
                 fits.append(fit)
             seen.add(which)
-    done = [fit for fit in fits if fit.record["reason"] not in _OPEN]
+    done = [fit for fit in fits if not fit.record.open]
     return Comparison(
         runs,
-        [fit for fit in done if fit.record["trial"] is None],
-        [fit for fit in done if fit.record["trial"] is not None],
-        [fit for fit in fits if fit.record["reason"] in _OPEN],
+        [fit for fit in done if fit.record.trial is None],
+        [fit for fit in done if fit.record.trial is not None],
+        [fit for fit in fits if fit.record.open],
     )
 
 
@@ -226,21 +229,19 @@ def plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _fit(runs: list[Run], number: int, line: dict, solver: str, constant: dict[str, bool], partial: list[set]) -> Fit:
-    record = runs[number].record
-    config = record["config"]
+def _fit(run: Run, number: int, line: record.Fit, solver: str, constant: dict[str, bool], partial: set[str]) -> Fit:
     own, shared = {}, {}
     for axis in constant:
-        inside = axis in line["point"]
-        value = line["point"][axis] if inside else _configured(config, line, axis)
+        inside = axis in line.point
+        value = line.point[axis] if inside else _configured(run.config, line, axis)
         if constant[axis]:
             continue
-        if axis in partial[number]:
+        if axis in partial:
             own |= {axis: value} if inside else {}
         else:
             shared[axis] = value
-    point, tuned = line["point"], line["point"] | line["tuned"]
-    zeros = _changed(config, "problem", point).get("missing") == "zeros"  # then the loss is over all pairs
+    point, tuned = line.point, line.point | line.tuned
+    zeros = _changed(run.config, "problem", point).get("missing") == "zeros"  # then the loss is over all pairs
     missing = " missing zeros" if zeros else ""
     return Fit(
         line,
@@ -248,43 +249,43 @@ def _fit(runs: list[Run], number: int, line: dict, solver: str, constant: dict[s
         solver,
         tuple(own.items()),
         tuple(shared.items()),
-        line["data"],
-        json.dumps([_hash(record, line), words(_changed(config, "split", point))]),
-        *(f"{words(_changed(config, 'objective', changes))}{missing}" for changes in (point, tuned)),
+        line.data,
+        json.dumps([_hash(run, line), words(_changed(run.config, "split", point))]),
+        *(f"{words(_changed(run.config, 'objective', changes))}{missing}" for changes in (point, tuned)),
     )
 
 
-def _constant(records: list[dict]) -> dict[str, bool]:
+def _constant(runs: list[Run], lines: list[list[record.Fit]]) -> dict[str, bool]:
     """Each axis of the grids, and whether it has one value only."""
     found: dict[str, set] = {}
-    for record in records:
-        for axis, values in (record["config"].get("grid") or {}).items():
+    for run, fits in zip(runs, lines, strict=True):
+        for axis, values in run.config["grid"].items():
             found.setdefault(axis, set()).update(map(repr, values))
-        for fit in record["fits"]:
-            for axis, value in fit["point"].items():
+        for fit in fits:
+            for axis, value in fit.point.items():
                 found.setdefault(axis, set()).add(repr(value))
     for axis, values in found.items():
-        for record in records:
-            if axis not in (record["config"].get("grid") or {}):
-                values.update(repr(_configured(record["config"], fit, axis)) for fit in record["fits"][:1])
+        for run, fits in zip(runs, lines, strict=True):
+            if axis not in run.config["grid"]:
+                values.update(repr(_configured(run.config, fit, axis)) for fit in fits[:1])
     return {axis: len(values) < 2 for axis, values in found.items()}
 
 
-def _configured(config: dict, line: dict, axis: str) -> Any:
+def _configured(config: dict, line: record.Fit, axis: str) -> Any:
     """The value of an axis in a run whose grid has it not."""
     keys = axis.split(".")
     table: Any = config
     if keys[0] == "solver":
-        table = next((each for each in config.get("solver", []) if _label(each) == line["solver"]), {})
-        keys = axis.removeprefix(f"solver.{line['solver']}.").removeprefix("solver.*.").split(".")
+        table = next((each for each in config.get("solver", []) if _label(each) == line.solver), {})
+        keys = axis.removeprefix(f"solver.{line.solver}.").removeprefix("solver.*.").split(".")
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
 
 
-def _partial(record: dict) -> set[str]:
+def _partial(fits: list[record.Fit]) -> set[str]:
     """Axes that belong to some solvers only: those of one by name, and those that others have nothing to do with."""
-    inside = [set(fit["point"]) for fit in record["fits"]]
+    inside = [set(fit.point) for fit in fits]
     every, some = set.intersection(*inside) if inside else set(), set.union(*inside, set())
     named = {axis for axis in some if axis.startswith("solver.") and not axis.startswith("solver.*.")}
     return some - every | named
@@ -302,13 +303,13 @@ def words(table: dict) -> str:
     )
 
 
-def _hash(record: dict, line: dict) -> str:
-    tables = {table["name"]: table["hash"] for table in record.get("data", [])}
-    return tables.get(line["data"], line["data"])
+def _hash(run: Run, line: record.Fit) -> str:
+    tables = {table.name: table.hash for table in run.record.data}
+    return tables.get(line.data, line.data)
 
 
-def _labels(record: dict) -> set[tuple[str, str]]:
-    return {(fit["solver"], _hash(record, fit)) for fit in record["fits"]}
+def _labels(run: Run, fits: list[record.Fit]) -> set[tuple[str, str]]:
+    return {(fit.solver, _hash(run, fit)) for fit in fits}
 
 
 def _label(solver: dict) -> str:

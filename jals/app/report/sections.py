@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..experiment import refused
 from ..page import plots
 from ..page.gallery import Shown
 from . import figures, table
@@ -164,7 +163,7 @@ def curves(comparison: Comparison) -> Iterator[Section]:
             f"Excess loss is {_EXCESS}, L_best the lowest loss that any fit of the table reached on the same data, "
             "objective, rank and fold. The fit that reached it ends at 0, below the axis."
         )
-    if any("validation" in fit.record["history"] for fit in comparison.fits):
+    if any(fit.record.history.validation is not None for fit in comparison.fits):
         words.append(
             "Errors along the way are of the validation part. Test errors are not tracked: the test part is touched "
             "once, at the end."
@@ -316,19 +315,18 @@ def trouble(comparison: Comparison) -> Iterator[Section]:
     """Fits that broke down, certificates that failed, fits that did not end."""
     cells = []
     for fit in comparison.fits + comparison.unfinished:
-        proof = fit.record.get("certificate") or {}
-        error = fit.record["error"]
+        proof, error = fit.record.certificate, fit.record.error
         what = []
         if fit in comparison.unfinished:
-            what.append(f"not finished: {fit.record['reason']}")
+            what.append(f"not finished: {fit.record.reason}")
         elif fit.broken:
-            what.append(error["message"] if error else fit.record["reason"])
-        if proof and (worst := refused(proof)) is not None:
-            what.append(f"certificate failed: backward error {number(worst, 2)}, bound {number(proof['bound'], 2)}")
-        if proof and proof.get("unjudged"):
-            what.append(f"certificate: {proof['unjudged']:,} backward errors that the dtype cannot judge")
+            what.append(error.message if error else fit.record.reason)
+        if proof and (worst := proof.refused()) is not None:
+            what.append(f"certificate failed: backward error {number(worst, 2)}, bound {number(proof.bound, 2)}")
+        if proof and proof.unjudged:
+            what.append(f"certificate: {proof.unjudged:,} backward errors that the dtype cannot judge")
         if what:
-            sweep = error["sweep"] if error else fit.record["sweeps"]
+            sweep = error.sweep if error else fit.record.sweeps
             point, fold = comparison.title(fit.point), "" if fit.fold is None else str(fit.fold)
             cells.append([*map(Cell, (fit.name, point, fold, str(fit.seed), str(sweep), "; ".join(what)))])
     if cells:

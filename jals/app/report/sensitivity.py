@@ -28,8 +28,8 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     for name in comparison.drawn:
         trials = [fit for fit in comparison.trials if fit.name == name]
         trials = [fit for fit in trials if fit.point == trials[0].point]
-        for key in dict.fromkeys(key for fit in trials for key in fit.record["tuned"]):
-            shown.append(_tried(comparison, name, key, [fit for fit in trials if key in fit.record["tuned"]]))
+        for key in dict.fromkeys(key for fit in trials for key in fit.record.tuned):
+            shown.append(_tried(comparison, name, key, [fit for fit in trials if key in fit.record.tuned]))
     cells = []
     for (name, point, fold, key), values in choices(comparison).items():
         drawn = drawn_from(comparison, name, key)
@@ -49,7 +49,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
         "Every trial, or step of a descent, by its number, on a log axis: what the loss and the validation error "
         "became. Dashed: what was chosen. A trial that broke down is a cross at the top."
     ]
-    unseen = max((fit.record.get("descent", {}).get("unseen", 0) for fit in comparison.trials), default=0)
+    unseen = max((fit.record.descent.unseen for fit in comparison.trials if fit.record.descent), default=0)
     if unseen:
         words.append(
             f"Up to {unseen:,} validation entries are of a user or an item without training entries, on which the "
@@ -83,15 +83,15 @@ def _spent(comparison: Comparison) -> list[Any]:
     cells = []
     for (run, name, point, fold), trials in groups.items():
         fits = _served(comparison, trials)
-        numbers = fits[0].record["tuned"] if fits else {}
+        numbers = fits[0].record.tuned if fits else {}
         after = [error for fit in fits if (error := fit.metric("validation", "rmse")) is not None]
         found = [tried.validation for fit in trials for tried in steps(fit) if tried.tuned == numbers]
         least = min((each for each in found if each is not None), default=None)
-        made = [fit.record["descent"]["steps"] for fit in trials if "descent" in fit.record]
+        made = [fit.record.descent.steps for fit in trials if fit.record.descent]
         cells.append(
             [
                 *map(Cell, (name, comparison.title(point), "" if fold is None else str(fold))),
-                Cell(comparison.runs[run].record["config"].get("tune", {}).get("method", "random")),
+                Cell(_tune(comparison, run).get("method", "random")),
                 Cell(counted(sum(made), "step") if made else counted(len(trials), "trial")),
                 Cell(number(sum(fit.cost("passes") or 0 for fit in trials))),
                 Cell(number(least)),
@@ -113,33 +113,37 @@ def _spent(comparison: Comparison) -> list[Any]:
 def _served(comparison: Comparison, trials: list[Fit]) -> list[Fit]:
     """The fits that took their numbers from these trials."""
     one = trials[0]
-    which = (one.run, one.name, one.fold, one.record["point"])
-    return [fit for fit in comparison.fits if (fit.run, fit.name, fit.fold, fit.record["point"]) == which]
+    which = (one.run, one.name, one.fold, one.record.point)
+    return [fit for fit in comparison.fits if (fit.run, fit.name, fit.fold, fit.record.point) == which]
 
 
 def steps(trial: Fit) -> list[Tried]:
     """What a trial tried: one thing, or where it is a descent a step after the other."""
-    if numbers := trial.record.get("descent", {}).get("numbers"):
-        errors = trial.record["history"]["validation"][1:]
-        return [Tried(tuned, None, error) for tuned, error in zip(numbers, errors, strict=True)]
+    descent, errors = trial.record.descent, trial.record.history.validation
+    if descent and descent.numbers and errors:
+        return [Tried(tuned, None, error) for tuned, error in zip(descent.numbers, errors[1:], strict=False)]
     measured = (None, None) if trial.broken else (trial.loss, trial.metric("validation", "rmse"))
-    return [Tried(trial.record["tuned"], *measured)]
+    return [Tried(trial.record.tuned, *measured)]
 
 
 def choices(comparison: Comparison) -> dict[tuple, list[float]]:
     """{(solver, point, fold, number): values chosen}, seeds together."""
     found: dict[tuple, dict[float, None]] = {}
     for fit in comparison.fits:
-        for key, value in fit.record["tuned"].items():
+        for key, value in fit.record.tuned.items():
             found.setdefault((fit.name, fit.point, fit.fold, key), {})[value] = None
     return {which: list(values) for which, values in found.items()}
+
+
+def _tune(comparison: Comparison, run: int) -> dict:
+    return comparison.runs[run].config.get("tune", {})
 
 
 def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, float] | None:
     """The range of a tuned number of a solver."""
     fit = next(fit for fit in comparison.fits + comparison.trials if fit.name == name)
-    ranges = comparison.runs[fit.run].record["config"].get("tune", {}).get("range", {})
-    for whole in (f"solver.{fit.record['solver']}.{key}", f"solver.*.{key}", f"solver.{key}", key):
+    ranges = _tune(comparison, fit.run).get("range", {})
+    for whole in (f"solver.{fit.record.solver}.{key}", f"solver.*.{key}", f"solver.{key}", key):
         if whole in ranges:
             low, high = ranges[whole]
             return low, high
@@ -157,7 +161,7 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> An
     point = trials[0].point
     taken = choices(comparison).items()
     values = [value for which, each in taken if which[:2] + which[3:] == (name, point, key) for value in each]
-    what = "step" if "descent" in trials[0].record else "trial"
+    what = "step" if trials[0].record.descent else "trial"
     said = f"{name}, {key}: {counted(len(made), what)} from {brief(x.min())} to {brief(x.max())}"
     bad = sum(fit.broken for fit in trials)
     said += f", {bad} broke down" if bad else ""

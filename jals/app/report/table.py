@@ -118,7 +118,7 @@ def best(rows: list[Row], column: str) -> set[int]:
         of = row.means.get(column)
         if of and not row.broken:
             first = row.fits[0]
-            group = (first.split, first.objective, first.record["rank"]) if column == "loss" else first.split
+            group = (first.split, first.objective, first.record.rank) if column == "loss" else first.split
             groups.setdefault(group, {})[place] = of.mean
     return {
         place
