@@ -328,7 +328,7 @@ def test_a_folder_that_is_no_run_is_not_written_over(tmp_path):
     (tmp_path / "site" / "index.html").write_text("my page")
     done = jals_command("run", config, "--out", tmp_path / "site")
     assert done.exit_code == 2
-    assert "is no folder of a run, but holds index.html" in done.output
+    assert "holds no result.json, and so no run, but index.html" in done.output
     assert (tmp_path / "site" / "index.html").read_text() == "my page"
 
 

@@ -122,7 +122,8 @@ def saved(request, tmp_path, monkeypatch):
         fit = {"key": planned.key(learnt.hash), "solver": solver.label, "kind": solver.kind, "fold": study.fold}
         fit |= {"seed": 0, "point": {}, "trial": None, "tuned": {}, "data": "table", "rank": 2, "factors": name}
         fit |= {"own_minimiser": False, "converged": False, "program": 0, "sweeps": 0, "reason": "sweeps"}
-        fit |= {"error": None, "compile_seconds": 0.0, "history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}, "metrics": rmse}
+        fit |= {"error": None, "compile_seconds": 0.0, "metrics": rmse}
+        fit |= {"history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}}
         fit |= {"certificate": proof | {"last_updated_required": False, "passed": True}}
         fits.append(record.Fit.model_validate(fit))
     run = record.Run(

@@ -1,6 +1,8 @@
 """The state of a fit that is under way, on disk by orbax, so that a stopped run goes on where it was."""
 
 import dataclasses
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from ..errors import StorageError
 from .folder import UNFINISHED
 
 
-def save(folder: Path, key: str, result: jals.Result) -> None:
-    """Keeps what `fit` needs to go on from this result. The checkpoint before it goes once this one is whole."""
+def save(folder: Path, key: str, result: jals.Result) -> dict[str, str]:
+    """Keeps what `fit` needs to go on from this result, beside the checkpoint before it.
+
+    Returns: the SHA-256 of each of its files, by path seen from the folder; orbax looks for no damage itself.
+    """
     note = {
         "key": key,
         "sweep": result.sweep,
@@ -27,41 +32,53 @@ def save(folder: Path, key: str, result: jals.Result) -> None:
         arrays=ocp.args.StandardSave({"state": result.state, "factors": result.factors}),
         note=ocp.args.JsonSave(note),
     )
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     try:
         with ocp.CheckpointManager(_place(folder), options=options) as manager:
             if manager.latest_step() != result.done:  # stopped again before the next sweep: it is there already
                 manager.save(result.done, args=items, force=True)
+        return _digests(folder, result.done)
     except (OSError, ValueError) as error:
         raise StorageError(f"no checkpoint can be written to {folder / UNFINISHED}: {error}") from error
 
 
-def restore(folder: Path, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
-    """The result that the checkpoint holds for this fit, or None where there is none.
+def keep_only(folder: Path, files: dict[str, str]) -> None:
+    """Removes every checkpoint but the one of these files."""
+    kept = {Path(name).parts[1] for name in files}
+    for path in _place(folder).iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def restore(folder: Path, files: dict[str, str], solver: Any, problem: Any, objective: Any) -> jals.Result:
+    """The result that a checkpoint holds; its files are as `save` told.
 
     Raises:
-        StorageError: when the checkpoint is damaged, or of another solver.
+        StorageError: when it is damaged, or of another solver.
     """
-    if not _place(folder).exists():
-        return None
     state = jax.eval_shape(lambda: solver.init(jax.random.key(0), problem, objective))
     wanted = ocp.args.StandardRestore({"state": state, "factors": state.factors})
+    step = next((Path(name).parts[1] for name in files), "none")
+    if _digests(folder, step) != files or not files:
+        raise StorageError(f"The checkpoint {folder / UNFINISHED} is damaged.")
     try:
         with ocp.CheckpointManager(_place(folder)) as manager:
-            step = manager.latest_step()
-            if step is None:
-                return None
-            note = manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
-            if note.get("key") != key:
-                return None
-            arrays = manager.restore(step, args=ocp.args.Composite(arrays=wanted)).arrays
-        history = History(**note["history"])
-        end = note["converged"], note["reason"], note["sweep"]
+            note = manager.restore(int(step), args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
+            arrays = manager.restore(int(step), args=ocp.args.Composite(arrays=wanted)).arrays
+        history, end = History(**note["history"]), (note["converged"], note["reason"], note["sweep"])
         return jals.Result(arrays["factors"], arrays["state"], history, 0.0, *end)
-    except Exception as error:  # what orbax and tensorstore raise for damage is not documented
+    except Exception as error:  # what orbax and tensorstore raise is not documented
         raise StorageError(
             f"The checkpoint {folder / UNFINISHED} cannot be read ({type(error).__name__}: {str(error)[:200]})."
         ) from error
+
+
+def _digests(folder: Path, step: Any) -> dict[str, str]:
+    files = (path for path in (_place(folder) / str(step)).rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder.absolute()).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+    }
 
 
 def _place(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from ..errors import StorageError
 from ..storage import load as load_factors
 from ..whole import leftovers, write
 from . import record
-from .record import Fit, Run
+from .record import Fit, Run, Unfinished
 from .schema import Config
 
 RESULT, FITS, CONFIG, UNFINISHED = "result.json", "fits.jsonl", "config.toml", "unfinished"
@@ -48,7 +48,7 @@ class Found:
 
     run: Run
     fits: list[Fit]
-    unfinished: Fit | None
+    unfinished: Unfinished | None
 
     @property
     def all(self) -> list[Fit]:
@@ -112,7 +112,7 @@ def read(folder: Path, factors: bool = True, under_way: bool = True) -> Found:
     return Found(run, list(fits.values()), None if unfinished is None or unfinished.key in fits else unfinished)
 
 
-def unfinished_fit(folder: Path) -> Fit | None:
+def unfinished_fit(folder: Path) -> Unfinished | None:
     """What is known of the fit that was under way when a run was stopped.
 
     Raises:
@@ -290,11 +290,12 @@ def forget_earlier(folder: Path) -> None:
 
 def _remove_factors(folder: Path, name: str) -> None:
     path = folder / name
-    if path.parent in (folder, folder / FACTORS) and not path.is_dir():  # whatever the record says
-        path.unlink(missing_ok=True)
+    if path.parent in (folder, folder / FACTORS):  # whatever the record says
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def write_unfinished(folder: Path, fit: Fit) -> None:
+def write_unfinished(folder: Path, fit: Unfinished) -> None:
     write(folder / NOTE, record.written(fit))
 
 
@@ -306,14 +307,13 @@ def clear_unfinished(folder: Path) -> None:
 def emptied(folder: Path) -> None:
     """Takes a run's files out of the folder, and no others: no folder holds factors of one run beside the result of
     another. The record goes first."""
-    fits = []
+    names = []
     for content in _every_line(folder / FITS, folder / _EARLIER, folder / NOTE):
         with contextlib.suppress(ValueError):
-            fits.append(record.unfinished(content))
+            names.append(record.any_fit(content).factors)
     _removed(folder / RESULT)
-    for fit in fits:
-        if fit.factors is not None:
-            _remove_factors(folder, fit.factors)
+    for name in filter(None, names):
+        _remove_factors(folder, name)
     for name in (FITS, _EARLIER, CONFIG, PAGE, FIGURES, REPORT):
         _removed(folder / name)
     clear_unfinished(folder)

@@ -13,7 +13,7 @@ from ..errors import FitError, StorageError
 from . import checkpoint, cost, experiment, folder
 from .lock import Held
 from .plan import Planned
-from .record import Failure, Fit, History, finite
+from .record import Failure, Fit, History, Unfinished, finite
 from .schema import Config
 from .signals import undisturbed
 
@@ -118,8 +118,10 @@ class Keeper:
         """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
         with undisturbed():
             self.save(table, planned, result.factors)
-            checkpoint.save(self.place, planned.key(table.hash), result)
-            folder.write_unfinished(self.place, self.line(table, planned, result, None, program))
+            files = checkpoint.save(self.place, planned.key(table.hash), result)
+            line = self.line(table, planned, result, None, program)
+            folder.write_unfinished(self.place, Unfinished.model_validate(line.model_dump() | {"files": files}))
+            checkpoint.keep_only(self.place, files)
 
 
 def over(limit: float | None, column: list) -> bool:

@@ -145,6 +145,12 @@ class Fit(_Kept):
         return self.model_copy(update=changes)
 
 
+class Unfinished(Fit):
+    """A fit under way, as far as it has come. `files` are those of its checkpoint, with their SHA-256."""
+
+    files: dict[str, str] = {}
+
+
 class Data(_Kept):
     """A table that a run learnt from, and how it was read."""
 
@@ -246,8 +252,13 @@ def line(content: bytes) -> Fit:
     return fit
 
 
-def unfinished(content: bytes) -> Fit:
+def unfinished(content: bytes) -> Unfinished:
     """Of an unfinished.json. Raises as `run`."""
+    return _read(Unfinished, content)
+
+
+def any_fit(content: bytes) -> Fit:
+    """Of either. Raises as `run`."""
     return _read(Fit, content)
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import jals
 
-from ..errors import JalsError, StorageError
+from ..errors import ConfigError, JalsError, StorageError
 from ..files import as_path
 from ..grids import memory_bytes
 from . import config as configs
@@ -96,7 +96,7 @@ def _run(
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
     session = Session(held, folder.Found(run, fits, None), started - run.wall_seconds, console)
     session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
-    if earlier is None or extend or not (place / folder.CONFIG).is_file():
+    if earlier is None or extend or not _kept(place, config):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
         with undisturbed():
             if earlier is None:
@@ -106,6 +106,14 @@ def _run(
             folder.write(place / folder.CONFIG, text)
             session.write("running")
     return session.go()
+
+
+def _kept(place: Path, config: Config) -> bool:
+    """Whether the folder holds this config, and whole."""
+    try:
+        return not _differences(_settings(configs.load(place / folder.CONFIG)), _settings(config))
+    except ConfigError:
+        return False
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -181,8 +189,8 @@ def _earlier(place: Path, config: Config, extend: bool, console: Console) -> fol
     """
     if strange := folder.strangers(place):
         raise StorageError(
-            f"{place} is no folder of a run, but holds {', '.join(strange)}: a run would write over it. Choose another "
-            "folder with --out, or let it be replaced with --overwrite."
+            f"{place} holds no {folder.RESULT}, and so no run, but {', '.join(strange)}: a run would write over it. "
+            "Choose another folder with --out, or let it be replaced with --overwrite."
         )
     if not (place / folder.RESULT).exists():
         return None

@@ -254,11 +254,13 @@ class Session:
     def restored(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
         """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
         try:
-            return checkpoint.restore(self.place, key, solver, problem, objective)
+            kept = folder.unfinished_fit(self.place)
+            if kept is not None and kept.key == key:
+                return checkpoint.restore(self.place, kept.files, solver, problem, objective)
         except StorageError as damaged:
             self.console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
             folder.clear_unfinished(self.place)
-            return None
+        return None
 
     # Fits that run as one program.
 
