@@ -173,9 +173,7 @@ class Session:
         if len(self.done) <= said.LINES:
             said.progress(self.console, planned.name, fit)
 
-    def fitted(
-        self, table: experiment.Table, planned: Planned, program: int
-    ) -> tuple[jals.Result, FitError | None]:
+    def fitted(self, table: experiment.Table, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
@@ -195,7 +193,7 @@ class Session:
                 kept = time.monotonic()
 
         try:
-            with self.watch.fit(planned.name) as watch:
+            with self.watch.fit(planned.name, settings) as watch:
                 result = jals.fit(
                     made,
                     problem,
@@ -249,7 +247,7 @@ class Session:
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
-        with self.watch.fit(label) as watch:
+        with self.watch.fit(label, chunk[0].config.fit) as watch:
             outcomes = group.fit(chunk, self.record["programs"][program]["loop"], watch)
         took = time.perf_counter() - began
         entry = self.record["programs"][program]

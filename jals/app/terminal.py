@@ -8,11 +8,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from ..certificate import WHAT_UNJUDGED
 from ..vocabulary import Vocabulary
 from . import schema
+from .console import Table, spinner
 from .experiment import label, refused
 from .folder import FITS, PAGE, REPORT, RESULT
 
@@ -24,7 +25,7 @@ def setting(console: Console, config: schema.Config, data: list[dict], folder: P
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")  # paths have no blanks to break at
     if config.question:
-        grid.add_row("question", config.question)
+        grid.add_row("question", " ".join(config.question.split()))
     for each in data:
         density = each["entries"] / (each["users"] * each["items"])
         shape = f"{each['users']:,} users x {each['items']:,} items, {each['entries']:,} entries ({density:.2%})"
@@ -136,11 +137,13 @@ def found(console: Console, place: Path, earlier: dict, extend: bool) -> None:
     console.print(f"found in {place}: a run of {config}, begun {begun}", soft_wrap=True)
     if extend:
         has = f"It has {_count(len(ended))}; those that this config has too are not made again."
-        console.print(f"{has}\n", soft_wrap=True)
+        console.print(has, soft_wrap=True)
+        console.print()
         return
     if earlier["status"] == "finished":
         drawn = "" if (place / PAGE).exists() else " but for its page"
-        console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
+        console.print(f"It is finished{drawn}; --overwrite fits it again.")
+        console.print()
         return
     parts = [f"{_count(len(ended))} done"] if ended else []
     parts += [
@@ -150,7 +153,8 @@ def found(console: Console, place: Path, earlier: dict, extend: bool) -> None:
     ]
     what = "; ".join(parts) or "nothing fitted yet"
     status = _STATUS[earlier["status"]]
-    console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
+    console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.", soft_wrap=True)
+    console.print()
 
 
 def _count(fits: int) -> str:
@@ -162,7 +166,9 @@ _STATUS = {"running": "unfinished", "interrupted": "interrupted"}
 
 def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
     """A spinner while something takes its time; nothing in a log file."""
-    return console.status(f"{what} ...") if console.is_terminal else contextlib.nullcontext()
+    if not console.is_terminal:
+        return contextlib.nullcontext()
+    return console.status(f"{what} ...", spinner=spinner(console))
 
 
 def saved(console: Console, place: Path, record: dict) -> None:
@@ -211,7 +217,7 @@ def _scores(metrics: dict | None) -> list[str]:
     return [f"{metrics[part][metric]:.4f}" for part in ("train", "test") for metric in ("rmse", "mae")]
 
 
-def _proof(certificate: dict | None) -> list[str]:
+def _proof(certificate: dict | None) -> list[str | Text]:
     if certificate is None:
         return ["-"] * 3
     bound, last = certificate["bound"], certificate["last_updated"]
@@ -224,11 +230,11 @@ def _proof(certificate: dict | None) -> list[str]:
     ]
 
 
-def _marked(number: float | None, bound: float) -> str:
+def _marked(number: float | None, bound: float) -> str | Text:
     """A backward error, in red over the bound; "-" where no row could be judged."""
     if number is None:
         return "-"
-    return f"{number:.1e}" if number <= bound else f"[bold red]{number:.1e}[/]"
+    return f"{number:.1e}" if number <= bound else Text(f"{number:.1e}", "bold red")
 
 
 def _grouped(fits: list[dict]) -> dict[str, list[dict]]:
@@ -253,15 +259,16 @@ def _verdict(console: Console, fits: list[dict]) -> None:
     failed = Counter(label(fit) for fit in proofs if refused(fit["certificate"]) is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
-        console.print(f"[bold red]certificate FAILED[/]: {', '.join(names)}", soft_wrap=True)
+        console.print(Text("certificate FAILED", "bold red"), f": {', '.join(names)}", sep="", soft_wrap=True)
     unjudged: Counter[str] = Counter()
     for fit in proofs:
         unjudged[label(fit)] += fit["certificate"].get("unjudged", 0)
     if unjudged := +unjudged:
         names = [f"{name} ({count:,} row{'s' * (count > 1)})" for name, count in unjudged.items()]
-        console.print(f"[bold red]certificate NOT JUDGED[/]: {', '.join(names)}. {WHAT_UNJUDGED}", soft_wrap=True)
+        told = f": {', '.join(names)}. {WHAT_UNJUDGED}"
+        console.print(Text("certificate NOT JUDGED", "bold red"), told, sep="", soft_wrap=True)
     if all(fit["certificate"]["passed"] for fit in proofs):
-        console.print("[bold green]certificate passed[/]")
+        console.print(Text("certificate passed", "bold green"))
 
 
 def _said(table: Any) -> str:
