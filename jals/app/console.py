@@ -71,7 +71,7 @@ def lasting(stream: TextIO | None) -> TextIO:
         return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test, which has its own ways
         return stream
-    raw = _Lasting(getattr(stream.buffer, "raw", stream.buffer))
+    raw = _Lasting(stream)
     return io.TextIOWrapper(
         raw if stream.write_through else io.BufferedWriter(raw),  # pyright: ignore[reportArgumentType]
         stream.encoding,
@@ -84,9 +84,11 @@ def lasting(stream: TextIO | None) -> TextIO:
 class _Lasting(io.RawIOBase):
     """The raw end of such a stream."""
 
-    def __init__(self, raw: Any):
-        self._raw, self._lost = raw, False
-        self._terminal = raw.isatty()  # asked for later a terminal that is gone would be none, its bars never stopped
+    def __init__(self, stream: io.TextIOWrapper):
+        self._stream = stream  # which would close its raw end once nobody had it any more
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+        self._lost = False
+        self._terminal = stream.isatty()  # later, a terminal that is gone would be none, and its bars never stopped
 
     def writable(self) -> bool:
         return True
