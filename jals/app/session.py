@@ -173,7 +173,9 @@ class Session:
         if len(self.done) <= said.LINES:
             said.progress(self.console, planned.name, fit)
 
-    def fitted(self, table: experiment.Table, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
+    def fitted(
+        self, table: experiment.Table, planned: Planned, program: int
+    ) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
