@@ -1,6 +1,7 @@
 """The errors of jals: each says what is wrong, where, and what to do."""
 
 import difflib
+import json
 import pickle
 from collections.abc import Iterable
 from typing import Any
@@ -101,7 +102,7 @@ def did_you_mean(word: Any, options: Iterable[Any]) -> str:
     """' Did you mean "cholesky"?' for a near miss of one of the options, '' where none is near."""
     written = {str(option).lower(): str(option) for option in options}
     near = difflib.get_close_matches(str(word).lower(), written, n=1, cutoff=0.6)
-    return f' Did you mean "{written[near[0]]}"?' if near else ""
+    return f" Did you mean {json.dumps(written[near[0]], ensure_ascii=False)}?" if near else ""
 
 
 def check_choice(what: str, value: Any, options: Iterable[Any]) -> None:

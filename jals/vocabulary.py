@@ -4,6 +4,7 @@ import bisect
 import dataclasses
 import difflib
 import itertools
+import json
 from typing import Any
 
 import numpy as np
@@ -175,4 +176,4 @@ def _near_text(unknown: str, known: np.ndarray) -> str:
         ended = itertools.islice((id for id in fits if id.endswith(word[half:])), _NEAR)
         names = {id: names[id] for id in (*begun[max(middle - _NEAR, 0) : middle + _NEAR], *ended)}
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f' Did you mean "{names[near[0]]}"?' if near else ""
+    return f" Did you mean {json.dumps(names[near[0]], ensure_ascii=False)}?" if near else ""

@@ -5,11 +5,10 @@ from typing import Any, get_args
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from .. import datasets
 from ..errors import DataError, check_choice
+from .console import Table
 from .terminal import waiting
 
 
@@ -27,9 +26,10 @@ def show(console: Console, name: str | None) -> int:
         data = datasets.load(name)  # pyright: ignore[reportArgumentType]
     grid = Table.grid(padding=(0, 2))
     for heading, text in described(data):
-        grid.add_row(heading, Text(text))
+        grid.add_row(heading, text)
     console.print(grid)
-    console.print(Text(f'\nIn a config: [data] source = "{name}"'))
+    console.print()
+    console.print(f'In a config: [data] source = "{name}"')
     return 0
 
 
@@ -71,12 +71,11 @@ def _list(console: Console) -> None:
             what = f"{ratings.num_users:,} x {ratings.num_items:,}, {len(ratings):,} entries"
             table.add_row(name, what, "yes")
         except ImportError as missing:
-            table.add_row(name, "", Text(f"no: {missing}"))
+            table.add_row(name, "", f"no: {missing}")
         except DataError:
             table.add_row(name, "", "no: not in the folder that JALS_DATA names")
     console.print(table)
     console.print(
         'jals datasets NAME describes one. A file of your own, or an unpacked folder of GroupLens: [data] path = "..."',
         soft_wrap=True,
-        markup=False,
     )

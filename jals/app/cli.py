@@ -3,14 +3,16 @@
 0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted (129 by SIGHUP, 143 by SIGTERM)
 """
 
+import contextlib
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jals
 
@@ -26,6 +28,9 @@ def main() -> None:
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
         raise SystemExit(2)
+    from . import console
+
+    console.settle()
     _keep_compiled()
     try:
         build()()
@@ -51,8 +56,32 @@ def _keep_compiled() -> None:
 def build() -> "typer.Typer":
     """The command line as a typer application."""
     import typer
+    from typer.core import TyperGroup
 
-    app = typer.Typer(name="jals", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    from .console import printable
+
+    class Group(TyperGroup):
+        """Says what is wrong with a command line without the control characters that may stand in it."""
+
+        def make_context(self, *arguments: Any, **options: Any) -> Any:
+            with _told():
+                return super().make_context(*arguments, **options)
+
+        def invoke(self, ctx: Any) -> Any:
+            with _told():
+                return super().invoke(ctx)
+
+    @contextlib.contextmanager
+    def _told() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = printable(message, lines=True)  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+    modes: Any = {"no_args_is_help": True, "rich_markup_mode": "rich"}
+    app = typer.Typer(name="jals", cls=Group, pretty_exceptions_enable=False, **modes)
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -115,7 +144,7 @@ def build() -> "typer.Typer":
 
         raise typer.Exit(_exit_code(work))
 
-    configs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at configs; nothing is run.")
+    configs = typer.Typer(help="Look at configs; nothing is run.", **modes)
     app.add_typer(configs, name="config")
 
     @command("jals config check configs/movielens.toml --set solver.0.rank=64", configs)
@@ -128,7 +157,9 @@ def build() -> "typer.Typer":
 
         def shown(console: "Console") -> int:
             text = room.dump(room.load(config, changes or ())).decode()
-            console.print(text, end="", markup=False, soft_wrap=True)
+            text = re.sub("[\x80-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)  # TOML has no \x9b
+            for line in text.removesuffix("\n").split("\n"):
+                console.print(line, soft_wrap=True)
             return 0
 
         raise typer.Exit(_exit_code(shown))
@@ -203,14 +234,14 @@ def build() -> "typer.Typer":
 
 
 def _exit_code(work: Callable) -> int:
-    from rich.console import Console
+    from .console import Console, printable
 
     try:
-        return work(Console(highlight=False))
+        return work(Console())
     except (jals.JalsError, ImportError) as error:
         message, code = str(error), 2
     except KeyboardInterrupt as stopped:
         signum = getattr(stopped, "signum", signal.SIGINT)
         message, code = f"{str(stopped) or 'interrupted'}.", 128 + signum
-    print(f"jals: {message}", file=sys.stderr)
+    print(f"jals: {printable(message, lines=True)}", file=sys.stderr)
     return code

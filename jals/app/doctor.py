@@ -79,11 +79,12 @@ def examine(console: "Console") -> int:
         for finding in section.findings:
             lines += textwrap.wrap(f"{'!' if finding.wrong else '-'} {finding.what}", 80, subsequent_indent="  ")
             lines.append(f"  {finding.cure}")
-        console.print("\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+        for line in [*lines, ""]:
+            console.print(line, soft_wrap=True)
         findings += section.findings
     wrong = sum(finding.wrong for finding in findings)
     verdict = f"{wrong} problem{'s' if wrong > 1 else ''}, marked ! above." if wrong else "Everything jals needs works."
-    console.print(verdict, markup=False, highlight=False)
+    console.print(verdict)
     return 1 if wrong else 0
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import jals
 
@@ -14,6 +12,7 @@ from ..errors import ArgumentError, DataError, StorageError, did_you_mean
 from ..files import as_path
 from . import config as configs
 from . import experiment, folder, plan
+from .console import Table
 
 
 def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +44,7 @@ def entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
     return places if ratings.weight is None else places[ratings.weight[places] > 0]
 
 
-def recommend(
-    place: Path, user: str, k: int, console: Console, solver: str | None = None, min_entries: int = 0
-) -> int:
+def recommend(place: Path, user: str, k: int, console: Console, solver: str | None = None, min_entries: int = 0) -> int:
     """Shows the k best unseen items of a user by the factors of a saved run: its first fit's, or a solver's.
 
     Args:
@@ -79,7 +76,7 @@ def recommend(
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
     seen = fold.train.item[entries_of(fold.train, row)]
-    console.print(Text(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}"))
+    console.print(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}")
     if not len(seen):
         console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
     rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
@@ -105,7 +102,6 @@ def _table(data: jals.datasets.Dataset, items: np.ndarray, scores: np.ndarray) -
         table.add_column("title", overflow="fold")
     table.add_column("score", justify="right")
     for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1):
-        # As Text: brackets in a title are no markup.
-        named = [Text(str(column[item])) for column in (data.vocab.item, data.titles) if column is not None]
+        named = [str(column[item]) for column in (data.vocab.item, data.titles) if column is not None]
         table.add_row(str(rank), *named, f"{score:.4f}")
     return table

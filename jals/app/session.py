@@ -224,7 +224,7 @@ class Session:
                 kept = time.monotonic()
 
         try:
-            with self.watch.fit(planned.name) as watch:
+            with self.watch.fit(planned.name, settings) as watch:
                 result = jals.fit(
                     made,
                     problem,
@@ -287,7 +287,7 @@ class Session:
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
-        with self.watch.fit(label) as watch:
+        with self.watch.fit(label, chunk[0].config.fit) as watch:
             outcomes = group.fit(chunk, self.run.programs[program].loop, watch)
         took = time.perf_counter() - began
         entry = self.run.programs[program]

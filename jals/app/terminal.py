@@ -8,11 +8,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from ..certificate import WHAT_UNJUDGED
 from ..vocabulary import Vocabulary
 from . import schema
+from .console import Table, spinner
 from .folder import FITS, PAGE, REPORT, RESULT, Found
 from .record import Data, Fit, Proof
 
@@ -24,7 +25,7 @@ def setting(console: Console, config: schema.Config, data: list[Data], folder: P
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")  # paths have no blanks to break at
     if config.question:
-        grid.add_row("question", config.question)
+        grid.add_row("question", " ".join(config.question.split()))
     for each in data:
         density = each.entries / (each.users * each.items)
         shape = f"{each.users:,} users x {each.items:,} items, {each.entries:,} entries ({density:.2%})"
@@ -137,18 +138,21 @@ def found(console: Console, place: Path, earlier: Found, extend: bool) -> None:
     console.print(f"found in {place}: a run of {config}, begun {begun}", soft_wrap=True)
     if extend:
         has = f"It has {_count(len(ended))}; those that this config has too are not made again."
-        console.print(f"{has}\n", soft_wrap=True)
+        console.print(has, soft_wrap=True)
+        console.print()
         return
     if earlier.run.status == "finished":
         drawn = "" if (place / PAGE).exists() else " but for its page"
-        console.print(f"It is finished{drawn}; --overwrite fits it again.\n")
+        console.print(f"It is finished{drawn}; --overwrite fits it again.")
+        console.print()
         return
     parts = [f"{_count(len(ended))} done"] if ended else []
     if stopped is not None:
         parts.append(f"{stopped.label} stopped after {stopped.history.last('sweep') or 0} sweeps")
     what = "; ".join(parts) or "nothing fitted yet"
     status = _STATUS[earlier.run.status]
-    console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.\n", soft_wrap=True)
+    console.print(f"It is {status}: {what}. Going on from there; --overwrite starts again.", soft_wrap=True)
+    console.print()
 
 
 def spoilt(console: Console, place: Path, fits: list[Fit]) -> None:
@@ -169,7 +173,9 @@ _STATUS = {"running": "unfinished", "interrupted": "interrupted"}
 
 def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
     """A spinner while something takes its time; nothing in a log file."""
-    return console.status(f"{what} ...") if console.is_terminal else contextlib.nullcontext()
+    if not console.is_terminal:
+        return contextlib.nullcontext()
+    return console.status(f"{what} ...", spinner=spinner(console))
 
 
 def saved(console: Console, place: Path, found: Found) -> None:
@@ -224,7 +230,7 @@ def _mean(fits: list[Fit], part: str, metric: str) -> float | None:
     return sum(known) / len(known) if len(known) == len(scores) else None
 
 
-def _proof(certificate: Proof | None) -> list[str]:
+def _proof(certificate: Proof | None) -> list[str | Text]:
     if certificate is None:
         return ["-"] * 3
     bound, stationarity = certificate.bound, certificate.stationarity
@@ -236,11 +242,11 @@ def _proof(certificate: Proof | None) -> list[str]:
     ]
 
 
-def _marked(number: float | None, bound: float) -> str:
+def _marked(number: float | None, bound: float) -> str | Text:
     """A backward error, in red over the bound; "-" where no row could be judged."""
     if number is None:
         return "-"
-    return f"{number:.1e}" if number <= bound else f"[bold red]{number:.1e}[/]"
+    return f"{number:.1e}" if number <= bound else Text(f"{number:.1e}", "bold red")
 
 
 def _grouped(fits: list[Fit]) -> dict[str, list[Fit]]:
@@ -261,15 +267,16 @@ def _verdict(console: Console, fits: list[Fit]) -> None:
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
-        console.print(f"[bold red]certificate FAILED[/]: {', '.join(names)}", soft_wrap=True)
+        console.print(Text("certificate FAILED", "bold red"), f": {', '.join(names)}", sep="", soft_wrap=True)
     unjudged: Counter[str] = Counter()
     for label, proof in proofs:
         unjudged[label] += proof.unjudged
     if unjudged := +unjudged:
         names = [f"{name} ({count:,} row{'s' * (count > 1)})" for name, count in unjudged.items()]
-        console.print(f"[bold red]certificate NOT JUDGED[/]: {', '.join(names)}. {WHAT_UNJUDGED}", soft_wrap=True)
+        told = f": {', '.join(names)}. {WHAT_UNJUDGED}"
+        console.print(Text("certificate NOT JUDGED", "bold red"), told, sep="", soft_wrap=True)
     if all(proof.passed for _, proof in proofs):
-        console.print("[bold green]certificate passed[/]")
+        console.print(Text("certificate passed", "bold green"))
 
 
 def _said(table: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from ...errors import ArgumentError, StorageError
 from ...files import as_path
 from ...vocabulary import Vocabulary
+from ..console import printable
 from . import steps
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def _cell(axes: "Axes", x: float, y: float, fill: str | None, text: str, colour:
 
 
 def _short(text: str, width: int) -> str:
-    """A name cut to so many characters; matplotlib would read a pair of dollar signs as mathematics."""
+    """A name, printable and cut to so many characters, its dollar signs no mathematics."""
+    text = printable(text)
     text = text if len(text) <= width else text[: width - 1].rstrip() + "…"
     return text.replace("$", r"\$")

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from ...vocabulary import Vocabulary
+from ..console import printable
 from . import steps
 
 LISTED = 8  # rows of a list that are shown; the rest is summed up
@@ -215,7 +216,7 @@ class Text:
         )
 
     def saved(self, picture: Any) -> None:
-        self.console.print(f"saved {picture}", soft_wrap=True, markup=False, emoji=False)
+        self.console.print(text.Text(printable(f"saved {picture}")), soft_wrap=True)
 
     # ---- parts of steps ----
 
@@ -264,7 +265,7 @@ class Text:
     # ---- how things are printed ----
 
     def _heading(self, words: str) -> None:
-        self.console.print(words, style="bold", emoji=False, highlight=False)
+        self.console.print(_marked(words), style="bold")
 
     def _formula(self, *lines: str) -> None:
         self._print("\n".join(f"   {line}" for line in lines))
@@ -340,7 +341,8 @@ def _verdict(fine: bool, yes: str = "passes", no: str = "fails") -> str:
 
 
 def _short(text: str, width: int) -> str:
-    """A name cut to so many columns of the terminal; its brackets are no markup."""
+    """A name, printable and cut to so many columns of the terminal; its brackets are no markup."""
+    text = printable(text)
     if cell_len(text) > width:
         text = set_cell_size(text, width - 1).rstrip() + "…"
     return escape(text)

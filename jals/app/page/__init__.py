@@ -11,11 +11,13 @@ import jals
 
 try:
     import jinja2
+    import markupsafe
 except ImportError as missing:
     raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
 
 from ...errors import StorageError
 from .. import folder
+from ..console import printable
 from ..recommend import best_unseen, entries_of
 from ..record import Fit, Run
 from . import gallery, summaries
@@ -55,14 +57,8 @@ def write(
         "data": list(gallery.data(data.ratings)),
     }
     first = gallery.first_fits(fits)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.j2").render(
+    page = templates(Path(__file__).parent).get_template("page.html.j2")
+    html = page.render(
         run=run,
         fits=fits,
         compared=compared if compared > len(fits) else None,
@@ -82,6 +78,36 @@ def write(
     )
     _save(place, html, [shown for section in sections.values() for shown in section])
     return place / folder.PAGE
+
+
+def templates(folder: Path) -> jinja2.Environment:
+    """The templates in a folder. Whatever they write of their arguments is `printable`, and in HTML escaped; the filter
+    `lines` is for texts whose line breaks are meant."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finished,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["lines"] = _lines
+    return environment
+
+
+@jinja2.pass_eval_context
+def _finished(context: Any, value: Any) -> Any:
+    """What is written of an expression. Markup has been through here in its parts; so, where nothing is HTML, has what
+    a macro made, whose line breaks stay."""
+    if isinstance(value, jinja2.Undefined) or hasattr(value, "__html__"):
+        return value
+    return printable(value, lines=not context.autoescape)
+
+
+@jinja2.pass_eval_context
+def _lines(context: Any, text: str) -> str:
+    text = printable(text, lines=True)
+    return markupsafe.escape(text) if context.autoescape else text
 
 
 def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored]:
@@ -126,6 +152,7 @@ def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarr
     best, scores = best_unseen(one.factors, user, item, TOP)
     order = np.lexsort((item, -popular[item], -value))[:TOP]
     predicted = np.asarray(jals.predict(one.factors, user, item[order]))
+
     def row(item: Any, score: Any, value: float | None) -> dict[str, Any]:
         title = "" if data.titles is None else str(data.titles[item])
         return {

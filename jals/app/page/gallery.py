@@ -1,6 +1,7 @@
 """The figures of a run's page, each with its file name and the words that go with it."""
 
 import base64
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -141,7 +142,7 @@ def errors(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Ite
             f"error-by-{side}-degree",
             f"RMSE of {total:,} test entries by how many training entries the {side} has.",
             f"By {side}: {total:,} test entries.",
-            plots.picture(plots.error_by_degree, lines, side, "test\nentries"),
+            plots.picture(plots.error_by_degree, lines, side, "test entries"),
         )
 
 
@@ -181,7 +182,7 @@ def _inline(svg: bytes) -> str:
 
 
 def _file(label: str) -> str:
-    return label.replace("/", "-")
+    return re.sub(r"[^\w .=-]", "-", label)
 
 
 def _capital(text: str) -> str:

@@ -21,6 +21,7 @@ try:
 except ImportError as missing:
     raise ImportError('figures are drawn by the extra "cli": pip install "jals[cli]"') from missing
 
+from ..console import printable
 from .summaries import FEW, Bands, Density, ErrorByDegree, Histogram
 
 WIDTH = 4.7  # inches, 451 CSS pixels
@@ -70,9 +71,12 @@ class Line(NamedTuple):
 
 
 def picture(draw: Callable[..., Figure], *arguments: Any, pixels: bool = True, **options: Any) -> Picture:
-    """What a function draws, in jals's style whatever the user's matplotlibrc says; without `pixels` no PNG is made."""
+    """What a function draws, in jals's style whatever the user's matplotlibrc says; without `pixels` no PNG is made.
+
+    Texts among the arguments are drawn as they are: printable, one line, dollar signs no mathematics.
+    """
     with _styled():
-        figure = draw(*arguments, **options)
+        figure = draw(*map(_as_they_are, arguments), **options)
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         if pixels:
@@ -83,6 +87,18 @@ def picture(draw: Callable[..., Figure], *arguments: Any, pixels: bool = True, *
         dark = dark.replace(light.encode(), other.encode())
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     return Picture(png.getvalue(), text, dark, width, height)
+
+
+def _as_they_are(value: Any) -> Any:
+    """An argument whose texts matplotlib will show as they are, however deep in tuples, lists and dicts they stand."""
+    if isinstance(value, str):
+        return printable(value).replace("$", r"\$")
+    if isinstance(value, dict):
+        return {_as_they_are(key): _as_they_are(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        parts = map(_as_they_are, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 @contextlib.contextmanager
@@ -216,7 +232,8 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
         _above(lower, place + 0.5, 0, _short(int(counts[place])))
     ticks = np.arange(bins[0], bins[-1] + 2)
     lower.set_xticks(ticks, [_short(int(edge), 0) for edge in edges[ticks]])
-    lower.set(xlabel=f"training entries of the {side} (each bin from its left number)", ylabel=counted, yticks=[])
+    xlabel = f"training entries of the {side} (each bin from its left number)"
+    lower.set(xlabel=xlabel, ylabel=counted.replace(" ", "\n"), yticks=[])
     upper.set_ylabel("RMSE")
     for axes in (upper, lower):
         axes.grid(axis="x", visible=False)

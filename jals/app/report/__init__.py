@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-try:
-    import jinja2
-except ImportError as missing:
-    raise ImportError('a report is made by the extra "cli": pip install "jals[cli]"') from missing
-
 from ...errors import StorageError
 from ...files import as_path
 from .. import folder
+from ..page import templates
 from . import records, sections, sensitivity, setting, words
 
 MARKDOWN = "report.md"
@@ -48,13 +44,7 @@ def write(places: list[Path], out: Path) -> Path:
         "state": setting.state(comparison),
         "sections": [section for make in _SECTIONS for section in make(comparison)],
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name == "report.html.j2",
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["md"] = words.escaped
     try:
         out.mkdir(parents=True, exist_ok=True)

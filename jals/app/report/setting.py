@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from ..console import printable
 from ..record import Data
 from .records import MOST, Comparison, Run, plain, short, words
 from .words import Cell, Code, Folded, Section, Text, brief, counted, listed, number
@@ -14,7 +15,7 @@ from .words import table as as_table
 
 def questions(comparison: Comparison) -> list[str]:
     asked = dict.fromkeys(run.config.get("question") for run in comparison.runs)
-    return [question for question in asked if question]
+    return [" ".join(question.split()) for question in asked if question]
 
 
 def sentence(comparison: Comparison) -> str:
@@ -66,7 +67,7 @@ def how(comparison: Comparison) -> Iterator[Section]:
         blocks += [as_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Text("Again:")]
         place = shlex.quote(run.place.as_posix())
         again = f"jals run {place}/config.toml --out {place}-again"
-        blocks.append(Code(f"{run.record.command}\n{again}".strip()))
+        blocks.append(Code("\n".join(printable(each) for each in (run.record.command, again) if each)))
         if programs := run.record.programs:
             cells = [
                 [

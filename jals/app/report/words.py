@@ -5,6 +5,7 @@ import re
 import statistics
 from typing import Any, NamedTuple
 
+from ..console import printable
 from ..page.gallery import Shown
 
 LONG = 40  # rows, from which a table is folded away
@@ -122,6 +123,6 @@ def listed(words: list[str]) -> str:
 
 def escaped(text: Any) -> str:
     """A text in Markdown, whatever letters it has, on one line."""
-    text = re.sub(r"\s+", " ", str(text).strip())
+    text = re.sub(" +", " ", printable(str(text).strip()))
     text = re.sub(r"([\\`*\[\]<>|#~])", r"\\\1", text)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
