@@ -190,7 +190,7 @@ def test_missing_tables_are_all_named(load):
 
 def test_single_brackets_for_a_solver_are_explained(load):
     with pytest.raises(jals.ConfigError, match=r"\[\[solver\]\], in double brackets"):
-        load(GOOD[: GOOD.index("[[solver]]\nkind = \"gradient\"")].replace("[[solver]]", "[solver]"))
+        load(GOOD[: GOOD.index('[[solver]]\nkind = "gradient"')].replace("[[solver]]", "[solver]"))
 
 
 def test_files_that_are_no_toml_are_refused(load, tmp_path):
@@ -287,7 +287,12 @@ SCHEDULE = '{ learning_rate = { schedule = "cosine_decay_schedule", init_value =
         (RANGE, '"solver.sgd.hyper.learning_rate" = [1.0]', 34, ["must be [low, high], two numbers > 0, not [1.0]"]),
         (RANGE, '"solver.sgd.hyper.learning_rat" = [0.1, 1]', 34, ['Did you mean "learning_rate"?']),
         (RANGE, '"solver.sdg.hyper.learning_rate" = [0.1, 1]', 34, ["no table solver.sdg", 'Did you mean "sgd"?']),
-        (RANGE, '"solver.sgd.rank" = [2, 8]', 34, ["solver[1].rank", "must be an integer, not 2.0"]),
+        (RANGE, '"solver.sgd.rank" = [2.5, 8]', 34, ["solver.sgd.rank = 2.5 cannot", "must be an integer, not 2.5"]),
+        (RANGE, '"solver.sgd.rank" = [2, 40_000]', 34, ["rank = 40000 cannot be used", "less than or equal to 32768"]),
+        (RANGE, '"solver.sgd.optimizer" = [1, 2]', 34, ["solver[1].optimizer: must be a text in quotes, not 1"]),
+        (RANGE, '"solver.sgd.hyper.nesterov" = [0.1, 1]', 34, ["hyper.nesterov: must be true or false, not 0.1"]),
+        (RANGE, '"solver.als.linsolve" = [1, 2]', 34, ["linsolve", 'must be one of "cholesky"']),
+        (RANGE, '"objective.bias" = [0.5, 1]', 34, ["objective.bias", "is shared by the solvers"]),
         (RANGE, '"fit.sweeps" = [2, 8]', 34, ["is no key of a table of objective or solver.NAME"]),
         (RANGE, '"objective.alpha" = [0.1, 1]', 34, ["is shared by the solvers", "make it an axis of [grid]"]),
         (RANGE, '"solver.*.init_scale" = [0.1, 1]', 34, ["they start from the same factors"]),
