@@ -61,12 +61,15 @@ def foreseen(tune: Tune, ranges: dict[str, list[Any]]) -> list[Numbers]:
         return [{key: math.sqrt(low * high) for key, (low, high) in ranges.items()}]
     if tune.sampler == "optuna":
         return [{key: high for key, (_, high) in ranges.items()}] * tune.trials
-    drawn = (
-        _grid(points_of_range(tune.trials, len(ranges)), ranges) if tune.method == "grid" else _hypercube(tune, ranges)
-    )
-    whole = [isinstance(low, int) for low, _ in ranges.values()]
-    points = [tuple(round(each) if one else each for each, one in zip(point, whole, strict=True)) for point in drawn]
+    drawn = _grid(tune, ranges) if tune.method == "grid" else _hypercube(tune, ranges)
+    points = [tuple(map(_whole, point, ranges.values())) for point in drawn]
     return [dict(zip(ranges, point, strict=True)) for point in dict.fromkeys(points)]
+
+
+def _whole(number: float, between: list[Any]) -> float:
+    """The integer nearest to a number where its range is one of integers, else the number."""
+    low, high = between
+    return min(max(round(number), low), high) if isinstance(low, int) else number
 
 
 def _grid(tune: Tune, ranges: dict[str, list[Any]]) -> list[tuple[float, ...]]:
