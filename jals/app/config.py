@@ -144,7 +144,7 @@ def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
     for table, values in tried:
         if problem := _problem_at(config, values):
             alone = [key for key in values if _problem_at(config, {key: values[key]}) == problem]
-            said = ", ".join(f"{key} = {_shown(values[key])}" for key in alone[:1] or values)
+            said = ", ".join(f"{toml.shortened(key)} = {_shown(values[key])}" for key in alone[:1] or values)
             return [((*table, *(toml.parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
     return []
 

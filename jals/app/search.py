@@ -127,7 +127,7 @@ def refused(solver: AnySolver) -> str | None:
 class _Tpe:
     """Optuna's TPE sampler, one trial after another (Bergstra et al., 2011)."""
 
-    def __init__(self, seed: int, ranges: dict[str, list[float]]):
+    def __init__(self, seed: int, ranges: dict[str, list[Any]]):
         try:
             import optuna
         except ImportError as missing:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 import types
+import warnings
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import jax
@@ -181,10 +182,12 @@ class GradientSolver(Solver):
     def _refused(self) -> list[tuple[str, str]]:
         """What optax itself says of numbers that fit one by one."""
         try:
-            made = self.build()
-            made.optimizer(**made.hyper)
-            leaves, form = jax.tree.flatten(made)
-            _traced(form, len(leaves))
+            with warnings.catch_warnings():  # they come again when it runs
+                warnings.simplefilter("ignore")
+                made = self.build()
+                made.optimizer(**made.hyper)
+                leaves, form = jax.tree.flatten(made)
+                _traced(form, len(leaves))
         except Exception as error:  # whatever a library says to numbers that it did not expect
             said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
             return [("hyper", f"is refused by optax.{self.optimizer}: {said}.")]

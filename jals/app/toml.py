@@ -22,7 +22,8 @@ def parsed(text: str, name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not valid TOML: {error}.") from error
+        end = "" if "line" in str(error) else f", line {text.count(chr(10)) + 1}"
+        raise ConfigError(f"{name} is not valid TOML: {shortened(str(error))}{end}.") from error
     except RecursionError:
         raise ConfigError(f"{name}, line {_deepest(text)}: lists or tables are nested too deep to be read.") from None
     except ValueError:  # Python converts no more than some thousand digits

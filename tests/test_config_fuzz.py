@@ -1,0 +1,90 @@
+"""Random configs. What `jals config check` accepts runs: it is listed, and every fit of it is made, or breaks down
+numerically, or the data is not what it takes. What is wrong is told with its line; nothing else comes out.
+
+Short here; `make fuzz` takes JALS_FUZZ_CONFIGS of each kind."""
+
+import io
+import os
+import re
+
+import pytest
+
+pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
+pytest.importorskip("polars", reason='reading files needs the extra "tables"')
+
+from rich.console import Console
+
+import jals
+from jals.app import config as configs
+from jals.app import folder, plan, runner, session
+from jals.app.folder import record as recorded
+
+from .configs import Draw, changed, write_tables
+
+# Optax tells of what it will change.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:Specifying")]
+
+CASES = int(os.environ.get("JALS_FUZZ_CONFIGS", "0"))
+FIRST = int(os.environ.get("JALS_FUZZ_FIRST", "0"))
+DRAWN = int(os.environ.get("JALS_FUZZ_DRAWN", "0"))  # of so many the page and the report are drawn
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    place = tmp_path_factory.mktemp("tables")
+    write_tables(place)
+    return place
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + (CASES or 5)))
+def test_what_checks_runs(tables, tmp_path, monkeypatch, seed):
+    if not 0 <= seed - FIRST < DRAWN:
+        monkeypatch.setattr(session.Session, "draw", lambda self: (self.place / folder.PAGE).write_text("drawn"))
+    path = tmp_path / "experiment.toml"
+    path.write_text(Draw(seed, tables).text(), encoding="utf-8")
+    config = configs.load(path)
+    path.write_bytes(configs.dump(config))
+    assert configs.load(path) == config
+    studies = list(plan.studies(config))
+    highs = [{key: high for key, (_, high) in study.ranges.items()} for study in studies]
+    fits = [fit for study, chosen in zip(studies, highs, strict=True) for fit in study.fits(chosen)]
+    said = io.StringIO()
+    assert runner.dry_run(path, Console(file=said, width=200)) == 0
+    assert f"{len(fits) + sum(len(study.tried) for study in studies):,} fits, at most" in said.getvalue()
+    try:
+        code = runner.run(path, tmp_path / "run", False, Console(file=said, width=200))
+    except jals.DataError:
+        assert "memory is unknown" in said.getvalue() or (tmp_path / "run").exists()
+        return
+    record = recorded(tmp_path / "run")
+    assert record["status"] == "finished"
+    made = [fit for fit in record["fits"] if fit["trial"] is None]
+    assert len(made) == len(fits)
+    assert len(record["fits"]) - len(made) <= sum(len(study.tried) for study in studies)
+    assert code == (0 if all(fit["error"] is None and fit["certificate"]["passed"] for fit in made) else 1)
+    for fit in record["fits"]:
+        ranges = plan.of_record(config, fit).ranges
+        for number, (low, high) in zip(fit["tuned"].values(), ranges.values(), strict=True):
+            assert type(number) is type(low)
+            assert low * (1 - 1e-9) <= number <= high * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 30) for start in range(0, max(CASES, 30), 30)])
+def test_what_is_changed_is_a_config_or_told_by_its_line(tables, tmp_path, seeds):
+    path = tmp_path / "experiment.toml"
+    refused = 0
+    for seed in seeds:
+        path.write_bytes(changed(Draw(seed, tables).text(), seed))
+        try:
+            config = configs.load(path)
+        except jals.ConfigError as error:
+            message = str(error)
+            assert message.isprintable() or all(line.isprintable() for line in message.split("\n"))
+            assert re.search(r"\n  line \d+, \S+: ", message) or re.search(r"line \d+[:),. ]", message), message
+            refused += 1
+            continue
+        path.write_bytes(configs.dump(config))
+        assert configs.load(path) == config
+        for study in plan.studies(config):
+            study.fits({key: low for key, (low, _) in study.ranges.items()})
+    assert refused
