@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -41,7 +40,7 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
         line = 1 + error.object.count(b"\n", 0, error.start)
         raise ConfigError(f"{path} is not a UTF-8 text file: line {line}: {error}.") from error
     raw = toml.parsed(text, str(path))
-    changed = [key for change in changes for key in _changed(raw, change)]
+    changed = [key for change in changes for key in toml.changed(raw, change)]
     config, problems = None, toml.unmeant(raw)
     if not problems:
         try:
@@ -66,7 +65,7 @@ def at(config: Config, values: dict[str, Any]) -> Config:
         if isinstance(solver, GradientSolver):
             table.setdefault("hyper", dict(solver.hyper))  # a key in it changes that number only
     for key, value in values.items():
-        _put(raw, key, value)
+        toml.put(raw, key, value)
     return Config.model_validate(raw)
 
 
@@ -186,63 +185,6 @@ def _listed(path: Any, problems: list[tuple[Key, str]], changed: list[Key], line
 def dump(config: Config) -> bytes:
     """The config as a TOML file, every default written out."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
-
-
-def _changed(raw: dict[str, Any], change: str) -> list[Key]:
-    """Changes the tables of a file in place, before they are checked; returns the keys."""
-    key, equals, value = change.partition("=")
-    if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{change}".')
-    name = toml.shortened(f"--set {key.strip()}")
-    try:
-        value = toml.parsed(f"value = {value}", name)["value"]
-    except ConfigError as error:
-        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
-            raise
-        value = value.strip()
-    try:
-        return _put(raw, key.strip(), value)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from None
-
-
-def _put(raw: dict[str, Any], written: str, value: Any) -> list[Key]:
-    """Sets a key of the tables of a file in place; returns the keys that it stood for.
-
-    A table of a list is named by its place from 0, by its name (of a solver without one: its kind), or by "*": all.
-    """
-    *outer, last = parts = toml.parts(written)
-    places: list[tuple[Key, Any]] = [((), raw)]
-    for depth, part in enumerate(outer, start=1):
-        inner = []
-        for key, table in places:
-            if isinstance(part, str) and isinstance(table, dict):
-                inner.append(((*key, part), table.setdefault(part, {})))
-            elif isinstance(table, list):
-                inner += [((*key, place), table[place]) for place in _places(table, part)]
-        if not inner:
-            near = did_you_mean(part, [each for _, table in places for each in _labels(table) if each])
-            raise ConfigError(f"there is no table {toml.written(tuple(parts[:depth]))} in the file.{near}")
-        places = inner
-    for _, table in places:
-        if not isinstance(table, dict) or isinstance(last, int):
-            raise ConfigError(f"{toml.written(tuple(parts))} is no key of a table.")
-        table[last] = value
-    return [(*key, last) for key, _ in places]
-
-
-def _places(tables: list[Any], part: str | int) -> list[int]:
-    """The places that a part of a key names in a list of tables."""
-    if isinstance(part, int):
-        return [part] if part < len(tables) else []
-    return [place for place, label in enumerate(_labels(tables)) if part in ("*", label)]
-
-
-def _labels(tables: Any) -> list[Any]:
-    """What the tables of a list are called; of what is no list, none."""
-    if not isinstance(tables, list):
-        return []
-    return [table.get("name", table.get("kind")) if isinstance(table, dict) else None for table in tables]
 
 
 def touches(key: str, config: Config, solver: int) -> bool:

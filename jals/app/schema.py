@@ -188,6 +188,7 @@ class Fit(Table):
 AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 
+End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
 
 _DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "unobserved_weight")
 
@@ -209,7 +210,7 @@ class Tune(Table):
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
     range: Annotated[
-        dict[TunedKey, Annotated[list[Annotated[int | float, Field(gt=0)]], Field(min_length=2, max_length=2)]],
+        dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]],
         Field(min_length=1),
     ]
 

@@ -1,10 +1,11 @@
-"""Reads the text of a config: its tables, or what keeps it from being TOML, and on which line each key stands."""
+"""Reads the text of a config: its tables, or what keeps it from being TOML, and on which line each key stands; and sets
+keys of the tables (`--set`, points of a grid)."""
 
 import re
 import tomllib
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 Key = tuple[str | int, ...]
 
@@ -94,6 +95,63 @@ def line_of(key: Key, found: dict[Key, int]) -> int:
     while key and key not in found:
         key = key[:-1]
     return found.get(key, 1)
+
+
+def changed(raw: dict[str, Any], change: str) -> list[Key]:
+    """Changes the tables of a file in place, before they are checked; returns the keys."""
+    key, equals, value = change.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{shortened(change)}".')
+    name = shortened(f"--set {key.strip()}")
+    try:
+        value = parsed(f"value = {value}", name)["value"]
+    except ConfigError as error:
+        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            raise
+        value = value.strip()
+    try:
+        return put(raw, key.strip(), value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def put(raw: dict[str, Any], dotted: str, value: Any) -> list[Key]:
+    """Sets a key of the tables of a file in place; returns the keys that it stood for.
+
+    A table of a list is named by its place from 0, by its name (of a solver without one: its kind), or by "*": all.
+    """
+    *outer, last = names = parts(dotted)
+    places: list[tuple[Key, Any]] = [((), raw)]
+    for depth, part in enumerate(outer, start=1):
+        inner = []
+        for key, table in places:
+            if isinstance(part, str) and isinstance(table, dict):
+                inner.append(((*key, part), table.setdefault(part, {})))
+            elif isinstance(table, list):
+                inner += [((*key, place), table[place]) for place in _places(table, part)]
+        if not inner:
+            near = did_you_mean(part, [each for _, table in places for each in _labels(table) if each])
+            raise ConfigError(f"there is no table {written(tuple(names[:depth]))} in the file.{near}")
+        places = inner
+    for _, table in places:
+        if not isinstance(table, dict) or isinstance(last, int):
+            raise ConfigError(f"{written(tuple(names))} is no key of a table.")
+        table[last] = value
+    return [(*key, last) for key, _ in places]
+
+
+def _places(tables: list[Any], part: str | int) -> list[int]:
+    """The places that a part of a key names in a list of tables."""
+    if isinstance(part, int):
+        return [part] if part < len(tables) else []
+    return [place for place, label in enumerate(_labels(tables)) if part in ("*", label)]
+
+
+def _labels(tables: Any) -> list[Any]:
+    """What the tables of a list are called; of what is no list, none."""
+    if not isinstance(tables, list):
+        return []
+    return [table.get("name", table.get("kind")) if isinstance(table, dict) else None for table in tables]
 
 
 def _deepest(text: str) -> int:
