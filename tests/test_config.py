@@ -279,6 +279,11 @@ def test_changes_that_python_cannot_read(tmp_path, change, words):
         ("momentum = 0.9, nesterov = true", "nesterov = 0.5", "hyper.nesterov: must be true or false, not 0.5"),
         ("momentum = 0.9, nesterov = true", "momentum = true", "hyper.momentum: must be a number, not true"),
         ("nesterov = true", "accumulator_dtype = 3", "hyper: is refused by optax.sgd"),
+        (
+            '"sgd"\nhyper = { learning_rate = 0.1, momentum = 0.9, nesterov = true }',
+            '"adamw"\nhyper = { learning_rate = 0.1, mask = 2.5 }',
+            "line 20, solver[1].hyper: is refused by optax.adamw",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_expanded(load, monkeypatch, old, new, words):

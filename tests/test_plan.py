@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import optax
 import pytest
@@ -10,7 +12,7 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
 from jals.app import config as configs
-from jals.app import cost, plan
+from jals.app import cost, descents, plan
 from jals.app.schema import Config
 from jals.app.solvers import GradientSolver
 
@@ -218,6 +220,20 @@ def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
     assert planned.name == "als descent"
     (fit,) = fits(made(**SIDED))
     assert fit.descent is None and fit.sweeps() == 15
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(5.0, [False, True, True]), (None, [False] * 3)])
+def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, seconds, ends):
+    asked = {}
+    monkeypatch.setattr(jals, "tune", lambda *_, **named: asked.update(named) or asked["nothing more"])
+    planned = descent(tune=SIDED["tune"] | ({} if seconds is None else {"seconds": seconds}))
+    assert planned.descent is not None and planned.config.fit.timed == (seconds is not None)
+    table: Any = SimpleNamespace(folds={None: SimpleNamespace(validation=None)}, problem=lambda _: None)
+    with pytest.raises(KeyError):
+        descents.descended(table, planned, planned.descent, lambda _: None)
+    for took, end in zip((4.9, 5.0, 9.0), ends, strict=True):
+        step: Any = SimpleNamespace(step=1, steps=6, rmse=1.0, seconds=took)
+        assert any(callback(step) for callback in asked["callbacks"]) == end
 
 
 def test_what_decides_where_a_descent_goes_decides_its_key():
