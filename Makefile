@@ -39,8 +39,9 @@ floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that
 sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
 	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_native_fuzz.py
 
-fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module: a minute or two
+fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_text_fuzz.py
+	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_config_fuzz.py
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -17,7 +17,7 @@ from .objectives import Objective, loss, penalty
 from .problem import Problem
 from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
-_MOST_MEMORY = 2**15  # its square is the size of a system that each sweep solves
+MOST_MEMORY = 2**15  # its square is the size of a system that each sweep solves
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -85,7 +85,7 @@ class AndersonALS:
     def __post_init__(self):
         check_rank(self.rank)
         check_choice("linsolve", self.linsolve, tuple(rowsolve._EXACT))
-        check_whole("memory", self.memory, 1, _MOST_MEMORY)
+        check_whole("memory", self.memory, 1, MOST_MEMORY)
 
     def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure

@@ -81,11 +81,11 @@ def mean_value(problem: Problem) -> jax.Array:
 
 # ---- sizes ----
 
-_MOST_RANK = 2**15
+MOST_RANK = 2**15
 
 
 def check_rank(rank: Any) -> None:
-    check_whole("rank", rank, 1, _MOST_RANK)
+    check_whole("rank", rank, 1, MOST_RANK)
 
 
 def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:

@@ -1,5 +1,7 @@
 """Configs: what is read, and what is refused with which words."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -190,7 +192,7 @@ def test_missing_tables_are_all_named(load):
 
 def test_single_brackets_for_a_solver_are_explained(load):
     with pytest.raises(jals.ConfigError, match=r"\[\[solver\]\], in double brackets"):
-        load(GOOD[: GOOD.index("[[solver]]\nkind = \"gradient\"")].replace("[[solver]]", "[solver]"))
+        load(GOOD[: GOOD.index('[[solver]]\nkind = "gradient"')].replace("[[solver]]", "[solver]"))
 
 
 def test_files_that_are_no_toml_are_refused(load, tmp_path):
@@ -201,6 +203,111 @@ def test_files_that_are_no_toml_are_refused(load, tmp_path):
     (tmp_path / "latin.toml").write_bytes(b"a = '\xff'")
     with pytest.raises(jals.ConfigError, match="UTF-8"):
         config.load(tmp_path / "latin.toml")
+
+
+DEEP = 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD + f"seed = {'1' * 5000}\n", "line 24: an integer has more digits"),
+        (GOOD + f"seed = 0x{'f' * 5000}\n", "line 24, fit.seed: is an integer beyond the 64 bits"),
+        (GOOD + f"seed = {2**63}\n", "line 24, fit.seed: is an integer beyond the 64 bits"),
+        (GOOD + f"\nx = {'[' * DEEP}{']' * DEEP}\n", "line 25: lists or tables are nested too deep"),
+        (GOOD + f"x = {'{ a = ' * DEEP}1{' }' * DEEP}\n", "line 24: lists or tables are nested too deep"),
+        (GOOD + f"x = {'[' * 50}{']' * 50}\n", "line 24, fit.x[0][0][0][0][0][0]: is nested 8 deep or more"),
+        (GOOD + f"{'.'.join('a' * DEEP)} = 1\n", "fit.a.a.a.a.a.a.a: is nested 8 deep or more"),
+        (GOOD + f'[grid]\n"solver.{"9" * 5000}.rank" = [1]\n', "line 25, grid.solver.999"),
+        (GOOD + "[fit]\n", "Cannot declare"),
+        (GOOD + "sweeps = 4\n", "(at line 24"),
+        (GOOD + 'x = "', "line 24"),
+    ],
+)
+def test_what_python_cannot_read_is_told_by_its_line(load, text, words):
+    with pytest.raises(jals.ConfigError) as error:
+        load(text)
+    assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (f"fit.x={'[' * DEEP}{']' * DEEP}", "--set fit.x, line 1: lists or tables are nested too deep"),
+        (f"fit.seed={'1' * 5000}", "--set fit.seed, line 1: an integer has more digits"),
+        (f"fit.seed=0x{'f' * 5000}", "--set, fit.seed: is an integer beyond"),
+        (f"fit.{'.'.join('a' * DEEP)}=1", "is nested 8 deep or more"),
+        (f"solver.{'9' * 5000}.rank=1", "there is no table solver.999"),
+        ("fit.\x1b[2J=1", "fit.\\x1b[2J: is not known"),
+    ],
+)
+def test_changes_that_python_cannot_read(tmp_path, change, words):
+    path = tmp_path / "experiment.toml"
+    path.write_text(GOOD)
+    with pytest.raises(jals.ConfigError) as error:
+        config.load(path, [change])
+    assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('path = "table.npz"', 'path = "a\\u0000b"', "line 2, data.path: must be a path, in which no system has the"),
+        ("[fit]", '[output]\nfolder = "\\u0000"\n[fit]', "line 23, output.folder: must be a path"),
+        ('path = "table.npz"', 'path = "t"\ndelimiter = ",,"', 'data.delimiter: must be "::" or one ASCII character'),
+        ("rank = 2", "rank = 32_769", "line 14, solver[0].rank: must be less than or equal to 32768"),
+        ('kind = "als"', 'kind = "anderson"\nmemory = 40_000', "memory: must be less than or equal to 32768"),
+        ('kind = "als"', 'kind = "als"\nlinsolve = "cg"\ncg_steps = 40_000', "must be less than or equal to 32768"),
+        ("sweeps = 3", f"sweeps = {2**31}", "fit.sweeps: must be less than or equal to 2147483647"),
+        ("sweeps = 3", f"passes = {2**31}", "fit.passes: must be less than or equal to 2147483647"),
+        (
+            'kind = "random"\ntest_fraction = 0.2',
+            'kind = "kfold"\nfolds = 100_001',
+            "split.folds: must be less than or",
+        ),
+        ('kind = "random"\ntest_fraction = 0.2', 'kind = "kfold"\nfolds = 60_000', "folds: makes 120,000 fits in all"),
+        ("sweeps = 3", f"seeds = {list(range(50_001))}", "fit.seeds: makes 100,002 fits in all, more than the 100,000"),
+        ("sweeps = 3", f"seeds = {list(range(100_001))}", "fit.seeds: has more than 100,000 values"),
+        (
+            "[fit]",
+            f'[grid]\n"objective.reg" = {list(range(1, 401))}\n"split.seed" = {list(range(400))}\n[fit]',
+            "line 22, grid: makes 320,000 fits in all",
+        ),
+        ("reg = 1", "reg = 1e300", "line 10, objective.reg: is 1e+300, which float32 cannot hold"),
+        ("momentum = 0.9, nesterov = true", "nesterov = 0.5", "hyper.nesterov: must be true or false, not 0.5"),
+        ("momentum = 0.9, nesterov = true", "momentum = true", "hyper.momentum: must be a number, not true"),
+        ("nesterov = true", "accumulator_dtype = 3", "hyper: is refused by optax.sgd"),
+        (
+            '"sgd"\nhyper = { learning_rate = 0.1, momentum = 0.9, nesterov = true }',
+            '"adamw"\nhyper = { learning_rate = 0.1, mask = 2.5 }',
+            "line 20, solver[1].hyper: is refused by optax.adamw",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_expanded(load, monkeypatch, old, new, words):
+    assert old in GOOD
+    monkeypatch.setattr(config, "at", None)  # what each point, fold and solver would need
+    with pytest.raises(jals.ConfigError) as error:
+        load(GOOD.replace(old, new, 1))
+    assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_so_many_trials_are_too_many(load):
+    with pytest.raises(jals.ConfigError, match=r"tune.trials: must be less than or equal to 100000"):
+        load(MANY.replace("trials = 3", "trials = 100_001"))
+    with pytest.raises(jals.ConfigError, match=r"line 31, tune.trials: makes 120,004 fits in all"):
+        load(MANY.replace("trials = 3", "trials = 60_000"))
+    with pytest.raises(jals.ConfigError, match=r"tune.seconds: goes with the other methods: a grid that is cut short"):
+        load(MANY.replace("trials = 3", 'trials = 3\nmethod = "grid"\nseconds = 1.0'))
+
+
+@pytest.mark.parametrize("ids", ['["auto", "str"]', '["int", "str"]', '"str"'])
+def test_ids_of_both_sides_or_of_each(load, ids):
+    loaded = load(GOOD.replace('path = "table.npz"', f'path = "table.npz"\nids = {ids}'))
+    assert loaded.data.reading() == {"ids": json.loads(ids)}
 
 
 def test_configs_of_the_project_check_without_their_data(monkeypatch, request):
@@ -287,7 +394,12 @@ SCHEDULE = '{ learning_rate = { schedule = "cosine_decay_schedule", init_value =
         (RANGE, '"solver.sgd.hyper.learning_rate" = [1.0]', 34, ["must be [low, high], two numbers > 0, not [1.0]"]),
         (RANGE, '"solver.sgd.hyper.learning_rat" = [0.1, 1]', 34, ['Did you mean "learning_rate"?']),
         (RANGE, '"solver.sdg.hyper.learning_rate" = [0.1, 1]', 34, ["no table solver.sdg", 'Did you mean "sgd"?']),
-        (RANGE, '"solver.sgd.rank" = [2, 8]', 34, ["solver[1].rank", "must be an integer, not 2.0"]),
+        (RANGE, '"solver.sgd.rank" = [2.5, 8]', 34, ["solver.sgd.rank = 2.5 cannot", "must be an integer, not 2.5"]),
+        (RANGE, '"solver.sgd.rank" = [2, 40_000]', 34, ["rank = 40000 cannot be used", "less than or equal to 32768"]),
+        (RANGE, '"solver.sgd.optimizer" = [1, 2]', 34, ["solver[1].optimizer: must be a text in quotes, not 1"]),
+        (RANGE, '"solver.sgd.hyper.nesterov" = [0.1, 1]', 34, ["hyper.nesterov: must be true or false, not 0.1"]),
+        (RANGE, '"solver.als.linsolve" = [1, 2]', 34, ["linsolve", 'must be one of "cholesky"']),
+        (RANGE, '"objective.bias" = [0.5, 1]', 34, ["objective.bias", "is shared by the solvers"]),
         (RANGE, '"fit.sweeps" = [2, 8]', 34, ["is no key of a table of objective or solver.NAME"]),
         (RANGE, '"objective.alpha" = [0.1, 1]', 34, ["is shared by the solvers", "make it an axis of [grid]"]),
         (RANGE, '"solver.*.init_scale" = [0.1, 1]', 34, ["they start from the same factors"]),

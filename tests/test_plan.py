@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import optax
 import pytest
@@ -10,7 +12,7 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
 from jals.app import config as configs
-from jals.app import cost, plan
+from jals.app import cost, descents, plan
 from jals.app.record import Fit
 from jals.app.schema import Config
 from jals.app.solvers import GradientSolver
@@ -206,7 +208,7 @@ SIDED = {
 
 def descent(**changes) -> plan.Planned:
     (study,) = plan.studies(made(**SIDED | changes))
-    assert study.trials == 1
+    assert len(study.tried) == 1
     return study.trial(0, dict.fromkeys(SIDES, 0.3))
 
 
@@ -219,6 +221,20 @@ def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
     assert planned.name == "als descent"
     (fit,) = fits(made(**SIDED))
     assert fit.descent is None and fit.sweeps() == 15
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(5.0, [False, True, True]), (None, [False] * 3)])
+def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, seconds, ends):
+    asked = {}
+    monkeypatch.setattr(jals, "tune", lambda *_, **named: asked.update(named) or asked["nothing more"])
+    planned = descent(tune=SIDED["tune"] | ({} if seconds is None else {"seconds": seconds}))
+    assert planned.descent is not None and planned.config.fit.timed == (seconds is not None)
+    table: Any = SimpleNamespace(folds={None: SimpleNamespace(validation=None)}, problem=lambda _: None)
+    with pytest.raises(KeyError):
+        descents.descended(table, planned, planned.descent, lambda _: None)
+    for took, end in zip((4.9, 5.0, 9.0), ends, strict=True):
+        step: Any = SimpleNamespace(step=1, steps=6, rmse=1.0, seconds=took)
+        assert any(callback(step) for callback in asked["callbacks"]) == end
 
 
 def test_what_decides_where_a_descent_goes_decides_its_key():
@@ -234,9 +250,9 @@ def test_what_decides_where_a_descent_goes_decides_its_key():
 @pytest.mark.parametrize(("method", "trials"), [("random", 9), ("grid", 9), ("hypergradient", 1)])
 def test_how_many_trials_a_method_makes(method, trials):
     (study,) = plan.studies(made(**SIDED | {"tune": {"method": method, "trials": 9, "range": SIDES}}))
-    assert study.trials == trials
+    assert len(study.tried) == trials
     one, other = list(plan.studies(made(tune={"trials": 2, "range": {"solver.sgd.hyper.learning_rate": [0.1, 1]}})))
-    assert (one.trials, other.trials) == (0, 2)
+    assert (len(one.tried), len(other.tried)) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -270,10 +286,81 @@ def test_a_budget_of_passes_leaves_a_line_search_alone_and_others_together():
         (True, {"fit": {"seeds": [0], "timed": True}}),
         (False, {"fit": {"timed": False}}),
         (True, {"fit": {"seeds": [0], "seconds": 1.0}}),
+        (True, {"grid": {"fit.seconds": [1.0, 2.0]}}),
+        (False, {"tune": {"trials": 2, "seconds": 1.0, "range": {"solver.sgd.hyper.learning_rate": [0.1, 1.0]}}}),
     ],
 )
 def test_which_fits_are_timed_unless_said(seconds_kept, table):
     assert {each.config.fit.timed for each in fits(made(**table))} == {seconds_kept}
+
+
+RATE = {"solver.sgd.hyper.learning_rate": [0.1, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("fit", "seconds", "why"),
+    [
+        ({"seconds": 1.0}, None, "each fit's seconds are kept"),
+        ({}, 1.0, "each fit's seconds are kept"),
+        ({"timed": True}, None, None),
+    ],
+)
+def test_a_trial_is_timed_where_seconds_decide(fit, seconds, why):
+    tune = {"trials": 2, "range": RATE} | ({} if seconds is None else {"seconds": seconds})
+    (study,) = [study for study in plan.studies(made(fit=fit, tune=tune)) if study.ranges]
+    trial = study.trial(0, {"solver.sgd.hyper.learning_rate": 0.2})
+    assert trial.alone() == why
+    assert trial.config.fit.timed == (why is not None)
+
+
+@pytest.mark.parametrize(
+    ("fit", "every"),
+    [({"sweeps": 50}, 5), ({"seconds": 1.0}, 1), ({"tol": 0.1, "sweeps": 50}, 1), ({"seconds": 1.0, "sweeps": 50}, 1)],
+)
+def test_a_trial_keeps_few_records_unless_one_may_end_it(fit, every):
+    """A budget of seconds that is looked at each hundred thousand sweeps is none."""
+    (study,) = [study for study in plan.studies(made(fit=fit, tune={"trials": 2, "range": RATE})) if study.ranges]
+    assert study.trial(0, {"solver.sgd.hyper.learning_rate": 0.2}).config.fit.loss_every == every
+
+
+def test_seconds_of_a_tuning_are_shared_evenly_by_what_is_tuned():
+    tune = {"trials": 2, "seconds": 60.0, "range": RATE}
+    grids = [{}, {"objective.reg": [0.1, 0.2]}, {"solver.als.rank": [2, 3]}, {"split.folds": [2, 3]}]
+    for grid in grids:
+        split = {"kind": "kfold", "folds": 3, "validation_fraction": 0.2}
+        all_of_them = list(plan.studies(made(grid=grid, split=split, tune=tune)))
+        tuned = [study for study in all_of_them if study.ranges]
+        assert 0 < len(tuned) < len(all_of_them)
+        assert {study.seconds for study in all_of_them} == {60.0 / len(tuned)}
+    assert {study.seconds for study in plan.studies(made(tune={"trials": 2, "range": RATE}))} == {None}
+
+
+def test_a_range_over_integers_is_one_of_integers_and_any_other_of_floats():
+    schedule = {"schedule": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": 10}
+    solvers = [
+        {"kind": "als", "rank": 2, "linsolve": "cg"},
+        {"kind": "anderson", "rank": 2},
+        {"kind": "gradient", "rank": 2, "hyper": {"learning_rate": schedule}},
+        {"kind": "gradient", "name": "lbfgs", "rank": 2, "optimizer": "lbfgs"},
+    ]
+    whole = ["als.rank", "als.cg_steps", "1.memory", "gradient.batch_size", "2.hyper.learning_rate.decay_steps"]
+    whole += ["lbfgs.hyper.memory_size"]
+    real = ["gradient.hyper.learning_rate.init_value", "gradient.hyper.b1", "lbfgs.hyper.learning_rate"]
+    ranges = {f"solver.{key}": [1, 4] for key in (*whole, *real)}
+    found = {}
+    for study in plan.studies(made(solver=solvers, tune={"trials": 2, "range": ranges})):
+        found |= study.ranges
+    assert {key for key, ends in found.items() if [type(end) for end in ends] == [int, int]} == {
+        f"solver.{key}" for key in whole
+    }
+    assert all([type(end) for end in found[f"solver.{key}"]] == [float, float] for key in real)
+
+
+def test_trials_of_other_ranks_are_other_programs():
+    (study,) = plan.studies(made(solver=RAW["solver"][:1], tune={"trials": 3, "range": {"solver.als.rank": [2, 60]}}))
+    trials = [study.trial(number, tried) for number, tried in enumerate(study.tried)]
+    assert len({trial.program() for trial in trials}) == len(trials) == 3
+    assert [trial.solver.rank for trial in trials] == [trial.tuned["rank"] for trial in trials]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +371,7 @@ def test_which_fits_are_timed_unless_said(seconds_kept, table):
         ({"passes": 48}, 24, 3),
         ({"passes": 49}, 24, 3),
         ({"passes": 15}, 7, 1),  # one sweep at least
+        ({"sweeps": 2_000_000}, 2_000_000, 2_000_000),
         ({"passes": 48, "sweeps": 5}, 5, 3),
         ({"tol": 1e-3}, 1_000_000, 1_000_000),
         ({"seconds": 1.0}, 1_000_000, 1_000_000),

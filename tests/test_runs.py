@@ -793,7 +793,8 @@ def test_dry_run_counts_fits_and_passes_without_the_data(tmp_path, monkeypatch):
     (tmp_path / "table.npz").unlink()
     without = jals_command("run", config, "--dry-run")
     assert without.exit_code == 0, without.output
-    assert "memory is unknown" in without.output
+    assert f"memory is unknown where {tmp_path / 'table.npz'} is the data: " in " ".join(without.output.split())
+    assert "JALS_DATA, the folder of local data, is not set" in " ".join(without.output.split())
     assert "memory is unknown" not in shown.output
     for output in (shown.output, without.output):
         assert "28 fits, at most 672 passes" in output  # 28 fits of 12 sweeps of 2 passes

@@ -10,13 +10,13 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 from jals.app.record import Failure, Fit, History
 from jals.app.schema import Tune
-from jals.app.search import Search, points_of_range, uneven
+from jals.app.search import Search, foreseen, points_of_range, uneven
 
 RANGES = {"solver.sgd.hyper.learning_rate": [1e-4, 1.0], "solver.sgd.hyper.momentum": [0.5, 0.99]}
 
 
-def search(ranges=RANGES, **changes) -> Search:
-    return Search(Tune(**{"trials": 8, "range": RANGES} | changes), ranges)
+def search(ranges=RANGES, share=None, **changes) -> Search:
+    return Search(Tune(**{"trials": 8, "range": RANGES} | changes), ranges, share)
 
 
 def ended(numbers: dict, score: float, **changes) -> Fit:
@@ -113,6 +113,76 @@ def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
     made.tell([ended(end, 0.9)])
     assert made.ask() == []
     assert made.chosen() == end
+
+
+# ---- integers ----
+
+
+def whole(trials, ranges, **changes) -> list[dict]:
+    return Search(Tune(**{"trials": trials, "range": ranges} | changes), ranges).ask()
+
+
+RANK = "solver.als.rank"
+
+
+def test_integers_are_drawn_log_uniform_with_both_ends():
+    """Each integer has the part of the logarithm from half below it to half above, so a hypercube of many trials has
+    each as often as that part is wide."""
+    many = foreseen(Tune(trials=4000, range={RANK: [2, 5]}), {RANK: [2, 5], "solver.als.init_scale": [0.1, 1.0]})
+    counts = np.bincount([numbers[RANK] for numbers in many])
+    assert all(type(numbers[RANK]) is int for numbers in many)
+    np.testing.assert_allclose(
+        counts[2:], 4000 * np.diff(np.log([1.5, 2.5, 3.5, 4.5, 5.5])) / np.log(5.5 / 1.5), atol=1
+    )
+
+
+@pytest.mark.parametrize("method", ["random", "grid"])
+def test_integers_that_repeat_are_tried_once(method):
+    tried = whole(16, {RANK: [4, 6]}, method=method)
+    assert sorted(numbers[RANK] for numbers in tried) == [4, 5, 6]
+    pairs = whole(16, {RANK: [4, 6], "solver.als.cg_steps": [1, 2]}, method=method)
+    assert len({tuple(numbers.values()) for numbers in pairs}) == len(pairs) <= 6
+
+
+def test_optuna_draws_integers():
+    pytest.importorskip("optuna", reason='needs the extra "optuna"')
+    ranges = {RANK: [2, 4]}
+    made = Search(Tune(trials=12, sampler="optuna", range=ranges), ranges)
+    tried = []
+    while asked := made.ask():
+        tried += asked
+        made.tell([ended(asked[0], float(asked[0][RANK]))])
+    assert len(tried) == 12 and {type(numbers[RANK]) for numbers in tried} == {int}
+    assert {numbers[RANK] for numbers in tried} == {2, 3, 4}
+    assert made.chosen() == {RANK: 2}
+
+
+# ---- a budget of seconds ----
+
+
+def took(numbers: dict, seconds: float) -> dict:
+    return ended(numbers, 1.0, history={"seconds": [0.0, seconds]})
+
+
+@pytest.mark.parametrize(
+    ("share", "seconds", "begun"),
+    [(1.0, [0.4] * 8, 3), (1.0, [0.5] * 8, 2), (1e-9, [5.0] * 8, 1), (100.0, [1.0] * 8, 8), (1.0, [0.0] * 8, 8)],
+)
+def test_no_trial_is_begun_once_the_share_is_spent(share, seconds, begun):
+    made, whole = search(seconds=share, share=share), search().ask()
+    tried = []
+    while asked := made.ask():
+        tried += asked
+        made.tell([took(numbers, seconds[len(tried) - 1]) for numbers in asked])
+    assert tried == whole[:begun]  # those that there would be without a budget, one at a time
+    assert made.ask() == []
+
+
+def test_a_trial_that_broke_down_before_its_first_record_took_nothing():
+    made = search(seconds=1.0, share=1.0)
+    (first,) = made.ask()
+    made.tell([ended(first, math.inf, history={})])
+    assert len(made.ask()) == 1
 
 
 def sampled(made: Search, told: int | None = None) -> list[dict]:

@@ -2,8 +2,8 @@
 
 import itertools
 import json
+import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -17,11 +17,11 @@ try:
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
-from . import search
-from .schema import Config, Objective, Split
+from . import search, toml
+from .schema import Config, KFoldSplit, Objective, Split
 from .solvers import AnySolver, GradientSolver
-
-Key = tuple[str | int, ...]
+from .strict import MOST_FITS
+from .toml import Key
 
 
 def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
@@ -34,21 +34,23 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
     """
     try:
         text = as_path(path).read_text(encoding="utf-8-sig")  # as editors on Windows save it
-        raw = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a UTF-8 text file: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
-    changed = [key for change in changes for key in _changed(raw, change)]
-    try:
-        config = Config.model_validate(raw)
-        problems = _problems_of_axes(config) or _problems_of_points(config) or _problems_of_method(config)
-    except ValidationError as error:
-        problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
-    if problems:
-        raise ConfigError(_listed(path, list(dict.fromkeys(problems)), changed, _lines(text)))
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise ConfigError(f"{path} is not a UTF-8 text file: line {line}: {error}.") from error
+    raw = toml.parsed(text, str(path))
+    changed = [key for change in changes for key in toml.changed(raw, change)]
+    config, problems = None, toml.unmeant(raw)
+    if not problems:
+        try:
+            config = Config.model_validate(raw)
+            problems = _problems_of_size(config) or _problems_of_axes(config)
+            problems = problems or _problems_of_points(config) or _problems_of_method(config)
+        except ValidationError as error:
+            problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
+    if config is None or problems:
+        raise ConfigError(_listed(path, list(dict.fromkeys(problems)), changed, toml.lines(text)))
     return config
 
 
@@ -63,7 +65,7 @@ def at(config: Config, values: dict[str, Any]) -> Config:
         if isinstance(solver, GradientSolver):
             table.setdefault("hyper", dict(solver.hyper))  # a key in it changes that number only
     for key, value in values.items():
-        _put(raw, key, value)
+        toml.put(raw, key, value)
     return Config.model_validate(raw)
 
 
@@ -71,6 +73,38 @@ def points(config: Config) -> Iterator[dict[str, Any]]:
     """Every combination of the values of the grid's axes; one without any where there is no grid."""
     for values in itertools.product(*config.grid.values()):
         yield dict(zip(config.grid, values, strict=True))
+
+
+def studies_of(config: Config, place: int) -> int:
+    """How many studies a solver has: the points of the axes that have to do with it, times folds."""
+    axes = [axis for axis in config.grid if axis not in ("split.kind", "split.folds") and touches(axis, config, place)]
+    kinds = config.grid.get("split.kind", [config.split.kind])
+    folds = config.grid.get("split.folds", [getattr(config.split, "folds", KFoldSplit.model_fields["folds"].default)])
+    of_kfold = sum(each for each in folds if isinstance(each, int))
+    per_point = sum(of_kfold if kind == "kfold" else 1 for kind in kinds)
+    return math.prod(len(config.grid[axis]) for axis in axes) * per_point
+
+
+def _problems_of_size(config: Config) -> list[tuple[Key, str]]:
+    """More fits than can be meant: told before any is expanded."""
+    trials = 0 if config.tune is None else 1 if config.tune.method == "hypergradient" else config.tune.trials
+    tuned = [
+        any(touches(key, config, place) for key in config.tune.range) if config.tune else False
+        for place in range(len(config.solver))
+    ]
+    fits = sum(studies_of(config, place) * (len(config.seeds) + trials * each) for place, each in enumerate(tuned))
+    points = math.prod(map(len, config.grid.values()))
+    if max(fits, points) <= MOST_FITS:
+        return []
+    counts = {
+        ("grid",): points,
+        ("split", "folds"): getattr(config.split, "folds", 1),
+        ("solver",): len(config.solver),
+        ("fit", "seeds"): len(config.seeds),
+        ("tune", "trials"): trials,
+    }
+    most = max(counts, key=lambda key: counts[key])
+    return [(most, f"makes {max(fits, points):,} fits in all, more than the {MOST_FITS:,} that one run may have.")]
 
 
 def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
@@ -81,16 +115,16 @@ def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
     for table, key in axes:
         of_solver = key.startswith("solver.")
         if why := _NO_AXES.get(key.rpartition(".")[2] if of_solver else key):
-            found.append(((*table, *_parts(key)), why))
+            found.append(((*table, *toml.parts(key)), why))
     for place, solver in enumerate(config.solver):
         meant: dict[tuple, str] = {}
         for table, key in axes:
             if touches(key, config, place):
-                first, *rest = _parts(key)
+                first, *rest = toml.parts(key)
                 other = meant.setdefault(tuple(rest[1:]) if first == "solver" else (first, *rest), key)
                 if other != key:
                     same = f'is the same key of solver {solver.label} as "{other}": choose one of the two.'
-                    found.append(((*table, *_parts(key)), same))
+                    found.append(((*table, *toml.parts(key)), same))
     return found
 
 
@@ -109,8 +143,8 @@ def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
     for table, values in tried:
         if problem := _problem_at(config, values):
             alone = [key for key in values if _problem_at(config, {key: values[key]}) == problem]
-            said = ", ".join(f"{key} = {_shown(values[key])}" for key in alone[:1] or values)
-            return [((*table, *(_parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
+            said = ", ".join(f"{toml.shortened(key)} = {_shown(values[key])}" for key in alone[:1] or values)
+            return [((*table, *(toml.parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
     return []
 
 
@@ -135,14 +169,14 @@ def _problem_at(config: Config, values: dict[str, Any]) -> str | None:
         return str(error)
     except ValidationError as error:
         key, message = _problems(error.errors(include_url=False)[0])[0]
-        return f"{_written(key)}: {message}"
+        return f"{toml.written(key)}: {message}"
     return None
 
 
 def _listed(path: Any, problems: list[tuple[Key, str]], changed: list[Key], lines: dict[Key, int]) -> str:
     """The message that lists them, in the order of the file."""
     located = sorted(
-        (0 if key in changed else _line_of(key, lines), _written(key), message) for key, message in problems
+        (0 if key in changed else toml.line_of(key, lines), toml.written(key), message) for key, message in problems
     )
     listing = "".join(f"\n  {f'line {line}' if line else '--set'}, {key}: {message}" for line, key, message in located)
     return f"{path} cannot be used:{listing}"
@@ -153,63 +187,9 @@ def dump(config: Config) -> bytes:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode()
 
 
-def _changed(raw: dict[str, Any], change: str) -> list[Key]:
-    """Changes the tables of a file in place, before they are checked; returns the keys."""
-    key, equals, value = change.partition("=")
-    if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{change}".')
-    try:
-        value = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = value.strip()
-    try:
-        return _put(raw, key.strip(), value)
-    except ConfigError as error:
-        raise ConfigError(f"--set {key.strip()}: {error}") from None
-
-
-def _put(raw: dict[str, Any], written: str, value: Any) -> list[Key]:
-    """Sets a key of the tables of a file in place; returns the keys that it stood for.
-
-    A table of a list is named by its place from 0, by its name (of a solver without one: its kind), or by "*": all.
-    """
-    *outer, last = parts = _parts(written)
-    places: list[tuple[Key, Any]] = [((), raw)]
-    for depth, part in enumerate(outer, start=1):
-        inner = []
-        for key, table in places:
-            if isinstance(part, str) and isinstance(table, dict):
-                inner.append(((*key, part), table.setdefault(part, {})))
-            elif isinstance(table, list):
-                inner += [((*key, place), table[place]) for place in _places(table, part)]
-        if not inner:
-            near = did_you_mean(part, [each for _, table in places for each in _labels(table) if each])
-            raise ConfigError(f"there is no table {_written(tuple(parts[:depth]))} in the file.{near}")
-        places = inner
-    for _, table in places:
-        if not isinstance(table, dict) or isinstance(last, int):
-            raise ConfigError(f"{_written(tuple(parts))} is no key of a table.")
-        table[last] = value
-    return [(*key, last) for key, _ in places]
-
-
-def _places(tables: list[Any], part: str | int) -> list[int]:
-    """The places that a part of a key names in a list of tables."""
-    if isinstance(part, int):
-        return [part] if part < len(tables) else []
-    return [place for place, label in enumerate(_labels(tables)) if part in ("*", label)]
-
-
-def _labels(tables: Any) -> list[Any]:
-    """What the tables of a list are called; of what is no list, none."""
-    if not isinstance(tables, list):
-        return []
-    return [table.get("name", table.get("kind")) if isinstance(table, dict) else None for table in tables]
-
-
 def touches(key: str, config: Config, solver: int) -> bool:
     """Whether a key of a grid or of the tuning has anything to do with the solver of that place."""
-    table, *rest = _parts(key)
+    table, *rest = toml.parts(key)
     if table != "solver":
         return True
     return rest[0] in ("*", solver, config.solver[solver].label)
@@ -230,6 +210,11 @@ _WANTED = {
     "dict_type": "a table",
     "model_type": "a table",
     "model_attributes_type": "a table",
+}
+_PATTERNS = {  # in words
+    ("data", "path"): "must be a path, in which no system has the character NUL",
+    ("output", "folder"): "must be a path, in which no system has the character NUL",
+    ("data", "delimiter"): 'must be "::" or one ASCII character, not a quote',
 }
 
 
@@ -256,7 +241,7 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
     context, given = error.get("ctx", {}), error["input"]
     match error["type"]:
         case "conflict":
-            return [((*key, *_parts(under)), message) for under, message in context["found"]]
+            return [((*key, *toml.parts(under)), message) for under, message in context["found"]]
         case "missing":
             return [(key, "is missing.")]
         case "extra_forbidden":
@@ -273,6 +258,10 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             return [(key, _choice(given, re.findall("'([^']*)'", context["expected"])))]
         case "too_short":
             return [(key, f"needs at least one {'[[solver]] table' if key == ('solver',) else 'value'}.")]
+        case "too_long":
+            return [(key, f"has more than {context['max_length']:,} values.")]
+        case "string_pattern_mismatch" if (key[0], key[-1]) in _PATTERNS:
+            return [(key, f"{_PATTERNS[key[0], key[-1]]}, not {_shown(given)}.")]
         case "list_type" if key == ("solver",):
             return [(key, f"must be a list of tables: [[solver]], in double brackets, not {_shown(given)}.")]
         case "float_type" if isinstance(given, dict):
@@ -291,7 +280,7 @@ def _problems_of_axis(error: Any) -> list[tuple[Key, str]]:
         such = '"objective.reg" = [0.05, 0.1]' if many else '"solver.sgd.hyper.learning_rate" = [1e-4, 1.0]'
         return [(table, f"must be a table such as {{ {such} }}.")]
     first, *rest = axis[0].split(".")
-    key, given = (*table, *_parts(axis[0])), _shown(error["input"])
+    key, given = (*table, *toml.parts(axis[0])), _shown(error["input"])
     if axis[-1] == "[key]":
         tables = ["data", "split", "problem", "objective", "fit"] if many else ["objective"]
         if first in (*tables, "solver") and not rest:
@@ -319,41 +308,4 @@ def _quoted(options: Any) -> str:
 def _shown(given: Any) -> str:
     if isinstance(given, dict):
         return "a table"
-    return json.dumps(given, default=str, ensure_ascii=False)
-
-
-def _written(key: Key) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
-
-
-def _parts(dotted: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in dotted.split(".")]
-
-
-def _lines(text: str) -> dict[Key, int]:
-    """The line of every table and key. tomllib keeps no positions; this reads headers and `key =` line by line, which
-    is enough to point at a line: keys inside an inline table are found at that table's own."""
-    lines: dict[Key, int] = {}
-    tables: dict[Key, int] = {}  # how many [[table]] headers so far
-    table: Key = ()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*(\[{1,2})([^\[\]]+)\]", line):
-            names = [name.strip(" \"'") for name in header[2].split(".")]
-            table = ()
-            for depth, name in enumerate(names, start=1):
-                table += (name,)
-                if header[1] == "[[" and depth == len(names):
-                    tables[table] = tables.get(table, -1) + 1
-                if table in tables:
-                    table += (tables[table],)
-            lines.setdefault(table, number)
-        elif key := re.match(r"\s*([\w\"'.*-]+)\s*=", line):
-            lines.setdefault(table + tuple(_parts(re.sub("[\"']", "", key[1]))), number)
-    return lines
-
-
-def _line_of(key: Key, lines: dict[Key, int]) -> int:
-    """The line of a key, or of the innermost table around it, or the first line."""
-    while key and key not in lines:
-        key = key[:-1]
-    return lines.get(key, 1)
+    return toml.shortened(json.dumps(given, default=str, ensure_ascii=False))

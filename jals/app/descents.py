@@ -41,6 +41,9 @@ def descended(table: Table, planned: Planned, descent: Descent, watch: Callable[
     def shown(at: jals.tuning.StepProgress) -> None:
         watch(SimpleNamespace(sweep=at.step, sweeps=at.steps, loss=math.nan, validation=at.rmse, seconds=0.0))
 
+    def spent(at: jals.tuning.StepProgress) -> bool:
+        return descent.seconds is not None and at.seconds >= descent.seconds
+
     validation: Any = table.folds[planned.fold].validation  # there is one: the config was checked
     error = None
     with warnings.catch_warnings():  # how many are unseen is in the line
@@ -58,7 +61,7 @@ def descended(table: Table, planned: Planned, descent: Descent, watch: Callable[
                 start_sweeps=descent.START,
                 key=jax.random.key(planned.seed),
                 direction="forward",
-                callbacks=[shown],
+                callbacks=[shown, spent],
             )
         except FitError as broken:
             tuned, error = broken.result, broken

@@ -16,6 +16,7 @@ import jals
 from ..descent import TRAVERSALS
 from ..errors import ConfigError, StorageError
 from . import config as configs
+from . import search
 from .cost import passes_per_sweep
 from .record import Fit, label
 from .schema import Config
@@ -31,10 +32,12 @@ class Descent(NamedTuple):
 
     Attributes:
         ranges: of the objective's numbers, by key.
+        seconds: None, or of work: it ends with the step that spends them.
     """
 
     ranges: dict[str, list[float]]
     steps: int
+    seconds: float | None = None
 
     START = 10  # sweeps before the first step
     EACH = 2  # sweeps a step
@@ -59,17 +62,31 @@ class Study(NamedTuple):
     fold: int | None
 
     @property
-    def ranges(self) -> dict[str, list[float]]:
-        """The ranges of the tuning that have to do with the solver."""
+    def ranges(self) -> dict[str, list[Any]]:
+        """The ranges of the tuning that have to do with the solver: of integers where the key is one of integers, and
+        of floats."""
         given = {} if self.config.tune is None else self.config.tune.range
-        return {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
+        own = {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
+        if not own:
+            return {}
+        solver = configs.at(self.config, self.point).solver[self.place]
+        whole = [key for key in own if key.startswith("solver.") and solver.whole(".".join(key.split(".")[2:]))]
+        return {key: [(int if key in whole else float)(end) for end in between] for key, between in own.items()}
 
     @property
-    def trials(self) -> int:
-        """How many fits are made to tune; a descent counts as one."""
-        if self.config.tune is None or not self.ranges:
-            return 0
-        return 1 if self.config.tune.method == "hypergradient" else self.config.tune.trials
+    def tried(self) -> list[dict[str, Any]]:
+        """What the fits that are made to tune try, as far as it is known: at most so many. A descent counts as one."""
+        return [] if self.config.tune is None else search.foreseen(self.config.tune, self.ranges)
+
+    @property
+    def seconds(self) -> float | None:
+        """The study's share of the seconds that all tuning may take, the same for each; None where that has no end."""
+        tune = self.config.tune
+        if tune is None or tune.seconds is None:
+            return None
+        places = range(len(self.config.solver))
+        tuned = [each for each in places if any(configs.touches(key, self.config, each) for key in tune.range)]
+        return tune.seconds / sum(configs.studies_of(self.config, place) for place in tuned)
 
     def trial(self, number: int, tried: dict[str, float]) -> "Planned":
         return self._planned(self.config.seeds[0], number, tried)
@@ -96,15 +113,16 @@ class Study(NamedTuple):
         raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune"})
         raw["solver"] = [raw["solver"][self.place]]
         raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
-        raw["fit"] |= {"seed": seed, "timed": self.config.timed and trial is None}
+        tune, budget = self.config.tune, resolved.fit
+        by_seconds = budget.seconds is not None or (trial is not None and tune is not None and tune.seconds is not None)
+        raw["fit"] |= {"seed": seed, "timed": by_seconds or (self.config.timed and trial is None)}
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
-        tune = self.config.tune
         if trial is not None and tune is not None and tune.method == "hypergradient":
-            return planned._replace(descent=Descent(self.ranges, tune.trials))
-        if trial is None or resolved.fit.tol is not None or resolved.fit.patience is not None:
+            return planned._replace(descent=Descent(self.ranges, tune.trials, self.seconds))
+        if trial is None or planned.watched():
             return planned
-        raw["fit"]["loss_every"] = max(resolved.fit.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
+        raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
         return planned._replace(config=Config.model_validate(raw))
 
 
@@ -152,10 +170,15 @@ class Planned(NamedTuple):
             return self.descent.sweeps()
         fit = self.config.fit
         each = passes_per_sweep(self.solver.build())
-        if fit.sweeps is None and fit.passes is None:
-            return _SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS
-        by_passes = _ENDLESS if fit.passes is None else max(fit.passes // (each or 2), 1)
-        return min(by_passes, _ENDLESS if fit.sweeps is None else fit.sweeps)
+        given = [] if fit.sweeps is None else [fit.sweeps]
+        given += [] if fit.passes is None else [max(fit.passes // (each or 2), 1)]
+        return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
+
+    def watched(self) -> bool:
+        """Whether what is seen at a record may end the fit."""
+        fit = self.config.fit
+        by_passes = fit.passes is not None and passes_per_sweep(self.solver.build()) is None
+        return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))
 
     def table(self) -> str:
         """Fits with equal tables learn from the same data, split and laid out alike."""

@@ -123,17 +123,22 @@ def _settings(config: Config) -> dict[str, Any]:
 def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
     """Shows every fit that a config stands for, with its passes, and its memory as far as the data can be read."""
     config = configs.load(path, changes)
-    fits, tables = [], []
+    fits, tables, unread = [], [], {}
     for studies in plan.by_table(config):
         table, problem = None, studies[0].fits({})[0].config
-        with contextlib.suppress(JalsError):
+        name = problem.data.source or problem.data.path
+        try:
             table = experiment.Table(problem, experiment.read_data(problem))
+        except (JalsError, ImportError) as error:
+            unread[str(error)] = name
+        else:
             size = table.size(next(iter(table.folds)))
             folds = len(table.folds) if table.masked else 1
-            tables.append((problem.data.source or problem.data.path, cost.table_bytes(size, problem.fit.dtype, folds)))
+            tables.append((name, cost.table_bytes(size, problem.fit.dtype, folds)))
         for study in studies:
-            lows = {key: between[0] for key, between in study.ranges.items()}
-            for planned in [*(study.trial(number, lows) for number in range(study.trials)), *study.fits(lows)]:
+            tried = study.tried
+            chosen = {key: high for key, (_, high) in study.ranges.items()}  # it is not known yet, and may be these
+            for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
                 made = planned.solver.build()
                 passes = (cost.passes_per_sweep(made) or 2) * planned.sweeps()
                 size = 0 if table is None else cost.fit_bytes(made, table.size(study.fold), problem.fit.dtype)
@@ -143,8 +148,8 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
                 trial = [] if planned.trial is None else [tuning]
                 fits.append((" ".join([planned.solver.label, *values, *trial]), passes, size, how))
     said.expanded(console, fits, tables)
-    if not tables:
-        console.print("memory is unknown: the data cannot be read here")
+    for why, name in unread.items():
+        console.print(f"memory is unknown where {name} is the data: {why}", soft_wrap=True, markup=False)
     return 0
 
 

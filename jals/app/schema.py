@@ -20,16 +20,18 @@ Nothing here reads data: a config checks on a machine without it. `jals.app.conf
 from collections import Counter
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 import jals
 
 from .. import datasets
-from ..errors import did_you_mean
+from ..errors import ArgumentError, did_you_mean
+from ..reals import MOST, check_held
 from .solvers import AnySolver
-from .strict import Fraction, Number, Seed, Table
+from .strict import MOST_FITS, Count, Fraction, Number, Path, Seed, Table
 
-Column = str | Annotated[int, Field(ge=0)]  # a name, or a place counted from 0
+Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
 
 Ids = Literal["auto", "int", "str"]
 
@@ -38,13 +40,13 @@ class Data(Table):
     """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
 
     source: datasets.Name | None = None
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: Path | None = None
     user: Column | None = None
     item: Column | None = None
     value: Column | Literal[False] | None = None  # false: none, every value is 1
     time: Column | Literal[False] | None = None
     weight: Column | Literal[False] | None = None
-    delimiter: Annotated[str, Field(min_length=1)] | None = None
+    delimiter: Annotated[str, Field(pattern=r"^(::|[\t -!#-~])$")] | None = None  # as `jals.read_ratings` takes it
     header: bool | None = None
     quoted: bool | None = None
     ids: Ids | Annotated[list[Ids], Field(min_length=2, max_length=2)] = "auto"  # or a pair: of users, of items
@@ -73,7 +75,7 @@ class RandomSplit(Table):
 
 class KFoldSplit(Table):
     kind: Literal["kfold"]
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, le=MOST_FITS)] = 5
     validation_fraction: Fraction | None = None
     seed: Seed = 0
 
@@ -87,7 +89,7 @@ class ByUserSplit(Table):
 
 class LeaveLastOutSplit(Table):
     kind: Literal["leave_last_out"]
-    count: Annotated[int, Field(ge=1)] = 1  # of each user's entries, the latest
+    count: Count = 1  # of each user's entries, the latest
     validation_fraction: Fraction | None = None
     seed: Seed = 0  # of the validation part
 
@@ -154,14 +156,16 @@ class Fit(Table):
     """One fit's budget, and how the fits are run. Of sweeps, passes, seconds and tol the first to be met ends a fit;
     without any of them it makes 15 sweeps."""
 
-    sweeps: Annotated[int, Field(ge=1)] | None = None
-    passes: Annotated[int, Field(ge=2)] | None = None  # over the entries, as History.passes counts them
+    sweeps: Count | None = None
+    passes: Annotated[int, Field(ge=2, le=MOST)] | None = None  # over the entries, as History.passes counts them
     seconds: Annotated[float, Field(gt=0)] | None = None  # of solver work, as History.seconds counts them
     tol: Annotated[float, Field(gt=0)] | None = None
-    patience: Annotated[int, Field(ge=1)] | None = None
-    loss_every: Annotated[int, Field(ge=0)] = 1
+    patience: Count | None = None
+    loss_every: Annotated[int, Field(ge=0, le=MOST)] = 1
     seed: Seed = 0
-    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # a fit for each; in place of seed
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_FITS)] | None = (
+        None  # a fit for each; in place of seed
+    )
     dtype: Literal["float32", "float64"] = "float32"
     # true: each fit runs alone, and its seconds are kept. false: fits that differ in numbers, seeds and folds only run
     # as one program, without seconds. Default: false where the config has seeds, a grid or [tune].
@@ -184,24 +188,29 @@ class Fit(Table):
 AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 
+End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
 
 _DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "unobserved_weight")
 
 
 class Tune(Table):
     """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
-    are drawn log-uniform from their ranges, scored on the validation part (or on the loss), never on the test part."""
+    are drawn log-uniform from their ranges (integers, both ends among them, where the key is one of integers), scored
+    on the validation part (or on the loss), never on the test part."""
 
     # grid: log-spaced points of every range, ends included. hypergradient: `jals.tune` descends the validation error in
     # the objective's numbers, from the middle of their ranges; trials are its steps.
     method: Literal["random", "grid", "hypergradient"] = "random"
-    trials: Annotated[int, Field(ge=2)]
+    trials: Annotated[int, Field(ge=2, le=MOST_FITS)]
+    # Of solver work by all trials together, divided evenly among the studies that are tuned: a trial is begun as long
+    # as there is some left, and the first always.
+    seconds: Annotated[float, Field(gt=0)] | None = None
     seed: Seed = 0
     # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
     range: Annotated[
-        dict[TunedKey, Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]],
+        dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]],
         Field(min_length=1),
     ]
 
@@ -213,6 +222,9 @@ class Tune(Table):
         ]
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
+        if self.method == "grid" and self.seconds is not None:
+            cut = "goes with the other methods: a grid that is cut short leaves out an end of its ranges"
+            found.append(("seconds", f"{cut}. Leave it out, or take fewer trials."))
         return found + (self._not_descended() if self.method == "hypergradient" else [])
 
     def _not_descended(self) -> list[tuple[str, str]]:
@@ -235,7 +247,7 @@ class Tune(Table):
 
 
 class Output(Table):
-    folder: Annotated[str, Field(min_length=1)] | None = None  # default: runs/ and the config's own name
+    folder: Path | None = None  # default: runs/ and the config's own name
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
 
 
@@ -283,8 +295,20 @@ class Config(Table):
         for place, solver in enumerate(self.solver):
             if times[solver.label] > 1:
                 found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
         return found + self._conflicts_of_tuning()
+
+    def _not_held(self) -> list[tuple[str, str]]:
+        """Numbers of the objective that the fit's dtype cannot hold: (key, why)."""
+        found = []
+        for key, value in self.objective:
+            if isinstance(value, float):
+                try:
+                    check_held(key, np.float64(value), np.dtype(self.fit.dtype))
+                except ArgumentError as error:
+                    found.append((key, str(error).removeprefix(f"{key} ")))
+        return found
 
     def _conflicts_of_tuning(self) -> list[tuple[str, str]]:
         found = []

@@ -109,7 +109,7 @@ class Session:
     def study(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
         tune = self.config.tune
-        searches = [Search(tune, study.ranges) if tune is not None else None for study in studies]
+        searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
         trials: list[list[Planned]] = [[] for _ in studies]
         while True:
             asked = []

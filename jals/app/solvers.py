@@ -1,20 +1,26 @@
 """The tables of a config that name a solver: ALS, plain or accelerated, Newton's method, or any optimizer and schedule
 of optax with its arguments."""
 
+import functools
 import inspect
 import math
-from typing import Annotated, Any, Literal
+import types
+import warnings
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import jax
+import jax.numpy as jnp
 import optax
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 import jals
 
-from ..anderson import AndersonALS
+from ..anderson import MOST_MEMORY, AndersonALS
 from ..errors import did_you_mean
 from ..newton import NewtonCG
-from .strict import Number, Table
+from ..protocol import MOST_RANK
+from .strict import Count, Number, Table
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
     name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
@@ -33,12 +39,21 @@ SCHEDULES = {  # {name: {argument: whether it has to be given}}
 }
 
 
+# Conjugate gradients end after as many steps as there are unknowns, by rounding some times that.
+Steps = Annotated[int, Field(ge=1, le=MOST_RANK)]
+
+
 class Solver(Table):
     """What every solver takes. The name labels its row in the table and its factors file."""
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    rank: Annotated[int, Field(ge=1)]
+    rank: Annotated[int, Field(ge=1, le=MOST_RANK)]
+
+    def whole(self, key: str) -> bool:
+        """Whether a key of the table, such as "rank" or "hyper.memory_size", is one of integers."""
+        field = type(self).model_fields.get(key)
+        return field is not None and int in _types(field.annotation)
 
     @property
     def label(self) -> str:
@@ -53,7 +68,7 @@ class Solver(Table):
 class AlsSolver(Solver):
     kind: Literal["als"]
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
-    cg_steps: Annotated[int, Field(ge=1)] | None = None
+    cg_steps: Steps | None = None
     rounding: Literal["bfloat16", "float16"] | None = None
     backend: Literal["auto", "xla", "native"] = "auto"
     init_scale: Number | None = None
@@ -71,7 +86,7 @@ class AlsSolver(Solver):
 
 class AndersonSolver(Solver):
     kind: Literal["anderson"]
-    memory: Annotated[int, Field(ge=1)] | None = None
+    memory: Annotated[int, Field(ge=1, le=MOST_MEMORY)] | None = None
     linsolve: Literal["cholesky", "lu"] = "cholesky"
     init_scale: Number | None = None
 
@@ -81,12 +96,21 @@ class AndersonSolver(Solver):
 
 class NewtonSolver(Solver):
     kind: Literal["newton"]
-    cg_steps: Annotated[int, Field(ge=1)] | None = None
+    cg_steps: Steps | None = None
     cg_tol: Annotated[float, Field(gt=0, lt=1)] | None = None
     init_scale: Number | None = None
 
     def build(self) -> NewtonCG:
         return NewtonCG(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The types that an annotation allows."""
+    if get_origin(annotation) is Annotated:
+        return _types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*map(_types, get_args(annotation)))
+    return {annotation}
 
 
 def _number(value):
@@ -103,7 +127,7 @@ class GradientSolver(Solver):
     optimizer: str = "adam"
     # learning_rate may be a table: { schedule = "cosine_decay_schedule", init_value = 0.1, decay_steps = 100 }
     hyper: dict[str, Annotated[Any, PlainValidator(_number)]] = Field(default={"learning_rate": 1e-2})
-    batch_size: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Count | None = None
     init_scale: Number | None = None
 
     @property
@@ -122,11 +146,14 @@ class GradientSolver(Solver):
             for key in self.hyper
             if key not in known
         ]
-        found += [
-            (f"hyper.{key}", "must be a number: only learning_rate can be a schedule.")
-            for key, value in self.hyper.items()
-            if isinstance(value, dict) and key != "learning_rate"
-        ]
+        for key, value in self.hyper.items():
+            if isinstance(value, dict):
+                if key != "learning_rate":
+                    found.append((f"hyper.{key}", "must be a number: only learning_rate can be a schedule."))
+            elif key in known and (wanted := self._unlike(key, value)):
+                found.append((f"hyper.{key}", f"must be {wanted}, not {str(value).lower()}."))
+            elif key == "memory_size" and value > MOST_MEMORY:
+                found.append((f"hyper.{key}", f"must be at most {MOST_MEMORY:,}: each is a copy of all factors."))
         found += [
             (f"hyper.{key}", f"is missing: optax.{self.optimizer} needs it.")
             for key, default in known.items()
@@ -134,13 +161,36 @@ class GradientSolver(Solver):
         ]
         return found + self._wrong_in_schedule() or self._refused()
 
+    def whole(self, key: str) -> bool:
+        table, *rest = key.split(".")
+        if table != "hyper" or not rest:
+            return super().whole(key)
+        if self.schedule is not None and rest[0] == "learning_rate" and len(rest) == 2:
+            function, name = getattr(optax, str(self.schedule["schedule"])), rest[1]
+        else:
+            function, name = getattr(optax, self.optimizer), rest[0]
+        return _kind(function, name) == "an integer"
+
+    def _unlike(self, key: str, value: Any) -> str | None:
+        """What an argument has to be, where the value is not."""
+        wanted = _kind(getattr(optax, self.optimizer), key)
+        fits = {"true or false": bool, "an integer": int, "a number": int | float}
+        if wanted is None or (isinstance(value, fits[wanted]) and isinstance(value, bool) == (fits[wanted] is bool)):
+            return None
+        return wanted
+
     def _refused(self) -> list[tuple[str, str]]:
         """What optax itself says of numbers that fit one by one."""
-        made = self.build()
         try:
-            made.optimizer(**made.hyper)
-        except (ValueError, TypeError) as error:
-            return [("hyper", f"is refused by optax.{self.optimizer}: {str(error).rstrip('.')}.")]
+            with warnings.catch_warnings():  # they come again when it runs
+                warnings.simplefilter("ignore")
+                made = self.build()
+                made.optimizer(**made.hyper)
+                leaves, form = jax.tree.flatten(made)
+                _traced(form, len(leaves))
+        except Exception as error:  # whatever a library says to numbers that it did not expect
+            said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+            return [("hyper", f"is refused by optax.{self.optimizer}: {said}.")]
         return []
 
     def _wrong_in_schedule(self) -> list[tuple[str, str]]:
@@ -170,12 +220,59 @@ class GradientSolver(Solver):
 
     def build(self) -> jals.Gradient:
         optimizer, hyper = getattr(optax, self.optimizer), dict(self.hyper)
-        if self.schedule is not None:
+        if self.schedule is None:
+            hyper = _as_reals(optimizer, hyper)
+        else:
             table = dict(hyper.pop("learning_rate"))
-            optimizer = jals.scheduled(optimizer, getattr(optax, table.pop("schedule")))
-            hyper |= {f"schedule_{key}": value for key, value in table.items()}
+            schedule = getattr(optax, table.pop("schedule"))
+            numbers = _as_reals(schedule, table).items()
+            hyper = _as_reals(optimizer, hyper) | {f"schedule_{key}": value for key, value in numbers}
+            optimizer = jals.scheduled(optimizer, schedule)
         given = self.model_dump(include={"rank", "batch_size", "init_scale"}, exclude_none=True)
         return jals.Gradient(optimizer=optimizer, hyper=hyper, **given)
+
+
+def _kind(function: Any, name: str) -> str | None:
+    """What an argument of an optimizer or schedule of optax has to be, or None where its signature does not say."""
+    each = inspect.signature(function).parameters.get(name)
+    if each is None:
+        return None
+    allowed = _types(each.annotation)
+    if name in ("key", "seed"):  # of a random generator, which optax annotates like any number
+        return "an integer"
+    if isinstance(each.default, bool) and allowed == {bool}:
+        return "true or false"
+    if each.annotation is int or (type(each.default) is int and int in allowed):
+        return "an integer"
+    return "a number" if float in allowed or isinstance(each.default, float) else None
+
+
+def _as_reals(function: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with those as floats that are real numbers and were written without a point: an integer may be
+    larger than jax has any."""
+    real = {key for key, value in given.items() if type(value) is int and _kind(function, key) == "a number"}
+    return {key: float(value) if key in real else value for key, value in given.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _traced(form: Any, count: int) -> None:
+    """Makes the first step of a gradient solver without computing it; raises whatever optax does. `form` is the tree of
+    the solver: real numbers are not in it, and decide nothing here."""
+
+    def stepped(numbers: list[jax.Array]) -> Any:
+        solver = jax.tree.unflatten(form, numbers)
+        optimizer = optax.with_extra_args_support(solver.optimizer(**solver.hyper))
+        params = {"user": jnp.ones((3, 2)), "item": jnp.ones((2, 2)), "user_bias": jnp.ones(3)}
+
+        def value_of(params: Any) -> jax.Array:
+            return sum((jnp.sum(each**2) for each in jax.tree.leaves(params)), jnp.zeros(()))
+
+        value, grad = jax.value_and_grad(value_of)(params)
+        state = optimizer.init(params)
+        updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=value_of)
+        return optax.apply_updates(params, updates), state
+
+    jax.eval_shape(stepped, [jax.ShapeDtypeStruct((), jnp.float32)] * count)
 
 
 AnySolver = AlsSolver | AndersonSolver | NewtonSolver | GradientSolver

@@ -5,9 +5,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..reals import MOST
+
+MOST_FITS = 100_000  # of a run, trials included: each has a line in the record, and a run reads them all
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1, le=MOST)]  # as the library bounds every size
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[float, Field(ge=0)]
+Path = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]  # no system has the character NUL in a path
 
 
 class Table(BaseModel):

@@ -40,7 +40,8 @@ def setting(console: Console, config: schema.Config, data: list[Data], folder: P
         tune = config.tune
         how = tune.sampler if tune.method == "random" else tune.method
         what = "steps" if tune.method == "hypergradient" else "trials"
-        grid.add_row("tune", f"{key}: {low:g} to {high:g}, {tune.trials} {what}, {how}")
+        many = f"{tune.trials} {what}" if tune.seconds is None else f"at most {tune.trials} {what}, {tune.seconds:g} s"
+        grid.add_row("tune", f"{key}: {low:g} to {high:g}, {many}, {how}")
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()

@@ -87,12 +87,14 @@ def _spent(comparison: Comparison) -> list[Any]:
         after = [error for fit in fits if (error := fit.metric("validation", "rmse")) is not None]
         found = [tried.validation for fit in trials for tried in steps(fit) if tried.tuned == numbers]
         least = min((each for each in found if each is not None), default=None)
-        made = [fit.record.descent.steps for fit in trials if fit.record.descent]
+        made, tune = [fit.record.descent.steps for fit in trials if fit.record.descent], _tune(comparison, run)
+        tried = sum(made) if made else len(trials)
+        most = tune.get("trials", tried)  # fewer where seconds ended it, or integers repeated
         cells.append(
             [
                 *map(Cell, (name, comparison.title(point), "" if fold is None else str(fold))),
-                Cell(_tune(comparison, run).get("method", "random")),
-                Cell(counted(sum(made), "step") if made else counted(len(trials), "trial")),
+                Cell(tune.get("method", "random")),
+                Cell(counted(tried, "step" if made else "trial") + (f" of {most:,}" if tried < most else "")),
                 Cell(number(sum(fit.cost("passes") or 0 for fit in trials))),
                 Cell(number(least)),
                 Cell(", ".join(f"{short(key)} {brief(value)}" for key, value in numbers.items())),
