@@ -160,8 +160,8 @@ def test_optuna_draws_integers():
 # ---- a budget of seconds ----
 
 
-def took(numbers: dict, seconds: float) -> dict:
-    return ended(numbers, 1.0, history={"seconds": [0.0, seconds]})
+def took(numbers: dict, seconds: float) -> Fit:
+    return ended(numbers, 1.0, history=History(sweep=[0, 1], seconds=[0.0, seconds]))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_no_trial_is_begun_once_the_share_is_spent(share, seconds, begun):
 def test_a_trial_that_broke_down_before_its_first_record_took_nothing():
     made = search(seconds=1.0, share=1.0)
     (first,) = made.ask()
-    made.tell([ended(first, math.inf, history={})])
+    made.tell([ended(first, math.inf, history=History(sweep=[]))])
     assert len(made.ask()) == 1
 
 

@@ -28,7 +28,7 @@ from rich.text import Text
 
 import jals
 from jals.app import console as door
-from jals.app import derivation, page, recommend, terminal, watch
+from jals.app import derivation, folder, page, recommend, record, terminal, watch
 from jals.app.console import Console, Table, lasting, printable, settle
 from jals.app.derivation import picture, steps
 from jals.app.page import plots
@@ -93,18 +93,28 @@ def a_bar(console):
 
 def the_setting(console):
     solver = {"kind": "als", "rank": 2}
-    config = {"data": {"path": HOSTILE}, "split": {"kind": "random"}, "objective": {"preset": "als_wr", "reg": 0.1}}
-    config = Config.model_validate(config | {"solver": [solver], "question": HOSTILE})
-    data = [{"name": HOSTILE, "users": 2, "items": 2, "entries": 3}]
+    config = {"data": {"path": HOSTILE.replace("\0", "")}, "split": {"kind": "random"}, "question": HOSTILE}
+    config = Config.model_validate(config | {"objective": {"preset": "als_wr", "reg": 0.1}, "solver": [solver]})
+    data = [record.Data(name=HOSTILE, hash="", users=2, items=2, entries=3)]
     terminal.setting(console, config, data, Path(HOSTILE))
 
 
 PROOF = {"user": 1.0, "item": None, "last_updated": 1e-9, "last_updated_required": True, "stationarity": 0.1}
-FIT = {"solver": HOSTILE, "fold": None, "point": {"data.path": HOSTILE}, "trial": None, "seed": 0, "sweeps": 1}
-FIT |= {"history": {"sweep": [1], "seconds": [0.1]}, "reason": "singular", "factors": HOSTILE, "compile_seconds": 1.0}
-FIT |= {"certificate": PROOF | {"bound": 1e-5, "passed": False, "unjudged": 1}}
-FIT |= {"error": {"message": HOSTILE, "side": "user", "row": 0, "sweep": 1}}
-RECORD = {"fits": [FIT], "status": "running", "started": HOSTILE}
+FIT = record.Fit.model_construct(
+    solver=HOSTILE,
+    fold=None,
+    point={"data.path": HOSTILE},
+    trial=None,
+    seed=0,
+    sweeps=1,
+    history=record.History(sweep=[1], seconds=[0.1]),
+    reason="singular",
+    factors=HOSTILE,
+    compile_seconds=1.0,
+    certificate=record.Proof(**PROOF, bound=1e-5, passed=False, unjudged=1),
+    error=record.Failure(message=HOSTILE, side="user", row=0, sweep=1),
+)
+FOUND = folder.Found(record.Run.model_construct(status="running", started=HOSTILE), [FIT], None)
 VOCAB = SimpleNamespace(user=np.array([HOSTILE]), item=np.array([HOSTILE]))
 DATA = jals.datasets.Dataset(None, VOCAB, np.array([HOSTILE]))  # pyright: ignore[reportArgumentType]
 PRINTED = {
@@ -116,11 +126,11 @@ PRINTED = {
     "expanded": lambda console: terminal.expanded(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
     "progress": lambda console: terminal.progress(console, HOSTILE, FIT),
     "chunk": lambda console: terminal.chunk(console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0),
-    "found": lambda console: terminal.found(console, Path(HOSTILE), RECORD, False),
+    "found": lambda console: terminal.found(console, Path(HOSTILE), FOUND, False),
     "certificates": lambda console: terminal.certificates(console, [FIT]),
-    "saved": lambda console: terminal.saved(console, Path(HOSTILE), RECORD),
+    "saved": lambda console: terminal.saved(console, Path(HOSTILE), FOUND),
     "broken": lambda console: terminal.broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
-    "stopped": lambda console: terminal.stopped(console, KeyboardInterrupt(HOSTILE), RECORD),
+    "stopped": lambda console: terminal.stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
     "recommended": lambda console: console.print(recommend._table(DATA, np.zeros(1, int), np.ones(1))),
 }
 
@@ -238,11 +248,11 @@ def test_what_is_wrong_is_told_without_obeying_it(arguments):
 @pytest.mark.usefixtures("undrawn")
 def test_a_page_shows_whatever_a_record_holds(tmp_path):
     """Also what no config of ours can say: the record may have been written by anyone."""
-    from .test_page import config, make
+    from .test_page import config, make, write
 
     run = make(config(), titles=np.array([HOSTILE] * 8))
     run.record["fits"][0] |= {"solver": HOSTILE, "reason": HOSTILE}
-    page.write(tmp_path, run.record | {"status": "running", "error": HOSTILE, "started": HOSTILE}, run.data, run.drawn)
+    write(tmp_path, run.record | {"status": "running", "error": HOSTILE, "started": HOSTILE}, run.data, run.drawn)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert clean(text) and text.count(SHOWN) > 8
 
@@ -251,9 +261,12 @@ def test_a_page_shows_whatever_a_record_holds(tmp_path):
 def test_a_report_shows_whatever_a_record_holds(tmp_path):
     from jals.app import report
 
-    record = made_run(tmp_path, diverged=[("sgd", 1)], data=HOSTILE)
-    record["command"] = f"jals run {HOSTILE}\n~~~~~~\nforged"
-    (tmp_path / "result.json").write_text(json.dumps({key: value for key, value in record.items() if key != "fits"}))
+    made_run(
+        tmp_path,
+        diverged=[("sgd", 1)],
+        data=HOSTILE.replace("\0", ""),
+        command=f"jals run {HOSTILE}\n~~~~~~\nforged",
+    )
     report.write([tmp_path], tmp_path)
     pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("index.html", "report.md")]
     assert all(clean(text) and f"jals run {SHOWN}" in text for text in pages)
