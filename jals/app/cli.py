@@ -38,7 +38,7 @@ def main() -> None:
         if end.code in (129, 130, 143):  # a stop while jaxlib 0.10.2 compiles makes the interpreter crash at its end
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(130)
+            os._exit(end.code)
         raise
 
 

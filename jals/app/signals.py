@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,10 +28,27 @@ class Heard:
 
     def __init__(self):
         self._first: int | None = None
+        self._unraisable = sys.unraisablehook
+        self._timers: list[threading.Timer] = []
 
     def stop(self, signum: int, _: Any) -> None:
         self._first = self._first or signum
         raise Stopped(signum)
+
+    def again(self, met: Any) -> None:
+        """Where a stop was raised in a callback that nothing can be raised through, as in one of the garbage collector,
+        Python reports it and goes on: so it is raised once more, a moment later."""
+        if isinstance(met.exc_value, KeyboardInterrupt):
+            signum = getattr(met.exc_value, "signum", signal.SIGINT)
+            self._timers.append(threading.Timer(_BEAT, os.kill, (os.getpid(), signum)))
+            self._timers[-1].start()
+        else:
+            self._unraisable(met)
+
+    def end(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+            timer.join()
 
     @property
     def code(self) -> int:
@@ -51,6 +69,7 @@ def heard() -> Iterator[Heard]:
         yield found
         return
     before = {each: signal.getsignal(each) for each in _STOPS if each != signal.SIGINT}
+    hook, sys.unraisablehook = sys.unraisablehook, found.again
     try:
         for each, handler in before.items():
             if handler == signal.SIG_DFL:  # one that ignores it, or has a way of its own, is left alone
@@ -58,6 +77,8 @@ def heard() -> Iterator[Heard]:
         with _Still() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
             yield found
     finally:
+        found.end()
+        sys.unraisablehook = hook
         for each, handler in before.items():
             signal.signal(each, handler)
 
