@@ -17,7 +17,7 @@ NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/nati
 # fuzz and the benchmark do not depend on jax.
 NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard native_fuzz bench_speed)
 
-.PHONY: help demo test lint floor sanitize fuzz docs clean
+.PHONY: help demo test lint floor sanitize fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,6 +42,10 @@ sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instructi
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_text_fuzz.py
 	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_config_fuzz.py
+
+faults: $(VENV)/ready  ## runs killed 50 times, stopped 20 times, raced 20 times; every file damaged in every way: an hour
+	JALS_KILLS=50 JALS_RACES=20 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_stops.py
+	JALS_DAMAGE=100000 $(BIN)/python -m pytest -s tests/test_damage.py
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

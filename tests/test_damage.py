@@ -1,6 +1,6 @@
 """Folders of runs that something has damaged: no command meets one with a traceback, and none takes it for whole.
 
-A few cases in the suite, drawn at random; all of them, and a table of what each command says, by `make damage`.
+A few cases in the suite, drawn at random; all of them, and a table of what each command says, by `make faults`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from jals.app import folder, session
 from .records import read_run
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment
 
-CASES = int(os.environ.get("JALS_DAMAGE", 60))  # of each kind of folder
+CASES = int(os.environ.get("JALS_DAMAGE", 40))  # of each kind of folder
 CHANGES = (("sweeps = 3", "sweeps = 20\n" + SECOND_SOLVER),)
 SEALED = ("result.json", "fits.jsonl", "config.toml", "factors-als.npz", "factors-gradient.npz")
 COMMANDS = {
