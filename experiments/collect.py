@@ -29,11 +29,11 @@ def taken(place: Path) -> dict[str, Any]:
     """
     comparison = records.read([place])
     (run,) = comparison.runs
-    record = run.record
-    if record["status"] != "finished":
+    record, trials = run.record, comparison.trials
+    if record.status != "finished":
         raise jals.StorageError(f"{place} holds a run that has not ended: run its command again.")
     least = table.lowest(comparison)
-    scores = _trials(record)
+    scores = _trials(trials)
     rows = []
     for row in table.rows(comparison):
         first = row.fits[0] if row.fits else None
@@ -49,26 +49,25 @@ def taken(place: Path) -> dict[str, Any]:
                 found[f"near_{cost}"] = float(np.median(costs))
             losses = np.array([fit.loss for fit in comparable])
             found["losses"] = [float(losses.min()), float(losses.max())]
-        tuned = [fit.record["tuned"] for fit in row.fits if fit.record["tuned"]]
+        tuned = [fit.record.tuned for fit in row.fits if fit.record.tuned]
         found["tuned"] = {key: sorted({each[key] for each in tuned}) for key in (tuned[0] if tuned else {})}
-        found["at_edge"] = any(_at_edge(record, fit) for fit in row.fits)
+        found["at_edge"] = any(_at_edge(run, fit) for fit in row.fits)
         found["certificate"] = _worst(row.fits)
-        if first and (first.record["solver"], str(first.record["point"])) in scores:
-            found["trials_near"] = scores[first.record["solver"], str(first.record["point"])]
+        if first and (first.record.solver, str(first.record.point)) in scores:
+            found["trials_near"] = scores[first.record.solver, str(first.record.point)]
         rows.append(found)
     by_degree = place / "by_degree.json"
-    counted = sum(fit["trial"] is None for fit in record["fits"])
     return _plain(
         {
-            "command": record["command"].partition(" --out")[0],
-            "minutes": record["wall_seconds"] / 60,
-            "date": record["started"][:10],
-            "hardware": record["hardware"],
-            "versions": record["versions"],
-            "data": record["data"],
-            "fits": counted,
-            "trials": len(record["fits"]) - counted,
-            "broken_trials": sum(fit["error"] is not None for fit in record["fits"] if fit["trial"] is not None),
+            "command": record.command.partition(" --out")[0],
+            "minutes": record.wall_seconds / 60,
+            "date": record.started[:10],
+            "hardware": record.hardware,
+            "versions": record.versions,
+            "data": [table.json() for table in record.data],
+            "fits": len(comparison.fits),
+            "trials": len(trials),
+            "broken_trials": sum(fit.broken for fit in trials),
             "rows": rows,
             "paired": [each._asdict() for each in table.paired(comparison)],
             "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
@@ -76,30 +75,32 @@ def taken(place: Path) -> dict[str, Any]:
     )
 
 
-def _trials(record: dict) -> dict[tuple[str, str], float]:
+def _trials(trials: list[records.Fit]) -> dict[tuple[str, str], float]:
     """By solver and point: the share of the trials whose validation RMSE is within 1 % of the best trial's."""
     found: dict[tuple, dict[Any, list[float]]] = {}
-    for fit in record["fits"]:
-        if fit["trial"] is not None:
-            score = np.inf if fit["error"] else fit["metrics"]["validation"]["rmse"]
-            found.setdefault((fit["solver"], str(fit["point"])), {}).setdefault(fit["fold"], []).append(score)
+    for fit in trials:
+        score = fit.metric("validation", "rmse")
+        score = np.inf if fit.broken or score is None else score
+        which = fit.record.solver, str(fit.record.point)
+        found.setdefault(which, {}).setdefault(fit.fold, []).append(score)
     shares = {key: [np.mean(np.array(of) <= 1.01 * min(of)) for of in folds.values()] for key, folds in found.items()}
     return {key: float(np.mean(each)) for key, each in shares.items()}
 
 
-def _at_edge(record: dict, fit: records.Fit) -> bool:
+def _at_edge(run: records.Run, fit: records.Fit) -> bool:
     """Whether a number that the tuning chose lies in the outermost tenth of its range, so the best may lie beyond."""
     ranges = {
-        key.removeprefix(f"solver.{fit.record['solver']}."): between
-        for key, between in record["config"].get("tune", {}).get("range", {}).items()
+        key.removeprefix(f"solver.{fit.record.solver}."): between
+        for key, between in run.config.get("tune", {}).get("range", {}).items()
     }
-    return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record["tuned"].items())
+    return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record.tuned.items())
 
 
 def _worst(fits: list[records.Fit]) -> dict[str, float]:
     """The worst backward errors of the fits."""
-    proofs = [fit.record["certificate"] for fit in fits if fit.record.get("certificate")]
-    return {name: max(proof[name] for proof in proofs) for name in ("user", "item", "last_updated")} if proofs else {}
+    proofs = [fit.record.certificate for fit in fits if fit.record.certificate is not None]
+    errors = {side: [getattr(proof, side) for proof in proofs] for side in ("user", "item", "last_updated")}
+    return {side: max(known) for side, each in errors.items() if (known := [one for one in each if one is not None])}
 
 
 def _plain(value: Any) -> Any:

@@ -66,3 +66,15 @@ def test_what_is_taken_from_a_run(collect, tmp_path):
         ]
         shares.append(np.mean([score <= 1.01 * min(scores) for score in scores]))
     assert rows["sgd"]["trials_near"] == pytest.approx(np.mean(shares))
+
+
+def test_a_run_is_taken_in(collect, tmp_path):
+    record = made_run(tmp_path, grid={"objective.reg": [0.05, 0.1]})
+    found = collect.taken(tmp_path)
+    trials = [fit for fit in record["fits"] if fit["trial"] is not None]
+    assert (found["fits"], found["trials"]) == (len(record["fits"]) - len(trials), len(trials))
+    assert found["broken_trials"] == sum(fit["error"] is not None for fit in trials) > 0
+    worst = [max(row["certificate"]["user"] for row in found["rows"])]
+    worst.append(max(fit["certificate"]["user"] for fit in record["fits"] if fit["certificate"]))
+    assert worst[0] == pytest.approx(worst[1], rel=1e-5)
+    assert {row["solver"] for row in found["rows"] if row["tuned"]} == {"sgd"}
