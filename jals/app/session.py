@@ -42,7 +42,7 @@ class Session:
         self.config, self.started = found.run.config, started
         whole, self.spoilt = folder.intact(self.place, found.fits)
         self.done = {fit.key: fit for fit in whole}
-        self.earlier = folder.earlier(self.place)  # fits of another config that this one extends
+        self.earlier = self.set_aside()
         self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
         self.tables = Tables(self.place, self.run.data, console)
@@ -103,8 +103,13 @@ class Session:
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
         folder.set_aside(self.place)
-        self.earlier = folder.earlier(self.place)
+        self.earlier = self.set_aside()
         self.done = {}
+
+    def set_aside(self) -> dict[str, Fit]:
+        """Fits of another config that this one extends, whose factors are whole."""
+        whole, _ = folder.intact(self.place, folder.earlier(self.place).values())
+        return {fit.key: fit for fit in whole}
 
     def study(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
@@ -168,7 +173,9 @@ class Session:
         self.done |= {fit.key: fit for fit in fits}
 
     def weight(self, planned: Planned) -> float:
-        """Estimated operations of a fit, by which the time left is told."""
+        """By which the time left is told: the seconds that a fit may take, else its estimated operations."""
+        if planned.config.fit.seconds is not None and planned.descent is None:
+            return planned.config.fit.seconds
         size = self.tables.latest.size(planned.fold)
         sweeps = min(planned.sweeps(), 1000)
         each = cost.passes_per_sweep(planned.solver.build()) or 4
