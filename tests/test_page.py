@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import jals
-from jals.app import page
+from jals.app import choice, page
 from jals.app import record as records
 from jals.app.page import plots
 from jals.app.schema import Config
@@ -113,10 +114,11 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
     return Run(record, Dataset(ratings, vocab, titles), list(drawn.values()))
 
 
-def write(place, record: dict, data, drawn):
-    """Of a record as a run writes it."""
-    fits = [records.Fit.model_validate(fit) for fit in record["fits"]]
-    return page.write(place, records.Run.model_validate(record), fits, len(fits), data, drawn)
+def write(place, record: dict, data, drawn, others: Sequence[records.Fit] = ()):
+    """Of a record as a run writes it; `others` are fits that are compared and not shown."""
+    fits, run = [records.Fit.model_validate(fit) for fit in record["fits"]], records.Run.model_validate(record)
+    every = [*others, *fits]
+    return page.write(place, run, fits, len(every), data, drawn, choice.ranking(every, run.config))
 
 
 def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:

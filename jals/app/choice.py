@@ -74,19 +74,36 @@ class Ranking(NamedTuple):
         """How many fits the best is the best of."""
         return sum(len(each.scores) for each in self.ranked)
 
-    def reason(self) -> str:
-        """Why the best fit of the first is the best."""
+    @property
+    def best(self) -> Fit | None:
+        return self.ranked[0].best if self.ranked else None
+
+    def mark(self, number: str = "") -> str | None:
+        """lowest validation RMSE of 12 fits, with its `number` in between; None where the best has no rival."""
         first = self.ranked[0]
-        own, lowest = first.scores[_cell(first.best)], "lowest validation RMSE"
         seeds = sum(fold == first.best.fold for fold, _ in first.scores)
-        if len(self.ranked) > 1:
-            if len(self.cells) == 1 and len(first.scores) == 1:
-                return f"{lowest}, {own:.4f}, of {self.fits:,} fits"
-            its = f"; {own:.4f} itself" + (", the lowest of its seeds" if seeds > 1 else "")
-            return f"lowest mean validation RMSE, {first.mean:.4f}, of {self.fits:,} fits{its}"
-        if seeds > 1:
-            return f"{lowest}, {own:.4f}, of {seeds:,} seeds"
-        return f"validation RMSE {own:.4f}; {'the first of its folds' if self.fits > 1 else 'no other fit has one'}"
+        if len(self.ranked) == 1 and seeds == 1:
+            return None
+        mean = "mean " if self.averaged else ""
+        of = f"{self.fits:,} fits" if len(self.ranked) > 1 else f"{seeds:,} seeds"
+        return f"lowest {mean}validation RMSE{number} of {of}"
+
+    @property
+    def averaged(self) -> bool:
+        """Whether means over folds or seeds were compared."""
+        return len(self.ranked) > 1 and max(len(self.cells), len(self.ranked[0].scores)) > 1
+
+    def reason(self) -> str:
+        """Why the best is the best, with its numbers."""
+        first = self.ranked[0]
+        own = first.scores[_cell(first.best)]
+        said = self.mark(f", {first.mean if self.averaged else own:.4f},")
+        if said is None:
+            rest = "the first of its folds" if self.fits > 1 else "no other fit has one"
+            return f"validation RMSE {own:.4f}; {rest}"
+        seeds = len({seed for _, seed in first.scores})
+        its = f"; {own:.4f} itself" + (", the lowest of its seeds" if seeds > 1 else "")
+        return said + (its if self.averaged else "")
 
 
 class Choice(NamedTuple):
@@ -166,6 +183,14 @@ def choose(fits: Iterable[Fit], config: Config, solver: str | None = None, key: 
             f"{_listed(own)}\nChoose one {_ways(own)}{_NEXT if found.refused == _NO_PART else ''}."
         )
     return Choice(found.ranked[0].best, found.reason(), found.left_out)
+
+
+def leads(fits: list[Fit], found: Ranking) -> list[Fit]:
+    """One fit of each solver, the best first: the best of its points and seeds, or its first where it is not ranked."""
+    first: dict[str, Fit] = {}
+    for fit in [competitor.best for competitor in found.ranked] + [fit for fit in fits if fit.trial is None]:
+        first.setdefault(fit.solver, fit)
+    return list(first.values())
 
 
 def folds_of(fit: Fit, config: Config) -> int | None:
