@@ -128,7 +128,7 @@ def test_solver_and_key_narrow():
     assert choice.choose(fits, settings, solver="b").fit is fits[2]
     assert choice.choose(fits, settings, key=fits[0].key[:6]) == (fits[0], "as --fit asks", [])
     assert choice.choose(fits[:2], settings, solver="b").why == "the only fit of b that has factors"
-    with pytest.raises(jals.ArgumentError, match='no solver "bb".*Did you mean "b"'):
+    with pytest.raises(jals.ArgumentError, match=r'no solver "bb".*Did you mean "b"'):
         choice.choose(fits, settings, solver="bb")
     with pytest.raises(jals.ArgumentError, match="no fit that could be served"):
         choice.choose(fits, settings, solver="b", key=fits[0].key[:6])

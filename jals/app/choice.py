@@ -199,7 +199,7 @@ def folds_of(fit: Fit, config: Config) -> int | None:
 
 
 _NO_PART = "there is no validation part"
-_NEXT = "; or set split.validation_fraction in the config, which makes a part that can say it"
+_NEXT = "; or set split.validation_fraction in the config, and a new run knows its best"
 
 
 def _cell(fit: Fit) -> Cell:

@@ -87,10 +87,10 @@ def recommend(
     scores = f"; scores by {name}"
     if why is not None:
         which = choice.named(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
-        console.print(f"{which} ({name}): {why}")
+        console.print(f"{which} ({name}): {why}", soft_wrap=True)
         if left_out:
             more = [f"and {len(left_out) - _TOLD:,} more"] if len(left_out) > _TOLD else []
-            console.print(f"not ranked: {'; '.join([*left_out[:_TOLD], *more])}")
+            console.print(f"not ranked: {'; '.join([*left_out[:_TOLD], *more])}", soft_wrap=True)
         scores = ""
     console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):
