@@ -209,3 +209,14 @@ def test_nothing_to_serve_is_a_storage_error():
         choice.choose([fit(trial=0)], config())
     with pytest.raises(jals.StorageError, match=r"output\.factors = false"):
         choice.choose([fit(factors=None)], config(output={"factors": False}))
+
+
+def test_leads_are_each_solvers_best_and_the_best_of_all_first():
+    scores = {("als", 4): 0.9, ("als", 8): 0.8, ("b", 4): 0.6, ("b", 8): 0.7}
+    fits = [fit(score, solver=solver, rank=rank) for (solver, rank), score in scores.items()]
+    fits = [broken(solver="lost", rank=4), *fits, fit(0.1, solver="b", rank=4, trial=0)]
+    found = choice.ranking(fits, config(("lost", "als", "b"), grid=RANKS))
+    assert choice.leads(fits, found) == [fits[3], fits[2], fits[0]]
+    assert found.mark() == "lowest validation RMSE of 4 fits"
+    unknown = [fit(solver=solver, rank=rank) for solver, rank in scores]
+    assert choice.leads(unknown, choice.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
