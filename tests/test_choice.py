@@ -138,7 +138,7 @@ def test_solver_and_key_narrow():
     ("key", "words", "listed"),
     [
         ("abcd", '"abcd" begins the keys of 2 fits', ["abcd1", "abcd2"]),
-        ("abc", "too short for the key of a fit: at least 4 characters", ["abcd1", "abcd2", "ffff3"]),
+        ("fff", "too short for the key of a fit: at least 4 characters", ["abcd1", "abcd2", "ffff3"]),
         ("1234", 'no fit that could be served has a key that begins with "1234"', ["abcd1", "abcd2", "ffff3"]),
     ],
 )
@@ -214,7 +214,7 @@ def test_nothing_to_serve_is_a_storage_error():
 def test_leads_are_each_solvers_best_and_the_best_of_all_first():
     scores = {("als", 4): 0.9, ("als", 8): 0.8, ("b", 4): 0.6, ("b", 8): 0.7}
     fits = [fit(score, solver=solver, rank=rank) for (solver, rank), score in scores.items()]
-    fits = [broken(solver="lost", rank=4), *fits, fit(0.1, solver="b", rank=4, trial=0)]
+    fits = [broken(solver="lost", rank=4), *fits, fit(0.1, solver="b", rank=8, trial=0)]
     found = choice.ranking(fits, config(("lost", "als", "b"), grid=RANKS))
     assert choice.leads(fits, found) == [fits[3], fits[2], fits[0]]
     assert found.mark() == "lowest validation RMSE of 4 fits"

@@ -258,6 +258,9 @@ def test_page_and_recommendations_are_of_the_best_by_validation(whole):
     assert done.exit_code == 0, done.output
     assert done.output.startswith(f"{solver} reg={reg} fold 0 of 2 seed {seed} (factors/{solver}-")
     assert f"lowest mean validation RMSE, {sum(found[solver, reg].values()) / 4:.4f}, of 16 fits" in done.output
+    last = recorded(whole)["fits"][-1]
+    done = jals_command("recommend", whole, "--user", "110", "--fit", last["key"][:6])
+    assert f"({last['factors']}): as --fit asks" in done.output
 
 
 def test_the_same_command_again_fits_nothing(copy, monkeypatch):
