@@ -220,3 +220,8 @@ def test_leads_are_each_solvers_best_and_the_best_of_all_first():
     assert found.mark() == "lowest validation RMSE of 4 fits"
     unknown = [fit(solver=solver, rank=rank) for solver, rank in scores]
     assert choice.leads(unknown, choice.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
+
+
+def test_of_those_left_out_five_are_told():
+    assert choice.told(["a", "b"]) == "a; b"
+    assert choice.told(list("abcdefg")) == "a; b; c; d; e; and 2 more"

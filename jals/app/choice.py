@@ -12,6 +12,7 @@ from .schema import Config
 
 SHORTEST = 4  # characters of a key that name a fit
 _LISTED = 20  # fits in a message
+_TOLD = 5  # of those that could not be ranked
 
 Cell = tuple[int | None, int]  # fold and seed
 
@@ -121,6 +122,12 @@ def named(fit: Fit, several: bool, folds: int | None = None) -> str:
     return label(fit.solver, fold, fit.point, None, False) + of + (f" seed {fit.seed}" if several else "")
 
 
+def told(left_out: list[str]) -> str:
+    """Those ranked on none, the first of them by name."""
+    more = len(left_out) - _TOLD
+    return "; ".join(left_out[:_TOLD] + ([f"and {more:,} more"] if more > 0 else []))
+
+
 def ranking(fits: Iterable[Fit], config: Config) -> Ranking:
     """Ranks what competes in a run, solvers at points of the grid, by validation RMSE: its mean over the folds and
     seeds that all of them have.
@@ -129,15 +136,15 @@ def ranking(fits: Iterable[Fit], config: Config) -> Ranking:
         fits: of the run, or some of them; trials are passed over.
         config: the run's.
     """
-    every = [competitor for competitor in _competitors(fits) if competitor.fits]
+    every = list(_competitors(fits))
     whole = [each for each in every if each.left_out is None]
     left_out = [each.left_out for each in every if each.left_out is not None]
-    refused = _incomparable([each for each in every if any(not fit.broken for fit in each.fits)], config)
-    if refused is None and not whole:
-        refused = _NO_PART if not any("validation" in (f.metrics or {}) for each in every for f in each.fits) else None
-        refused = refused or "each solver and point has a fit that broke down or has not ended"
     cells = [cell for cell in whole[0].scores if all(cell in each.scores for each in whole)] if whole else []
-    if refused is None and not cells:
+    refused = _incomparable([each for each in every if not all(fit.broken for fit in each.fits)], config)
+    if refused is None and not whole:
+        measured = any("validation" in (fit.metrics or {}) for each in every for fit in each.fits)
+        refused = "each solver and point has a fit that broke down or has not ended" if measured else _NO_PART
+    elif refused is None and not cells:
         refused = "there is no fold and seed of which all have a fit"
     if refused is not None:
         return Ranking([], [], refused, [])

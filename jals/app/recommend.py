@@ -14,8 +14,6 @@ from . import choice, experiment, folder, plan
 from . import config as configs
 from .console import Table
 
-_TOLD = 5  # of those that could not be ranked
-
 
 def best_unseen(factors: jals.Factors, user: int, seen: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k items of highest score that the user has not seen.
@@ -89,8 +87,7 @@ def recommend(
         which = choice.named(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
         console.print(f"{which} ({name}): {why}", soft_wrap=True)
         if left_out:
-            more = [f"and {len(left_out) - _TOLD:,} more"] if len(left_out) > _TOLD else []
-            console.print(f"not ranked: {'; '.join([*left_out[:_TOLD], *more])}", soft_wrap=True)
+            console.print(f"not ranked: {choice.told(left_out)}", soft_wrap=True)
         scores = ""
     console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):

@@ -30,7 +30,6 @@ TOP = 10  # items of a list
 # How far along the users, sorted by training entries, the three are whose lists are shown.
 _PEOPLE = {"busy": 0.95, "median": 0.5, "light": 0.05}
 
-_TOLD = 5  # of those that could not be ranked
 # Shows what is of the chosen fit alone, or everything. Without it, everything is shown and there is no choice.
 _SCRIPT = """(() => {
 const bar = document.querySelector(".choice"), chosen = bar.querySelector("select");
@@ -96,7 +95,7 @@ def write(
         best_name=None if best is None else choice.named(best, several),
         ranking=ranking,
         rivals=len(first) > 1 or compared > len(fits),
-        left_out=ranking.left_out[:_TOLD],
+        left_out=choice.told(ranking.left_out),
         key=first[0].key[:8] if ranking.refused and compared > 1 else None,
         solvers=len(first),
         script=markupsafe.Markup(_SCRIPT),
