@@ -10,6 +10,7 @@ import jals
 from jals.app import choice, record
 from jals.app.schema import Config
 
+ONLY = "the only fit that could be served, and has not ended"
 RANKS = {"solver.*.rank": [4, 8]}
 
 
@@ -116,7 +117,7 @@ def test_who_broke_down_once_is_ranked_on_none_and_told_of(spoilt, words):
 
 def test_unfinished_fit_serves_alone_and_is_told_of_beside_others():
     under_way = unfinished(rank=8)
-    assert choice.choose([under_way], config(grid=RANKS)) == (under_way, "the only fit that has factors", [])
+    assert choice.choose([under_way], config(grid=RANKS)) == (under_way, ONLY, [])
     chosen = choice.choose([fit(0.9, rank=4), under_way], config(grid=RANKS))
     assert chosen.fit.point == {"solver.*.rank": 4} and chosen.left_out == ["als rank=8 has not ended"]
 
@@ -127,7 +128,7 @@ def test_solver_and_key_narrow():
     assert choice.choose(fits, settings).fit is fits[3]
     assert choice.choose(fits, settings, solver="b").fit is fits[2]
     assert choice.choose(fits, settings, key=fits[0].key[:6]) == (fits[0], "as --fit asks", [])
-    assert choice.choose(fits[:2], settings, solver="b").why == "the only fit of b that has factors"
+    assert choice.choose(fits[:2], settings, solver="b").why == "the only fit of b that could be served"
     with pytest.raises(jals.ArgumentError, match=r'no solver "bb".*Did you mean "b"'):
         choice.choose(fits, settings, solver="bb")
     with pytest.raises(jals.ArgumentError, match="no fit that could be served"):

@@ -150,7 +150,7 @@ def test_command_shows_the_best_unseen_of_a_fit(saved):
     assert [row[-1] for row in rows] == [f"{score:.4f}" for score in scores]
     assert f"[bold]Title {items[0]} & <b>" in output
     assert f"{len(seen)} items in the training part" in output
-    assert "small (factors-small.npz): the only fit of small that has factors" in output
+    assert "small (factors-small.npz): the only fit of small that could be served" in output
 
 
 def test_command_takes_a_solver_by_name(saved):

@@ -252,7 +252,7 @@ def test_page_and_recommendations_are_of_the_best_by_validation(whole):
     page = (whole / "index.html").read_text()
     assert f"<strong>{solver}/0 reg={reg} seed {seed}</strong> is the best" in page
     head = page.partition("<tbody>")[2].partition("</tbody>")[0]
-    assert [" ".join(cell.split()) for cell in re.findall(r"<td>(\w+) <small>mean of 2 folds", head)][0] == solver
+    assert re.findall(r"<td>(\w+) <small>mean of 2 folds", head)[0] == solver
     assert f"{solver}/1 <small>reg={reg} seed {seed}</small>" in head
     done = jals_command("recommend", whole, "--user", "110", "-k", "2")
     assert done.exit_code == 0, done.output

@@ -169,11 +169,10 @@ def choose(fits: Iterable[Fit], config: Config, solver: str | None = None, key: 
     labels = [each.label for each in config.solver]
     if solver is not None and solver not in labels:
         raise ArgumentError(f'no solver "{solver}": the run has {", ".join(labels)}.{did_you_mean(solver, labels)}')
-    ended = [fit for fit in fits if fit.trial is None]
-    every = [fit for fit in ended if fit.factors and not fit.broken]
-    own = [fit for fit in every if solver in (None, fit.solver)]
+    meant = [fit for fit in fits if fit.trial is None and solver in (None, fit.solver)]
+    own = [fit for fit in meant if fit.factors and not fit.broken]
     if not own:
-        broken = any(fit.broken for fit in ended if solver in (None, fit.solver))
+        broken = any(fit.broken for fit in meant)
         why = "it was stopped before" if config.output.factors else "it keeps none (output.factors = false)"
         why = "every fit broke down" if broken else why
         raise StorageError(f"the run holds no factors of {solver or 'any solver'} to serve: {why}.")
@@ -181,9 +180,10 @@ def choose(fits: Iterable[Fit], config: Config, solver: str | None = None, key: 
         return Choice(_of_key(own, key, config), "as --fit asks", [])
     if len(own) == 1:
         single = not config.grid and own[0].fold is None and len(config.solver) == len(config.seeds) == 1
-        which = "that has factors" if solver is None else f"of {solver} that has factors"
-        return Choice(own[0], None if single else f"the only fit {which}", [])
-    found = ranking([fit for fit in ended if solver in (None, fit.solver) and (fit.factors or fit.broken)], config)
+        of = "" if solver is None else f" of {solver}"
+        ended = ", and has not ended" if isinstance(own[0], Unfinished) else ""
+        return Choice(own[0], None if single else f"the only fit{of} that could be served{ended}", [])
+    found = ranking([fit for fit in meant if fit.factors or fit.broken], config)
     if found.refused is not None:
         raise ArgumentError(
             f"{len(own):,} fits could be served, and nothing says which is best: {found.refused}.\n"
