@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import xml.etree.ElementTree
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import jals
-from jals.app import page
+from jals.app import choice, page
 from jals.app import record as records
 from jals.app.page import plots
 from jals.app.schema import Config
@@ -32,6 +33,8 @@ PROOF = {"user": 1e-8, "item": 1e-8, "last_updated": 1e-8, "last_updated_require
     "bound": 1e-5,
 }
 HOSTILE = '</td><script>alert("&")</script><img src=x onerror=alert(1)>'
+
+SOLVERS = [{"kind": "als", "rank": 3}, {"kind": "gradient", "name": "adam", "rank": 3}]
 
 
 class Run(NamedTuple):
@@ -113,10 +116,11 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
     return Run(record, Dataset(ratings, vocab, titles), list(drawn.values()))
 
 
-def write(place, record: dict, data, drawn):
-    """Of a record as a run writes it."""
-    fits = [records.Fit.model_validate(fit) for fit in record["fits"]]
-    return page.write(place, records.Run.model_validate(record), fits, len(fits), data, drawn)
+def write(place, record: dict, data, drawn, others: Sequence[records.Fit] = ()):
+    """Of a record as a run writes it; `others` are fits that are compared and not shown."""
+    fits, run = [records.Fit.model_validate(fit) for fit in record["fits"]], records.Run.model_validate(record)
+    every = [*others, *fits]
+    return page.write(place, run, fits, len(every), data, drawn, choice.ranking(every, run.config))
 
 
 def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:
@@ -134,9 +138,8 @@ def simple():
 
 @pytest.fixture(scope="module")
 def several():
-    solvers = [{"kind": "als", "rank": 3}, {"kind": "gradient", "name": "adam", "rank": 3}]
     kfold = {"kind": "kfold", "folds": 2, "validation_fraction": 0.2}
-    return make(config(solver=solvers, split=kfold), folds=(0, 1), validation=True)
+    return make(config(solver=SOLVERS, split=kfold), folds=(0, 1), validation=True)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,7 @@ class Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
-        if tag in ("style", "td", "th"):
+        if tag in ("style", "script", "td", "th"):
             self.inside = tag
         if tag == "table":
             self.tables.append([])
@@ -180,7 +183,7 @@ class Reader(html.parser.HTMLParser):
             self.inside = ""
 
     def handle_data(self, text):
-        if self.inside != "style":
+        if self.inside not in ("style", "script"):
             self.text += text
         if self.inside in ("td", "th"):
             self.tables[-1][-1][-1] += text
@@ -196,10 +199,20 @@ def results(folder) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
+def lowest_mean(fits: list[dict]) -> str:
+    """The solver with the lowest sum of validation RMSE."""
+    sums: dict[str, float] = {}
+    for fit in fits:
+        sums[fit["solver"]] = sums.get(fit["solver"], 0.0) + fit["metrics"]["validation"]["rmse"]
+    return min(sums, key=lambda solver: sums[solver])
+
+
 def test_table_shows_the_numbers_of_the_record(several, written):
+    solvers, best = ("als", "adam"), lowest_mean(several.record["fits"])
+    mark = " lowest mean validation RMSE of 4 fits"
     table = results(written["several"])
-    assert list(table) == [f"{solver} mean of 2 folds" for solver in ("als", "adam")] + [
-        f"{solver}/{fold}" for fold in (0, 1) for solver in ("als", "adam")
+    assert list(table) == [f"{solver} mean of 2 folds{mark if solver == best else ''}" for solver in solvers] + [
+        f"{solver}/{fold}" for fold in (0, 1) for solver in solvers
     ]
     for fit in several.record["fits"]:
         row = table[f"{fit['solver']}/{fit['fold']}"]
@@ -211,7 +224,8 @@ def test_table_shows_the_numbers_of_the_record(several, written):
         assert (row["sweeps"], row["certificate"]) == ("2", "✓ passed")
     one, other = (fit["metrics"]["test"]["rmse"] for fit in several.record["fits"] if fit["solver"] == "adam")
     mean, error = (one + other) / 2, abs(one - other) / 2  # of two: their spread over sqrt(2), over sqrt(2) again
-    assert table["adam mean of 2 folds"]["test RMSE"] == f"{mean:.4f} ± {error:.4f}"
+    (row,) = [row for name, row in table.items() if name.startswith("adam mean of 2 folds")]
+    assert row["test RMSE"] == f"{mean:.4f} ± {error:.4f}"
 
 
 def test_setting_is_told(simple, several, written):
@@ -232,6 +246,54 @@ def test_setting_is_told(simple, several, written):
     assert "Figures show fold" not in text
     assert "validation" not in " ".join(results(written["simple"])["als"])
     assert "Mean and biases, which this objective has too, are not in it" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_best_is_told_and_marked_once_in_the_table_the_choice_and_the_lists(tmp_path):
+    """Of three fits that are ranked two are shown; a fourth broke down."""
+    run = make(config(solver=SOLVERS, fit={"sweeps": 3, "seeds": [0, 1]}), validation=True)
+    for fit, score in zip(run.record["fits"], (0.9, 0.8), strict=True):
+        fit |= {"seed": 1, "point": {"solver.*.rank": 3}}
+        fit["metrics"]["validation"]["rmse"] = score
+    als, adam = run.record["fits"]
+    changed = {"point": {"solver.*.rank": 2}, "metrics": als["metrics"] | {"validation": {"rmse": 0.85}}}
+    lost = {"metrics": {}, "error": {"sweep": 1, "message": "inf"}, "point": {"solver.*.rank": 9}}
+    others = [records.Fit.model_validate(als | {"key": key} | of) for key, of in (("a", changed), ("b", lost))]
+    names = ["adam rank=3 seed 1", "als rank=3 seed 1"]
+    drawn = [one._replace(label=name) for one, name in zip(run.drawn[::-1], names, strict=True)]
+    write(tmp_path, run.record | {"fits": [adam, als]}, run.data, drawn, others)
+    mark = "lowest validation RMSE of 3 fits"
+    text = " ".join(read(tmp_path).text.split())
+    assert "adam rank=3 seed 1 is the best: lowest validation RMSE, 0.8000, of 3 fits. The test part" in text
+    assert "Not ranked: als rank=9 seed 1 broke down." in text
+    assert "fits of each solver's best point and seed, by validation RMSE; the report compares all 4." in text
+    assert list(results(tmp_path)) == [f"adam rank=3 seed 1 {mark}", "als rank=3 seed 1"]
+    assert f"Figures and lists of all 2 fits {names[0]} (best) {names[1]} Results" in text
+    assert text.count(mark) == text.count(f"{names[0]} {mark}") == 1 + 3  # in the table, and in each user's lists
+    assert "--fit" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_says_that_nothing_says_which_is_best(tmp_path):
+    run = make(config(solver=SOLVERS))
+    first = run.record["fits"][0]
+    more = records.Fit.model_validate(first | {"key": "c", "point": {"solver.*.rank": 9}})
+    for others in ([], [more]):
+        write(tmp_path, *run, others)
+        text = " ".join(read(tmp_path).text.split())
+        assert "Nothing says which fit is the best: there is no validation part." in text
+        assert ("fits of each solver's first point and seed; the report compares all 3." in text) == bool(others)
+        assert "lowest validation" not in text and "(best)" not in text
+        assert f"--user ID --fit {first['key'][:8]} -k 10" in text
+    write(tmp_path, run.record | {"fits": [first]}, run.data, run.drawn[:1])
+    text = " ".join(read(tmp_path).text.split())
+    assert "Nothing says" not in text and "--fit" not in text and "Figures and lists of" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_says_which_solvers_it_looks_at_closely(several, tmp_path):
+    write(tmp_path, several.record, several.data, several.drawn[:1])
+    assert "Of 1 of the 2 solvers a fit is looked at closely: als/0." in " ".join(read(tmp_path).text.split())
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -458,6 +520,34 @@ def check_in_browser(browser, page, width, scheme, least):
     assert view.evaluate("document.documentElement.scrollWidth") <= width
     assert view.evaluate(_STICKING_OUT) == []
     assert said == []
+    view.close()
+
+
+_OF_ONE = """() => [...document.querySelectorAll("[data-of]")]
+    .filter(each => each.checkVisibility()).map(each => each.dataset.of).sort().join("")"""
+
+
+def test_one_solver_at_a_time_can_be_chosen_by_keyboard(browser, written):
+    """Of each of two: figures of certificate and residuals, and lists of three users."""
+    view = browser.new_page()
+    view.goto((written["several"] / "index.html").as_uri())
+    pictures = view.locator("img:visible").count()
+    view.get_by_label("Figures and lists of").focus()
+    for key, of_one in (("", "0" * 5 + "1" * 5), ("ArrowDown", "0" * 5), ("ArrowDown", "1" * 5)):
+        view.keyboard.press(key) if key else None
+        assert view.evaluate(_OF_ONE) == of_one
+    assert view.locator("img:visible").count() == pictures - 2
+    assert view.locator("details:visible:not([open])").count() == 0
+    view.keyboard.press("Home")
+    assert view.evaluate(_OF_ONE) == "0" * 5 + "1" * 5
+    view.close()
+
+
+def test_without_scripts_everything_is_shown_and_there_is_no_choice(browser, written):
+    view = browser.new_page(java_script_enabled=False)
+    view.goto((written["several"] / "index.html").as_uri())
+    assert view.locator("[data-of]:visible").count() == 10
+    assert view.locator("select:visible").count() == 0
     view.close()
 
 

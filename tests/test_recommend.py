@@ -134,13 +134,13 @@ def saved(request, tmp_path, monkeypatch):
     return tmp_path, table, train
 
 
-def shown(place, user, k=3, **options):
+def shown(place, user, k=3, solver="small", **options):
     output = io.StringIO()
-    assert recommend(place, user, k, Console(file=output, width=80, highlight=False), **options) == 0
+    assert recommend(place, user, k, Console(file=output, width=120, highlight=False), solver, **options) == 0
     return output.getvalue()
 
 
-def test_command_shows_the_best_unseen_of_the_first_fit(saved):
+def test_command_shows_the_best_unseen_of_a_fit(saved):
     place, table, train = saved
     output = shown(place, str(table.vocab.user[4]))
     seen = train.item[train.user == 4]
@@ -150,6 +150,7 @@ def test_command_shows_the_best_unseen_of_the_first_fit(saved):
     assert [row[-1] for row in rows] == [f"{score:.4f}" for score in scores]
     assert f"[bold]Title {items[0]} & <b>" in output
     assert f"{len(seen)} items in the training part" in output
+    assert "small (factors-small.npz): the only fit of small that could be served" in output
 
 
 def test_command_takes_a_solver_by_name(saved):
@@ -161,6 +162,29 @@ def test_command_takes_a_solver_by_name(saved):
     assert f"{scores[0]:.4f}" in output and str(7000 + items[0]) in output
     with pytest.raises(jals.ArgumentError, match='Did you mean "large"'):
         shown(place, str(table.vocab.user[4]), solver="lage")
+
+
+def test_command_serves_the_best_by_validation_or_refuses(saved):
+    place, table, train = saved
+    user = str(table.vocab.user[4])
+    with pytest.raises(jals.ArgumentError, match="no validation part"):
+        shown(place, user, solver=None)
+    fits = folder.read(place).fits
+    output = shown(place, user, solver=None, key=fits[1].key[:8])
+    assert "large (factors-large.npz): as --fit asks" in output
+    measured = [
+        fit.changed(metrics=fit.metrics | {"validation": {"rmse": rmse}})
+        for fit, rmse in zip(fits, (0.9, 0.8), strict=True)
+    ]
+    lost = measured[0].changed(key="0" * 32, solver="small", seed=1, error=record.Failure(sweep=1, message="inf"))
+    for more, told in (([], "of 2 fits"), ([lost], "not ranked: small seed 1 broke down")):
+        (place / folder.FITS).write_text("")
+        folder.append(place, measured + more)
+        resealed(place)
+        output = shown(place, user, solver=None)
+        assert "large (factors-large.npz)" in output and told in output
+        items, scores = best_unseen(jals.load(place / "factors-large.npz").factors, 4, train.item[train.user == 4], 3)
+        assert f"{scores[0]:.4f}" in output and str(7000 + items[0]) in output
 
 
 def test_unknown_user_is_told_the_nearest(saved):

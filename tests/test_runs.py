@@ -240,6 +240,29 @@ def test_page_and_report_are_there_and_certify_agrees(whole):
     assert "certificate passed" in done.output
 
 
+def test_page_and_recommendations_are_of_the_best_by_validation(whole):
+    """The lowest mean over folds and seeds, and of the first fold the lower seed, found again by plain loops."""
+    found: dict[tuple, dict[tuple, float]] = {}
+    for fit in recorded(whole)["fits"]:
+        if fit["trial"] is None:
+            own = found.setdefault((fit["solver"], fit["point"]["objective.reg"]), {})
+            own[fit["fold"], fit["seed"]] = fit["metrics"]["validation"]["rmse"]
+    solver, reg = min(found, key=lambda name: sum(found[name].values()))
+    seed = min((0, 1), key=lambda seed: found[solver, reg][0, seed])
+    page = (whole / "index.html").read_text()
+    assert f"<strong>{solver}/0 reg={reg} seed {seed}</strong> is the best" in page
+    head = page.partition("<tbody>")[2].partition("</tbody>")[0]
+    assert re.findall(r"<td>(\w+) <small>mean of 2 folds", head)[0] == solver
+    assert f"{solver}/1 <small>reg={reg} seed {seed}</small>" in head
+    done = jals_command("recommend", whole, "--user", "110", "-k", "2")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"{solver} reg={reg} fold 0 of 2 seed {seed} (factors/{solver}-")
+    assert f"lowest mean validation RMSE, {sum(found[solver, reg].values()) / 4:.4f}, of 16 fits" in done.output
+    last = recorded(whole)["fits"][-1]
+    done = jals_command("recommend", whole, "--user", "110", "--fit", last["key"][:6])
+    assert f"({last['factors']}): as --fit asks" in done.output
+
+
 def test_the_same_command_again_fits_nothing(copy, monkeypatch):
     for name in ("fit", "fit_many"):
         monkeypatch.setattr(jals, name, lambda *_, **__: pytest.fail("fitted again"))

@@ -183,13 +183,17 @@ def build() -> "typer.Typer":
         folder: Annotated[Path, folder_of_run],
         user: Annotated[str, typer.Option(help="The user's id, as in the data.")],
         k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
-        solver: Annotated[str | None, typer.Option(help="Whose factors, where a run has several solvers.")] = None,
+        solver: Annotated[str | None, typer.Option(help="Of a run of several solvers: by one of these.")] = None,
+        fit: Annotated[str | None, typer.Option(metavar="KEY", help="By the fit whose key begins so.")] = None,
         min_entries: Annotated[int, typer.Option(help="Leave out items with fewer training entries.", min=0)] = 0,
     ) -> None:
-        """The items with the highest scores that a user has not seen, by the factors of a run."""
+        """The items with the highest scores that a user has not seen, by the factors of a run.
+
+        Of several fits the best by validation RMSE serves; where there is none, choose with --solver or --fit.
+        """
         from . import recommend as room
 
-        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver, min_entries)))
+        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver, min_entries, fit)))
 
     @command("jals derive ratings.csv --user 15 --picture table.png")
     def derive(

@@ -8,10 +8,10 @@ from rich.console import Console
 
 import jals
 
-from ..errors import ArgumentError, DataError, StorageError, did_you_mean
+from ..errors import ArgumentError, DataError, StorageError
 from ..files import as_path
+from . import choice, experiment, folder, plan
 from . import config as configs
-from . import experiment, folder, plan
 from .console import Table
 
 
@@ -44,30 +44,36 @@ def entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
     return places if ratings.weight is None else places[ratings.weight[places] > 0]
 
 
-def recommend(place: Path, user: str, k: int, console: Console, solver: str | None = None, min_entries: int = 0) -> int:
-    """Shows the k best unseen items of a user by the factors of a saved run: its first fit's, or a solver's.
+def recommend(
+    place: Path,
+    user: str,
+    k: int,
+    console: Console,
+    solver: str | None = None,
+    min_entries: int = 0,
+    key: str | None = None,
+) -> int:
+    """Shows the k best unseen items of a user by the factors of a saved run: of several fits by the best, as
+    `choice.choose` says.
 
     Args:
         place: the folder of a `jals run`.
         user: the outside id, as written on a command line.
-        solver: the name of a solver of the config, or its kind where it has none.
+        solver: the name of a solver of the config, or its kind where it has none: by a fit of that one.
         min_entries: items with fewer training entries are left out: a high score may rest on one of them.
+        key: the beginning of a fit's key: by that one.
 
     Returns: the exit code, 0.
 
     Raises:
-        JalsError: for an unknown user or solver, and for files that are missing, damaged or of another run.
+        ArgumentError: where nothing says which fit is best, and for an unknown solver or key.
+        JalsError: for an unknown user, and for files that are missing, damaged or of another run.
     """
     place = as_path(place)
-    fits = [(fit, fit.factors) for fit in folder.read(place).all if fit.factors]
+    fits = folder.read(place).all
     config = configs.load(place / folder.CONFIG)
-    labels = [each.label for each in config.solver]
-    if solver is not None and solver not in labels:
-        near = did_you_mean(solver, labels)
-        raise ArgumentError(f'no solver "{solver}" in {place}: it has {", ".join(labels)}.{near}')
-    fit, name = next((each for each in fits if solver in (None, each[0].solver)), (None, ""))
-    if fit is None:
-        raise StorageError(f"{place} holds no factors of {solver or 'any solver'}: the run was stopped before.")
+    fit, why, left_out = choice.choose(fits, config, solver, key)
+    name = str(fit.factors)
     planned = plan.of_record(config, fit).of_record(fit)
     data = experiment.read_data(planned.config)
     row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
@@ -76,7 +82,14 @@ def recommend(place: Path, user: str, k: int, console: Console, solver: str | No
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
     seen = fold.train.item[entries_of(fold.train, row)]
-    console.print(f"user {user}: {len(seen):,} items in the training part, left out; scores by {name}")
+    scores = f"; scores by {name}"
+    if why is not None:
+        which = choice.named(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
+        console.print(f"{which} ({name}): {why}", soft_wrap=True)
+        if left_out:
+            console.print(f"not ranked: {choice.told(left_out)}", soft_wrap=True)
+        scores = ""
+    console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):
         console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
     rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)

@@ -126,6 +126,11 @@ class Fit(_Kept):
         return self.reason in ("running", "interrupted")
 
     @property
+    def broken(self) -> bool:
+        """Whether it came to nothing that could be used."""
+        return self.error is not None or self.reason in ("diverged", "singular")
+
+    @property
     def label(self) -> str:
         """What tables and pictures call it."""
         return label(self.solver, self.fold, self.point, self.trial, self.descent is not None)

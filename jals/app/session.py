@@ -10,7 +10,7 @@ from rich.console import Console
 import jals
 
 from ..errors import FitError, Interrupted, StorageError
-from . import checkpoint, cost, descents, experiment, folder, plan
+from . import checkpoint, choice, cost, descents, experiment, folder, plan
 from . import terminal as said
 from .group import Group
 from .keeping import Keeper, over
@@ -344,19 +344,16 @@ class Session:
         entry.seconds += result.history.seconds[-1] if result.history.sweep else 0.0
 
     def draw(self) -> None:
-        """The report that compares all fits; and the page that looks at single ones, each solver's first, which also
+        """The report that compares all fits; and the page that looks at single ones, each solver's best, which also
         says that all was drawn."""
         from .report import write as write_report  # half a second of imports
 
-        fits = list(folder.ended(self.place))
-        drawn, shown = [], []
-        first: dict[str, Fit] = {}
-        for fit in fits:
-            if fit.trial is None:
-                one = first.setdefault(fit.solver, fit)
-                if (fit.point, fit.seed) == (one.point, one.seed):
-                    shown.append(fit)
-        for fit in list(first.values())[:_DRAWN]:
+        fits = [fit for fit in folder.ended(self.place) if fit.trial is None]
+        ranking = choice.ranking(fits, self.config)
+        leads = choice.leads(fits, ranking)
+        shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
+        drawn = []
+        for fit in leads[:_DRAWN]:
             if fit.factors and fit.certificate is not None:
                 planned = plan.of_record(self.config, fit).of_record(fit)
                 table = self.tables.of(planned)
@@ -364,10 +361,16 @@ class Session:
                 cert = experiment.certificate(planned.config, factors, table.problem(fit.fold))
                 fold = table.folds[fit.fold]
                 required = fit.certificate.last_updated_required
-                drawn.append(Drawn(fit.label, factors, fold.train, fold.validation, fold.test, cert, required))
-        compared = sum(fit.trial is None for fit in fits)
+                name = choice.named(fit, len(self.config.seeds) > 1)
+                drawn.append(Drawn(name, factors, fold.train, fold.validation, fold.test, cert, required))
         write_report([self.place], self.place / folder.REPORT)
-        write_page(self.place, self.run, shown, compared, self.tables.latest.data, drawn)
+        write_page(self.place, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)
+
+
+def _fold_mate(fit: Fit, lead: Fit) -> bool:
+    """Whether it is the same fit on another fold."""
+    alike = (fit.solver, fit.point, fit.seed) == (lead.solver, lead.point, lead.seed)
+    return alike and fit.fold != lead.fold
 
 
 def verdict(found: folder.Found) -> int:

@@ -1,5 +1,7 @@
 """A run to look at: `index.html`, one file that needs nothing else, and its figures as PNG and SVG beside it."""
 
+import base64
+import hashlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,11 @@ except ImportError as missing:
     raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
 
 from ...errors import StorageError
-from .. import folder
+from .. import choice, folder
+from ..choice import Ranking
 from ..console import printable
 from ..recommend import best_unseen, entries_of
-from ..record import Fit, Run
+from ..record import Fit, Run, label
 from . import gallery, summaries
 from .gallery import Drawn, Shown
 
@@ -27,19 +30,39 @@ TOP = 10  # items of a list
 # How far along the users, sorted by training entries, the three are whose lists are shown.
 _PEOPLE = {"busy": 0.95, "median": 0.5, "light": 0.05}
 
+# Shows what is of the chosen fit alone, or everything. Without it, everything is shown and there is no choice.
+_SCRIPT = """(() => {
+const bar = document.querySelector(".choice"), chosen = bar.querySelector("select");
+chosen.addEventListener("change", () => {
+  for (const each of document.querySelectorAll("[data-of]")) {
+    each.hidden = chosen.value !== "" && each.dataset.of !== chosen.value;
+    if (each.localName === "details" && each.dataset.of === chosen.value) each.open = true;
+  }
+});
+bar.hidden = false;
+})();"""
+_HASH = "sha256-" + base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+
 
 def write(
-    place: Path, run: Run, fits: list[Fit], compared: int, data: jals.datasets.Dataset, drawn: list[Drawn]
+    place: Path,
+    run: Run,
+    fits: list[Fit],
+    compared: int,
+    data: jals.datasets.Dataset,
+    drawn: list[Drawn],
+    ranking: Ranking,
 ) -> Path:
     """Writes the page of a run and its figures; each file appears whole or not at all. Same arguments, same bytes.
 
     Args:
         place: the run's folder; `figures/` in it is made where needed.
         run: what `result.json` holds, of a finished run or of one that was stopped.
-        fits: those whose numbers it shows.
+        fits: those whose numbers it shows: each solver's of one point and seed.
         compared: how many fits the report compares.
         data: the whole table.
         drawn: the fits to draw, one a solver, or fewer where a run was stopped.
+        ranking: of all fits that are compared.
 
     Returns: the path of `index.html`.
 
@@ -56,7 +79,8 @@ def write(
         "degree": list(gallery.errors(drawn, scored)),
         "data": list(gallery.data(data.ratings)),
     }
-    first = gallery.first_fits(fits)
+    first, several = gallery.first_fits(fits), len(run.config.seeds) > 1
+    best = ranking.best
     page = templates(Path(__file__).parent).get_template("page.html.j2")
     html = page.render(
         run=run,
@@ -66,6 +90,16 @@ def write(
         ratings=data.ratings,
         tables=list(_tables(config)),
         place=shlex.quote(place.as_posix()),
+        points={fit.key: _point(fit, several) for fit in fits},
+        best=None if best is None or ranking.mark() is None else best,
+        best_name=None if best is None else choice.named(best, several),
+        ranking=ranking,
+        rivals=len(first) > 1 or compared > len(fits),
+        left_out=choice.told(ranking.left_out),
+        key=first[0].key[:8] if ranking.refused and compared > 1 else None,
+        solvers=len(first),
+        script=markupsafe.Markup(_SCRIPT),
+        script_hash=_HASH,
         columns=_columns(fits),
         means=_means(fits),
         fold=first[0].fold if first else None,
@@ -115,6 +149,11 @@ def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored
     parts = {"train": one.train, "test": one.test}
     scored = {name: summaries.scored(one.factors, part, objective) for name, part in parts.items()}
     return {name: part for name, part in scored.items() if part.total}
+
+
+def _point(fit: Fit, several: bool) -> str:
+    """rank=16 seed 1"""
+    return choice.named(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
 
 def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ _ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work"}
 
 
 class Drawn(NamedTuple):
-    """One fit that the page draws: of each solver that of its first fold."""
+    """One fit that the page draws: of each solver the best, of several folds that of the first."""
 
     label: str
     factors: jals.Factors
@@ -29,12 +29,14 @@ class Drawn(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A figure of the page. `name` is that of its files; the other texts are for readers."""
+    """A figure of the page. `name` is that of its files; the other texts are for readers. `of` is the place among the
+    drawn fits of the one that it shows; None where it shows more."""
 
     name: str
     alt: str
     caption: str
     picture: plots.Picture
+    of: int | None = None
 
     @property
     def light(self) -> str:
@@ -75,7 +77,7 @@ def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
         bound: summaries.error_edges([np.asarray(error) for sides in errors for error in sides.values()], bound)
         for bound in {one.certificate.bound for one in drawn}
     }
-    for one, sides in zip(drawn, errors, strict=True):
+    for place, (one, sides) in enumerate(zip(drawn, errors, strict=True)):
         bound = one.certificate.bound
         histograms = [
             (f"{name} ({len(error):,})", summaries.backward_errors(np.asarray(error), edges[bound]))
@@ -87,6 +89,7 @@ def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
             f"Histograms of backward errors, {one.label}; the largest: {worst}; bound {_power(bound)}.",
             f"{one.label}, the largest: {worst}. Stationarity {_power(one.certificate.stationarity)}.",
             plots.picture(plots.certificate, histograms, bound, one.last_updated_required),
+            place,
         )
 
 
@@ -111,7 +114,7 @@ def spectrum(drawn: list[Drawn]) -> Iterator[Shown]:
 
 
 def residuals(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Iterator[Shown]:
-    for one, parts in zip(drawn, scored, strict=True):
+    for place, (one, parts) in enumerate(zip(drawn, scored, strict=True)):
         value = np.concatenate([part.value for part in parts.values()])
         edges = summaries.residual_edges(value)
         bands = [
@@ -126,6 +129,7 @@ def residuals(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> 
             f"Boxes of residuals by value, {one.label}. Median at the lowest and the highest value: {medians}.",
             f"{one.label}. Median residual at the lowest and the highest value: {medians}.",
             plots.picture(plots.residuals, bands, "value of the entry" if edges is None else "value (bin edges)"),
+            place,
         )
 
 

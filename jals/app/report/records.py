@@ -82,7 +82,7 @@ class Fit:
 
     @property
     def broken(self) -> bool:
-        return self.record.error is not None or self.record.reason in ("diverged", "singular")
+        return self.record.broken
 
     @property
     def stationarity(self) -> float | None:
