@@ -715,7 +715,7 @@ def test_of_a_descent_that_breaks_down_the_best_step_is_taken(tmp_path, undrawn,
         assert trial["descent"]["steps"] == 2
         best = int(np.argmin(trial["history"]["validation"][1:]))
         assert [fit["tuned"] for fit in fits] == [trial["descent"]["numbers"][best]] * 2
-    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "2 steps", "44"]
+    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "2 steps of 4", "44"]
 
 
 def test_a_descent_that_breaks_down_before_its_first_step_leaves_its_start(tmp_path, undrawn, monkeypatch):
@@ -731,7 +731,7 @@ def test_a_descent_that_breaks_down_before_its_first_step_leaves_its_start(tmp_p
         assert (trial["reason"], trial["error"]["sweep"], trial["descent"]) == ("diverged", 4, {"steps": 0})
         assert trial["tuned"] == pytest.approx({SIDES[0]: 0.2, SIDES[1]: 0.15**0.5})
         assert all(fit["tuned"] == trial["tuned"] for fit in fits)
-    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "0 steps", "6"]
+    assert in_table(tmp_path / "run")[0][2:5] == ["hypergradient", "0 steps of 4", "6"]
 
 
 def test_dry_run_says_how_many_steps_a_descent_has(tmp_path, monkeypatch):
