@@ -25,7 +25,10 @@ from .records import read_run
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment
 
 CASES = int(os.environ.get("JALS_DAMAGE", 40))  # of each kind of folder
-CHANGES = (("sweeps = 3", "sweeps = 20\n" + SECOND_SOLVER),)
+CHANGES = (
+    ("test_fraction = 0.2", "test_fraction = 0.2\nvalidation_fraction = 0.2"),  # which says what recommend serves
+    ("sweeps = 3", "sweeps = 20\n" + SECOND_SOLVER),
+)
 SEALED = ("result.json", "fits.jsonl", "config.toml", "factors-als.npz", "factors-gradient.npz")
 COMMANDS = {
     "run": lambda config, place: ("run", config, "--out", place),

@@ -175,7 +175,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_stop_a_fit(whole, tmp_path, mo
         calls.append(arguments)
         if len(calls) < 3:
             raise jals.StorageError("no checkpoint can be written: No space left on device.")
-        save(*arguments)
+        return save(*arguments)
 
     monkeypatch.setattr(session, "_KEEP_EVERY", 0.02)
     monkeypatch.setattr(checkpoint, "save", full_at_first)

@@ -814,6 +814,7 @@ def test_dry_run_counts_fits_and_passes_without_the_data(tmp_path, monkeypatch):
     shown = jals_command("run", config, "--dry-run", "--out", tmp_path / "run")
     assert shown.exit_code == 0, shown.output
     (tmp_path / "table.npz").unlink()
+    monkeypatch.delenv("JALS_DATA", raising=False)  # where it would be looked for
     without = jals_command("run", config, "--dry-run")
     assert without.exit_code == 0, without.output
     assert f"memory is unknown where {tmp_path / 'table.npz'} is the data: " in " ".join(without.output.split())
