@@ -56,9 +56,8 @@ class NewtonCG:
         for two of them."""
         of = costs.terms(self.rank, objective, size)
         solving = 1.5 * of.exact_sweep("cholesky") + 2 * of.unknowns**3 * size.rows
-        return sweeps * solving + (passes - 3 * sweeps) * (
-            of.one_pass + of.unknowns**2 * size.rows + of.all_pairs / 2
-        )
+        others = of.one_pass + of.unknowns**2 * size.rows + of.all_pairs / 2
+        return sweeps * solving + (passes - 3 * sweeps) * others
 
     def numbers(self, size: costs.Size) -> int:
         """As `ALS.numbers`: what conjugate gradients hold of a side, and every row's inverse."""
