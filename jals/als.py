@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import normal, rowsolve
+from . import costs, normal, rowsolve
 from .errors import ArgumentError, check_choice
 from .factors import Factors
 from .objectives import Objective, loss, side_penalty
@@ -75,6 +75,28 @@ class ALS:
         """Whether a sweep knows the loss without a pass of its own."""
         return self.rounding is None
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether a sweep has derivatives, forward and reverse."""
+        return True
+
+    @property
+    def passes_per_sweep(self) -> int | None:
+        """Passes over the entries a sweep makes; None for a solver whose sweeps take as many as they need."""
+        return 2 * (2 + 2 * self.cg_steps) if self.linsolve == "cg" else 2
+
+    def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
+        """Estimated operations of so many sweeps and passes (see `costs`): arrays of one shape, or numbers."""
+        of = costs.terms(self.rank, objective, size)
+        if self.linsolve == "cg":
+            return passes * (of.one_pass + of.all_pairs / 2)
+        return sweeps * of.exact_sweep(self.linsolve)
+
+    def numbers(self, size: costs.Size) -> int:
+        """About how many numbers a fit holds: its state before and after a sweep, and what a sweep makes on the way
+        beside one side's systems."""
+        return 2 * size.rows * (self.rank + 1)
+
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
     ) -> State:
@@ -138,8 +160,7 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
         after = items.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
     elif with_loss:
         after = loss(factors, problem, objective)
-    passes = 2 * (2 + 2 * solver.cg_steps) if solver.linsolve == "cg" else 2
-    return State(factors), sweep_info(factors, users.good, items.good, passes, after)
+    return State(factors), sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after)
 
 
 def _rounded(factors: Factors, side: str, rounding: str | None) -> Factors:

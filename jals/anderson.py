@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import normal, rowsolve
+from . import costs, normal, rowsolve
 from .als import ALS
 from .devices import alike
 from .errors import check_choice
@@ -81,11 +81,24 @@ class AndersonALS:
     init_scale: Any = 0.1
 
     exact = True  # a half-sweep ends at the minimum
+    differentiable = True
+    passes_per_sweep = None  # a step that is turned down takes two more
 
     def __post_init__(self):
         check_rank(self.rank)
         check_choice("linsolve", self.linsolve, tuple(rowsolve._EXACT))
         check_whole("memory", self.memory, 1, MOST_MEMORY)
+
+    def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
+        """As `ALS.operations`: those of exact ALS for every two passes, a pass for the loss, and the step ahead from m
+        changes, items k (2 m (m + 1) + 6 m) and m^3 for its system."""
+        of, m = costs.terms(self.rank, objective, size), self.memory
+        ahead = size.items * of.unknowns * (2 * m * (m + 1) + 6 * m) + m**3
+        return passes / 2 * (of.exact_sweep(self.linsolve) + of.one_pass) + sweeps * ahead
+
+    def numbers(self, size: costs.Size) -> int:
+        """As `ALS.numbers`, with the changes that it remembers."""
+        return 2 * (self.rank + 1) * (size.rows + size.items * (2 * self.memory + 1))
 
     def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure

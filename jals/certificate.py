@@ -1,6 +1,7 @@
 """Certificates: proof, by autodiff of the loss, that the closed-form updates are right."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,14 +86,14 @@ class Certificate:
         return f"{text} {WHAT_UNJUDGED}" if any(unjudged.values()) else text
 
 
-def certify(factors: Factors, problem: Problem, objective: Objective, solver: ALS | None = None) -> Certificate:
+def certify(factors: Factors, problem: Problem, objective: Objective, solver: Any = None) -> Certificate:
     """Checks closed-form updates against the gradient of the loss; see `Certificate`.
 
     Args:
         factors: where to check. `user` and `item` hold for any factors; `last_updated` is small after a sweep of exact
             ALS on this problem and objective.
-        solver: makes the updates; None for Cholesky. For a `Gradient` solver too: its rows are judged in
-            `last_updated` and `stationarity`, the updates are Cholesky's.
+        solver: makes the updates, where it has an `update` as `ALS` does; None for Cholesky, and so for solvers
+            without one: their rows are judged in `last_updated` and `stationarity`, the updates are Cholesky's.
 
     Twelve passes over the entries. Pure and jittable.
 
@@ -101,7 +102,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: AL
         DataError: see `Problem.check`.
     """
     given, (factors, problem, objective) = objective, matched(factors, problem, objective)
-    if not isinstance(solver, ALS):
+    if not hasattr(solver, "update"):
         solver = ALS(factors.rank)
     problem.check()
     given.check(problem, factors.rank)
@@ -109,7 +110,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: AL
 
 
 @jax.jit
-def _certify(factors: Factors, problem: Problem, objective: Objective, solver: ALS) -> Certificate:
+def _certify(factors: Factors, problem: Problem, objective: Objective, solver: Any) -> Certificate:
     problem = problem.arrange()
 
     # A row's system is the same for the row as given and as updated: it depends on the other side alone.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from . import normal
+from . import costs, normal
 from .errors import ArgumentError, did_you_mean, is_traced
 from .factors import Factors, remainder, score_terms
 from .objectives import Objective, loss, penalty
@@ -78,6 +78,27 @@ class Gradient:
         object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether a sweep has derivatives: a line search loops until satisfied."""
+        return self.passes_per_sweep is not None
+
+    @property
+    def passes_per_sweep(self) -> int | None:
+        """As `ALS.passes_per_sweep`: 2, but for a line search."""
+        memory = jax.eval_shape(lambda: self.optimizer(**self.hyper).init(jnp.zeros(2)))
+        return 2 if optax.tree.get(memory, "num_linesearch_steps") is None else None
+
+    def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
+        """As `ALS.operations`: the passes, and 12 for each number of the factors in a step of the optimizer."""
+        of = costs.terms(self.rank, objective, size)
+        steps = 1 if self.batch_size is None else -(-size.entries // self.batch_size)
+        return passes * (of.one_pass + of.all_pairs / 2) + sweeps * 12 * of.unknowns * size.rows * steps
+
+    def numbers(self, size: costs.Size) -> int:
+        """As `ALS.numbers`: the gradient, two memories and an update."""
+        return 8 * size.rows * (self.rank + 1)
 
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import curvature, normal, rowsolve
+from . import costs, curvature, normal, rowsolve
 from .factors import Factors
 from .gradient import layout_loss, loss_and_downhill
 from .objectives import Objective, loss
@@ -45,9 +45,23 @@ class NewtonCG:
     init_scale: Any = 0.1
 
     exact = False
+    differentiable = False  # its iterations loop until satisfied
+    passes_per_sweep = None
 
     def __post_init__(self):
         check_rank(self.rank)
+
+    def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
+        """As `ALS.operations`: three exact half-sweeps and 2 k^3 a row for inverses; in every other pass 2 k^2 a row
+        for two of them."""
+        of = costs.terms(self.rank, objective, size)
+        solving = 1.5 * of.exact_sweep("cholesky") + 2 * of.unknowns**3 * size.rows
+        others = of.one_pass + of.unknowns**2 * size.rows + of.all_pairs / 2
+        return sweeps * solving + (passes - 3 * sweeps) * others
+
+    def numbers(self, size: costs.Size) -> int:
+        """As `ALS.numbers`: what conjugate gradients hold of a side, and every row's inverse."""
+        return size.rows * (8 * (self.rank + 1) + (self.rank + 1) ** 2)
 
     def init(
         self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None

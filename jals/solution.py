@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 
 from .adjoint import check_positive, stationary_factors
-from .als import ALS
 from .errors import AdjointError, ArgumentError, check_choice, is_traced
 from .factors import Factors, predict
 from .objectives import Objective
@@ -135,6 +134,5 @@ def passes(solver: Any, sweeps: int, direction: str | None = None) -> int:
     A half-sweep is one. Its tangents, any number together, take one for the derivative of the normal equations'
     residual and one to solve with their matrices again. In reverse it is made once more, and over 16 sweeps twice.
     """
-    each = 2 * (2 + 2 * solver.cg_steps) if isinstance(solver, ALS) and solver.linsolve == "cg" else 2
     times = {None: 1, "forward": 3, "reverse": 4 if sweeps <= _ONE_LEVEL else 5}
-    return each * sweeps * times[direction]
+    return (solver.passes_per_sweep or 2) * sweeps * times[direction]

@@ -186,10 +186,10 @@ def tune(
     callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
+    tunable.check_counts(steps=steps, sweeps=sweeps, start_sweeps=start_sweeps, patience=patience)
     fitting._check(solver, problem, objective, steps, key, None, given, None, None, 1, callbacks)
     if isinstance(given, Factors):
         matched(given, problem, objective, rank=solver.rank, name="init", lead="problem")
-    tunable.check_counts(steps=steps, sweeps=sweeps, start_sweeps=start_sweeps, patience=patience)
     check_choice("method", method, ("unrolled", "adjoint"))
     check_choice("direction", direction, ("auto", "forward", "reverse"))
     way = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers

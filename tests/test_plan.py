@@ -5,6 +5,7 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optax
 import pytest
 
@@ -12,10 +13,11 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
 from jals.app import config as configs
-from jals.app import cost, descents, plan
+from jals.app import descents, plan
 from jals.app.record import Fit
 from jals.app.schema import Config
 from jals.app.solvers import GradientSolver
+from jals.costs import Size
 
 RAW = {
     "data": {"path": "table.npz"},
@@ -383,7 +385,7 @@ def test_sweeps_that_a_budget_allows(fit, als, cg):
     assert [each.sweeps() for each in fits(made(solver=[RAW["solver"][0], cg_solver], fit=fit))] == [als, cg]
 
 
-TINY = cost.Size(users=5, items=4, entries=10)  # 9 rows
+TINY = Size(users=5, items=4, entries=10)  # 9 rows
 
 
 @pytest.mark.parametrize(
@@ -404,16 +406,16 @@ TINY = cost.Size(users=5, items=4, entries=10)  # 9 rows
     ],
 )
 def test_operations_are_those_counted_by_hand(solver, objective, each):
-    passes = cost.passes_per_sweep(solver)
+    passes = solver.passes_per_sweep
     assert passes is not None
-    counted = cost.operations(solver, objective, TINY, [0, 1, 5], [0, passes, 5 * passes])
+    counted = solver.operations(objective, TINY, np.array([0, 1, 5]), np.array([0, passes, 5 * passes]))
     assert counted.tolist() == pytest.approx([0, each, 5 * each])
 
 
 def test_a_line_search_is_charged_for_each_look():
     solver = jals.Gradient(rank=3, optimizer=optax.lbfgs, hyper={"memory_size": 5})
-    assert cost.passes_per_sweep(solver) is None
-    few, many = cost.operations(solver, jals.als_wr(0.1), TINY, [1, 1], [2, 6])
+    assert solver.passes_per_sweep is None
+    few, many = solver.operations(jals.als_wr(0.1), TINY, np.array([1, 1]), np.array([2, 6]))
     assert many - few == 4 * 120
 
 

@@ -2,10 +2,12 @@
 
 from typing import Annotated
 
+import numpy as np
 import pytest
 
 import jals
 from jals.anderson import AndersonALS
+from jals.costs import Size
 from jals.newton import NewtonCG
 
 pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
@@ -13,7 +15,7 @@ pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"'
 from jals.app import cost, solvers  # noqa: E402
 
 TABLE = pydantic.TypeAdapter(Annotated[solvers.AnySolver, pydantic.Field(discriminator="kind")])
-SIZE = cost.Size(users=5, items=4, entries=10)  # 9 rows
+SIZE = Size(users=5, items=4, entries=10)  # 9 rows
 
 
 @pytest.mark.parametrize(
@@ -61,15 +63,15 @@ def test_what_a_table_cannot_say(table, key):
     ],
 )
 def test_operations_are_those_counted_by_hand(solver, objective, each):
-    assert cost.passes_per_sweep(solver) is None
+    assert solver.passes_per_sweep is None
     for passes, expected in each.items():
-        counted = cost.operations(solver, objective, SIZE, [0, 1, 5], [0, passes, 5 * passes])
+        counted = solver.operations(objective, SIZE, np.array([0, 1, 5]), np.array([0, passes, 5 * passes]))
         assert counted.tolist() == pytest.approx([0, expected, 5 * expected])
 
 
 def test_what_is_remembered_takes_memory():
     plain, few, many = (
-        cost.fit_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
+        cost.state_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
     )
     assert plain < few and many - few == 2 * 2 * 5 * (4 * 4) * 8  # both of a state: five more changes of two tables
-    assert cost.fit_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8
+    assert cost.state_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8

@@ -422,6 +422,7 @@ def test_unseen_rows_are_counted():
         ({"box": {"reg_user": (0, 1)}}, "low > 0"),
         ({"box": {"reg_user": (1, 2)}, "reg": ByDegree()}, "bounds one number"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": -1}, "steps is -1"),
         ({"sweeps": 0}, "sweeps is 0"),
         ({"sweeps": 1.5}, "sweeps is 1.5"),
         ({"patience": 0}, "patience is 0"),

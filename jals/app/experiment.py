@@ -10,7 +10,7 @@ import numpy as np
 import jals
 
 from .. import datasets
-from .cost import Size
+from ..costs import Size
 from .record import Proof, finite
 from .schema import Config
 from .solvers import AnySolver
@@ -128,7 +128,7 @@ def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Cer
     """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
     is not."""
     made = config.solver[0].build()
-    judge = made if isinstance(made, jals.ALS) and made.exact else None
+    judge = made if made.exact else None
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
 

@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import jals
 
 from ..errors import FitError, StorageError
-from . import checkpoint, cost, experiment, folder
+from . import checkpoint, experiment, folder
 from .lock import Held
 from .plan import Planned
 from .record import Failure, Fit, History, Unfinished, finite
@@ -50,10 +52,10 @@ class Keeper:
         solver, settings = planned.solver, planned.config.fit
         key = planned.key(table.hash)
         history = {name: list(column) for name, column in dataclasses.asdict(result.history).items()}
-        counts = (history["sweep"], history["passes"])
+        counts = (np.asarray(history[name], float) for name in ("sweep", "passes"))
         size, objective = table.size(planned.fold), planned.config.objective.build()
         if planned.descent is None:  # of derivatives there is no estimate
-            history["operations"] = cost.operations(solver.build(), objective, size, *counts).tolist()
+            history["operations"] = solver.build().operations(objective, size, *counts).tolist()
         if not settings.timed:
             history["seconds"] = [math.nan] * len(history["sweep"])
         reason = result.reason

@@ -17,7 +17,6 @@ from ..descent import TRAVERSALS
 from ..errors import ConfigError, StorageError
 from . import config as configs
 from . import search
-from .cost import passes_per_sweep
 from .record import Fit, label
 from .schema import Config
 from .solvers import AnySolver
@@ -169,7 +168,7 @@ class Planned(NamedTuple):
         if self.descent is not None:
             return self.descent.sweeps()
         fit = self.config.fit
-        each = passes_per_sweep(self.solver.build())
+        each = self.solver.build().passes_per_sweep
         given = [] if fit.sweeps is None else [fit.sweeps]
         given += [] if fit.passes is None else [max(fit.passes // (each or 2), 1)]
         return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
@@ -177,7 +176,7 @@ class Planned(NamedTuple):
     def watched(self) -> bool:
         """Whether what is seen at a record may end the fit."""
         fit = self.config.fit
-        by_passes = fit.passes is not None and passes_per_sweep(self.solver.build()) is None
+        by_passes = fit.passes is not None and self.solver.build().passes_per_sweep is None
         return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))
 
     def table(self) -> str:
@@ -195,7 +194,7 @@ class Planned(NamedTuple):
             return "each fit's seconds are kept"
         if fit.patience is not None:
             return "patience keeps the best factors of each fit"
-        if fit.passes is not None and passes_per_sweep(self.solver.build()) is None:
+        if fit.passes is not None and self.solver.build().passes_per_sweep is None:
             return "its sweeps take as many passes as they need"
         return None
 

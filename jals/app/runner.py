@@ -140,8 +140,8 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
             chosen = {key: high for key, (_, high) in study.ranges.items()}  # it is not known yet, and may be these
             for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
                 made = planned.solver.build()
-                passes = (cost.passes_per_sweep(made) or 2) * planned.sweeps()
-                size = 0 if table is None else cost.fit_bytes(made, table.size(study.fold), problem.fit.dtype)
+                passes = (made.passes_per_sweep or 2) * planned.sweeps()
+                size = 0 if table is None else cost.state_bytes(made, table.size(study.fold), problem.fit.dtype)
                 how = "one program" if planned.alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from .cost import passes_per_sweep
 from .record import Fit
 from .schema import Tune
 from .solvers import AnySolver
@@ -118,7 +117,7 @@ def uneven(trials: int, ranges: int, solver: str) -> str:
 
 def refused(solver: AnySolver) -> str | None:
     """Why no descent goes through the sweeps of a solver, or None where one does."""
-    if solver.kind == "anderson" or passes_per_sweep(solver.build()) is not None:
+    if solver.build().differentiable:
         return None
     name = solver.optimizer if solver.kind == "gradient" else solver.kind
     how = 'Take "als", or an optimizer without a line search; or method = "random" or "grid" in [tune]'

@@ -10,7 +10,7 @@ from rich.console import Console
 import jals
 
 from ..errors import FitError, Interrupted, StorageError
-from . import checkpoint, choice, cost, descents, experiment, folder, plan
+from . import checkpoint, choice, descents, experiment, folder, plan
 from . import terminal as said
 from .group import Group
 from .keeping import Keeper, over
@@ -178,9 +178,8 @@ class Session:
             return planned.config.fit.seconds
         size = self.tables.latest.size(planned.fold)
         sweeps = min(planned.sweeps(), 1000)
-        each = cost.passes_per_sweep(planned.solver.build()) or 4
         made, objective = planned.solver.build(), planned.config.objective.build()
-        return float(cost.operations(made, objective, size, sweeps, each * sweeps))
+        return float(made.operations(objective, size, sweeps, (made.passes_per_sweep or 4) * sweeps))
 
     # Fits that run alone.
 
