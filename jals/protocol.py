@@ -2,6 +2,10 @@
 
     state = solver.init(key, problem, objective)                        # pure, jittable
     state, info = solver.sweep(state, problem, objective, loss=False)   # the same tree, shapes and dtypes come back
+
+A solver that experiments can name says besides what it is: `exact`, whether a half-sweep ends at the minimum;
+`differentiable`, whether a sweep has derivatives; `passes_per_sweep`, `operations` and `numbers`, what it costs (see
+`costs`). One whose half-sweeps `certify` can judge has `update`. `ALS` documents each.
 """
 
 import functools
