@@ -73,7 +73,7 @@ def opened(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(b"\0")
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # another run may be trying too
     except OSError as error:
         raise StorageError(
             f"cannot write to the output folder {folder}: {error.strerror}. Choose another with --out or output.folder."
