@@ -17,7 +17,7 @@ import jals
 
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
-from jals.app import checkpoint, session
+from jals.app import checkpoint, folder, session
 
 from .records import read_run as recorded
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment
@@ -214,3 +214,36 @@ def test_a_damaged_checkpoint_costs_what_it_held(whole, tmp_path):
     assert made == [None]
     assert (tmp_path / "run" / "fits.jsonl").read_bytes().startswith(ended)
     same_run(undisturbed, tmp_path / "run")
+
+
+class Killed(BaseException):
+    """What no code catches, as none catches SIGKILL."""
+
+
+def test_a_checkpoint_that_a_kill_left_behind_is_no_other_fits(tmp_path, monkeypatch):
+    """Two solvers alike in shapes and sweeps. Killed between a fit's line and its checkpoint's end, and again before
+    the other fit's line: that one goes on from its own state."""
+    other = '[[solver]]\nkind = "als"\nname = "other"\nrank = 2\ninit_scale = 2.0\n'
+    config = write_experiment(tmp_path, ("sweeps = 3", "sweeps = 3\n" + other))
+    monkeypatch.setattr(session.Session, "draw", lambda self: folder.write(self.place / folder.PAGE, b"drawn"))
+    assert jals_command("run", config, "--out", tmp_path / "whole").exit_code == 0
+    monkeypatch.setattr(session, "_WORTH_KEEPING", 0.0)
+
+    def killed(*_):
+        raise Killed
+
+    # Nothing is to be cleared before the first fit: the kill comes after its line.
+    cleared = folder.clear_unfinished
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "clear_unfinished", lambda at: killed() if (at / folder.FITS).exists() else cleared(at))
+        with pytest.raises(Killed):
+            jals_command("run", config, "--out", tmp_path / "run")
+    assert len(list(folder.ended(tmp_path / "run"))) == 1 and (tmp_path / "run" / folder.UNFINISHED).exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "add", killed)
+        with pytest.raises(Killed):
+            jals_command("run", config, "--out", tmp_path / "run")
+    assert jals_command("run", config, "--out", tmp_path / "run").exit_code == 0
+    for fit in folder.ended(tmp_path / "whole"):
+        factors = (jals.load(tmp_path / place / str(fit.factors)).factors for place in ("whole", "run"))
+        jax.tree.map(np.testing.assert_array_equal, *factors)

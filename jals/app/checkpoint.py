@@ -50,11 +50,13 @@ def keep_only(folder: Path, files: dict[str, str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(folder: Path, files: dict[str, str], solver: Any, problem: Any, objective: Any) -> jals.Result:
-    """The result that a checkpoint holds; its files are as `save` told.
+def restore(
+    folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any
+) -> jals.Result:
+    """The result that a checkpoint holds for this fit; its files are as `save` told.
 
     Raises:
-        StorageError: when it is damaged, or of another solver.
+        StorageError: when it is damaged, or of another fit.
     """
     state = jax.eval_shape(lambda: solver.init(jax.random.key(0), problem, objective))
     wanted = ocp.args.StandardRestore({"state": state, "factors": state.factors})
@@ -64,6 +66,8 @@ def restore(folder: Path, files: dict[str, str], solver: Any, problem: Any, obje
     try:
         with ocp.CheckpointManager(_place(folder)) as manager:
             note = manager.restore(int(step), args=ocp.args.Composite(note=ocp.args.JsonRestore())).note
+            if note["key"] != key:
+                raise ValueError("it is of another fit")
             arrays = manager.restore(int(step), args=ocp.args.Composite(arrays=wanted)).arrays
         history, end = History(**note["history"]), (note["converged"], note["reason"], note["sweep"])
         return jals.Result(arrays["factors"], arrays["state"], history, 0.0, *end)

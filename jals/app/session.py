@@ -262,7 +262,10 @@ class Session:
         try:
             kept = folder.unfinished_fit(self.place)
             if kept is not None and kept.key == key:
-                return checkpoint.restore(self.place, kept.files, solver, problem, objective)
+                result = checkpoint.restore(self.place, key, kept.files, solver, problem, objective)
+                checkpoint.keep_only(self.place, kept.files)
+                return result
+            folder.clear_unfinished(self.place)  # of a fit that has ended: a kill came before it was cleared
         except StorageError as damaged:
             self.console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
             folder.clear_unfinished(self.place)
