@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from . import costs, normal, rowsolve
-from .errors import ArgumentError, check_choice
+from .errors import check_choice
 from .factors import Factors
 from .objectives import Objective, loss, side_penalty
 from .problem import Problem
@@ -62,8 +62,7 @@ class ALS:
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
         check_choice("backend", self.backend, rowsolve.BACKENDS)
-        if self.backend == "native" and self.linsolve != "cholesky":
-            raise ArgumentError(f'backend "native" solves by "cholesky" only, not by "{self.linsolve}": leave it out.')
+        rowsolve.check_backend(self.backend, self.linsolve)
 
     @property
     def exact(self) -> bool:
@@ -139,11 +138,11 @@ class ALS:
     def _solve(
         self, factors: Factors, problem: Problem, objective: Objective, side: str, value: bool = False
     ) -> tuple[Factors, rowsolve.Solved]:
-        view = normal.view(factors, problem, objective, side)
+        here, want = normal.view(factors, problem, objective, side), ("value",) if value else ()
         if self.linsolve == "cg":
-            solved = rowsolve.solve_cg(view, factors.joint(side), self.cg_steps, value)
+            solved = rowsolve.solve_cg(here, factors.joint(side), self.cg_steps, want)
         else:
-            solved = rowsolve.solve(view, self.linsolve, self.backend, value)
+            solved = rowsolve.solve(here, self.linsolve, self.backend, want)
         return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved
 
 

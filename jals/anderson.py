@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import costs, normal, rowsolve
 from .als import ALS
 from .devices import alike
 from .errors import check_choice
 from .factors import Factors
-from .objectives import Objective, loss, penalty
+from .objectives import Objective, loss, side_penalty
 from .problem import Problem
 from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
@@ -86,7 +85,7 @@ class AndersonALS:
 
     def __post_init__(self):
         check_rank(self.rank)
-        check_choice("linsolve", self.linsolve, tuple(rowsolve._EXACT))
+        check_choice("linsolve", self.linsolve, ("cholesky", "lu"))
         check_whole("memory", self.memory, 1, MOST_MEMORY)
 
     def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
@@ -226,61 +225,9 @@ def _als(solver: AndersonALS, factors: Factors, items: jax.Array, problem: Probl
     """A sweep of ALS from these item rows and biases `(items, k)`; of `factors` only the mean counts."""
     factors = factors.with_joint("item", items)
     factors, good_users = ALS(solver.rank, solver.linsolve).update(factors, problem, objective, "user")
-    view = normal.view(factors, problem, objective, "item")
-    solved, good_items, change = _solve_items(solver.linsolve, view, items)
-    assert problem.user_slots is not None and problem.item_slots is not None
-    counts = (problem.user_slots.count, problem.item_slots.count)
-    after = jax.lax.stop_gradient(penalty(factors, counts, objective)) + change
-    return _Swept(factors.with_joint("item", solved), good_users, good_items, after)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solve_items(linsolve: str, view: normal.View, items: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(solution `(items, k)`, good, by how much more than the penalty of the rows `items` the loss is after it).
-
-    In one pass. With A and x the matrix and the solution of a row y, the loss falls by (y - x)'A(y - x) exactly. So it
-    is, after, that of the entries before, less these: squares and small ones, where c - b'x would cancel in float32. It
-    is there to be compared; its derivative is 0.
-    """
-
-    epsilon = view.reg.shape[1] * jnp.finfo(view.reg.dtype).eps
-
-    def work(row, sums):
-        old, losses = normal.take(items, row), []
-
-        def measured(function):
-            result, lost = sums(lambda piece, y: (function(piece), _loss(piece, y)), old)
-            losses.append(lost)
-            return result
-
-        matrix, rhs, _ = normal.slab_systems(view, row, measured)
-        x, pivots, _ = rowsolve._each_row(rowsolve._EXACT[linsolve], matrix, rhs, False)
-        by = old - x
-        gain = jnp.einsum("rk,rkl,rl->r", by, matrix, by, precision=_HIGHEST)
-        blank = normal.take(view.blank, row, True)
-        largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
-        solvable = ~normal.take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
-        enough = normal.take(view.slots.count, row) >= normal.take(view.needed, row)
-        good = blank | (jnp.isfinite(x).all(axis=-1) & solvable & enough)
-        return x, good, losses[0] - jnp.where(blank, 0.0, gain)
-
-    initial = (view.prior, jnp.ones(len(items), bool), jnp.zeros(len(items), items.dtype))
-    x, good, change = normal.over_slabs(view, work, initial)
-    pulled = jnp.where(view.blank, jnp.sum(view.reg * (items - view.prior) ** 2, axis=-1), 0.0)
-    return _joint(rowsolve._solved(view, x, good)), good, jnp.sum(change - pulled)
-
-
-@_solve_items.defjvp
-def _solve_items_jvp(linsolve, primals, tangents):
-    (view, items), (view_dot, _) = primals, tangents
-    _, good, change = _solve_items(linsolve, view, items)
-    x, x_dot = jax.jvp(lambda view: _joint(rowsolve.solve(view, linsolve)), (view,), (view_dot,))
-    return (x, good, change), (x_dot, np.zeros(good.shape, jax.dtypes.float0), jnp.zeros_like(change))
-
-
-def _loss(piece: normal.Piece, x: jax.Array) -> jax.Array:
-    return piece.entry.loss(piece.gap - piece.scores(x)).sum()
-
-
-def _joint(solved: rowsolve.Solved) -> jax.Array:
-    return solved.rows if solved.bias is None else jnp.concatenate([solved.rows, solved.bias[:, None]], axis=1)
+    here = normal.view(factors, problem, objective, "item")
+    solved = rowsolve.solve(here, solver.linsolve, want=("value",), start=items)
+    assert problem.user_slots is not None and solved.value is not None
+    after = solved.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
+    # It is there to be compared: whether a step is turned down has no derivative.
+    return _Swept(factors.with_joint("item", solved.joint()), good_users, solved.good, jax.lax.stop_gradient(after))

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from . import normal
 from .devices import alike
 from .factors import Factors
-from .normal import Piece, View, gathered, over_slabs, slab_systems, take
 from .objectives import Objective
 from .problem import Problem
+from .view import Piece, View, gathered
+from .walk import Slab, over_rows
 
 _CHUNK = 2**16  # entries looked at together
 
@@ -93,18 +94,18 @@ def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
 
 def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -> Sizes:
     """Of every row of a side: one pass over the entries that forms the rows' matrices, and one that forms nothing."""
-    view = normal.view(factors, problem, objective, side)
-    lost, by_x, vanished = _lost_in_entries(view, problem, side)
-    fixed = _of_prior_and_all_pairs(view)
-
-    def work(row, sums):
-        matrix, rhs, _ = slab_systems(view, row, sums)
-        blank = take(view.blank, row, True)
-        own = [take(each, row) for each in (fixed.matrix, fixed.rhs)]
-        return jnp.where(blank, own[0], norm(matrix, (-2, -1))), jnp.where(blank, own[1], norm(rhs, -1))
-
-    matrix, rhs = over_slabs(view, work, (fixed.matrix, fixed.rhs))
+    here = normal.view(factors, problem, objective, side)
+    lost, by_x, vanished = _lost_in_entries(here, problem, side)
+    fixed = _of_prior_and_all_pairs(here)
+    matrix, rhs = over_rows(here, _slab_norms, (fixed.matrix, fixed.rhs), fixed.matrix, fixed.rhs)
     return Sizes(matrix, rhs, fixed.lost + lost, fixed.lost_by_x + by_x, fixed.vanished | (vanished > 0))
+
+
+def _slab_norms(slab: Slab, *fixed: jax.Array) -> tuple[jax.Array, ...]:
+    """(|A|_F, |b|) of a slab's rows; those of blank rows are `fixed`."""
+    matrix, rhs, _ = normal.slab_systems(slab)
+    here = norm(matrix, (-2, -1)), norm(rhs, -1)
+    return tuple(jnp.where(slab.view.blank, *each) for each in zip(fixed, here, strict=True))
 
 
 def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -127,7 +128,7 @@ def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array
     """(`Sizes.lost`, `Sizes.lost_by_x`, how many entries may have vanished) of every row, each `(rows,)`. In the order
     of the table, chunk by chunk: one small loop, whatever the layout."""
     faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
-    for held in (view.mean, view.held_bias):
+    for held in (view.mean, view.others.bias):
         faint |= False if held is None else _faint(held).any()
     row, other = (problem.user, problem.item) if side == "user" else (problem.item, problem.user)
     rows, size = len(view.reg), min(_CHUNK, len(row))
@@ -164,7 +165,7 @@ def _lost(piece: Piece, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 def _of_prior_and_all_pairs(view: View) -> Sizes:
     """What a row's system holds beside its entries: the sizes of rows without entries, but for a0 Z'Z."""
-    unknowns, objective, count = view.reg.shape[-1], view.objective, view.slots.count
+    unknowns, objective, count = view.reg.shape[-1], view.objective, view.count
     regs = [reg for reg in (objective.reg_user, objective.reg_item, objective.reg_bias) if reg is not None]
     pairs = objective.unobserved_weight
     # lambda may be a power that underflows; 0^nu is 0 in truth.
@@ -180,9 +181,9 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
         lost += jnp.sum(jnp.where(held, jnp.abs(view.prior), 0), axis=-1)
         vanished = (held & _vanished(view.reg * view.prior, view.prior)).any(axis=-1)
     if pairs is not None:
-        some = _nonzero(pairs) & _nonzero(view.table).any()
+        some = _nonzero(pairs) & _nonzero(view.others.z).any()
         lost += jnp.where(some, unknowns, 0)
-        by_x += jnp.where(some, unknowns * (1 + pairs * (len(view.table) + 2 * jnp.abs(view.table).sum())), 0)
+        by_x += jnp.where(some, unknowns * (1 + pairs * (len(view.others.z) + 2 * jnp.abs(view.others.z).sum())), 0)
     numbers = [*regs, *(each for each in (pairs, objective.alpha) if each is not None)]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
     return Sizes(

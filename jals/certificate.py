@@ -104,7 +104,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
     given, (factors, problem, objective) = objective, matched(factors, problem, objective)
     if not hasattr(solver, "update"):
         solver = ALS(factors.rank)
-    problem.check()
+    problem = problem.checked()
     given.check(problem, factors.rank)
     return _certify(*alike(factors, problem, objective), solver)
 
@@ -113,17 +113,17 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
 def _certify(factors: Factors, problem: Problem, objective: Objective, solver: Any) -> Certificate:
     problem = problem.arrange()
 
+    sides = ("user", "item")
     # A row's system is the same for the row as given and as updated: it depends on the other side alone.
-    sizes = {side: backward.sizes(factors, problem, objective, side) for side in ("user", "item")}
+    sizes = [backward.sizes(factors, problem, objective, side) for side in sides]
 
-    def error(at: Factors, side: str, gradient: Factors) -> backward.Error:
-        residual = backward.norm(gradient.joint(side), axis=-1) / 2
-        return backward.error(residual, at.joint(side), sizes[side])
+    def errors(at: Factors) -> list[backward.Error]:
+        gradient = jax.grad(loss)(at, problem, objective)
+        residual = [backward.norm(gradient.joint(side), axis=-1) / 2 for side in sides]
+        return [backward.error(*each) for each in zip(residual, map(at.joint, sides), sizes, strict=True)]
 
-    def fresh(side: str) -> jax.Array:
-        updated, _ = solver.update(factors, problem, objective, side)
-        return error(updated, side, jax.grad(loss)(updated, problem, objective)).ratio()
-
-    gradient = jax.grad(loss)(factors, problem, objective)
-    given = [error(factors, side, gradient) for side in ("user", "item")]
-    return Certificate(fresh("user"), fresh("item"), given[1].ratio(), backward.Error.together(given).ratio())
+    # As given, and with each side updated: one loop, so that the gradient is compiled once.
+    places = [factors, *(solver.update(factors, problem, objective, side)[0] for side in sides)]
+    every = jax.lax.map(errors, jax.tree.map(lambda *leaves: jnp.stack(leaves), *places))
+    given, (user, _), (_, item) = (jax.tree.map(lambda leaf, at=at: leaf[at], every) for at in range(3))
+    return Certificate(user.ratio(), item.ratio(), given[1].ratio(), backward.Error.together(given).ratio())

@@ -149,9 +149,9 @@ def point(factors: Factors, problem: Problem, objective: Objective) -> Point:
     """The second derivatives at these factors. Two passes that form the rows' matrices."""
     problem = problem.arrange()
     views = (normal.view(factors, problem, objective, side) for side in ("user", "item"))
-    (users, user_inverse), (items, item_inverse) = map(rowsolve.solve_with_inverse, views)
-    good = users.good.all() & items.good.all()
-    return Point(factors, problem, objective, user_inverse, item_inverse, rotations(objective, factors.item), good)
+    users, items = (rowsolve.solve(each, want=("inverse",)) for each in views)
+    turns, good = rotations(objective, factors.item), users.good.all() & items.good.all()
+    return Point(factors, problem, objective, users.inverse, items.inverse, turns, good)
 
 
 def rotations(objective: Objective, rows: jax.Array) -> Rotations | None:

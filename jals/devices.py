@@ -5,33 +5,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from .errors import ArgumentError
 
 
-def dealt(mesh: jax.sharding.Mesh | None, function: Callable) -> Callable:
-    """`function(slabs)`, whose results have a leading axis of slabs too, with each device of a mesh at work on its own
-    slabs; the function itself without a mesh. See `Problem.shard`."""
+def dealt(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
+    """`function(slabs, held)`, whose results have a leading axis of slabs too, with each device of a mesh at work on
+    its own slabs, and all of `held`; on all slabs at once without a mesh. See `Problem.shard`."""
     if mesh is None:
-        return function
+        return function(slabs, held)
     everywhere, by_slab = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names)
-
-    def on_all(slabs):
-        # What the function closes over has to come in by the door, too: the constants of its trace.
-        here = jax.tree.map(lambda a: jax.ShapeDtypeStruct((a.shape[0] // mesh.size, *a.shape[1:]), a.dtype), slabs)
-        traced, shapes = jax.make_jaxpr(function, return_shape=True)(here)
-
-        def work(slabs, held):
-            return jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, held))(*jax.tree.leaves(slabs))
-
-        specs = {"in_specs": (by_slab, everywhere), "out_specs": by_slab}
-        # Nothing is differentiated, so what varies over the mesh need not be tracked (jax 0.8.0 loses it in loops).
-        shared = jax.custom_jvp(jax.shard_map(work, mesh=mesh, check_vma=False, **specs))
-        shared.defjvp(_refuse_derivatives)
-        return jax.tree.unflatten(jax.tree.structure(shapes), shared(slabs, list(traced.consts)))
-
-    return on_all
+    specs = {"in_specs": (by_slab, everywhere), "out_specs": by_slab}
+    # Nothing is differentiated, so what varies over the mesh need not be tracked (jax 0.8.0 loses it in loops).
+    shared = jax.custom_jvp(jax.shard_map(function, mesh=mesh, check_vma=False, **specs))
+    shared.defjvp(_refuse_derivatives)
+    return shared(slabs, held)
 
 
 def alike(*trees: Any) -> tuple[Any, ...]:

@@ -155,11 +155,10 @@ def loss_and_downhill(
 ) -> tuple[jax.Array, jax.Array]:
     """(`layout_loss`, minus half its gradient in one side's unknowns `(rows, k)`), in one pass."""
     problem = problem.arrange()
-    view = normal.view(factors, problem, objective, side)
-    x = factors.joint(side)
-    losses, entries = normal.entry_loss_and_residuals(view, x)
+    here, x = normal.view(factors, problem, objective, side), factors.joint(side)
+    losses, entries = normal.entry_loss_and_residuals(here, x)
     counts = (problem.user_slots.count, problem.item_slots.count)
-    return losses.sum() + penalty(factors, counts, objective), normal.with_prior_pull(view, x, entries)
+    return losses.sum() + penalty(factors, counts, objective), normal.with_prior_pull(here, x, entries)
 
 
 @jax.custom_jvp
@@ -192,8 +191,8 @@ def _entry_loss_jvp(primals, tangents):
 
 def _one_side(factors: Factors, problem: Problem, objective: Objective, side: str):
     """(the entries' loss, minus half its gradient in the side's rows, and in its biases or None), in one pass."""
-    view = normal.view(factors, problem, objective, side)
-    losses, residual = normal.entry_loss_and_residuals(view, factors.joint(side))
+    here = normal.view(factors, problem, objective, side)
+    losses, residual = normal.entry_loss_and_residuals(here, factors.joint(side))
     return losses.sum(), residual[:, : factors.rank], residual[:, -1] if objective.bias else None
 
 

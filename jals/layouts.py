@@ -63,11 +63,13 @@ class Bucket:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """All rows of one side of the table. Rows without entries lie in a bucket of width 0."""
+    """All rows of one side of the table, or a `part` of them, with some of its entries. Rows without entries lie in a
+    bucket of width 0."""
 
     buckets: tuple[Bucket, ...]
     num_rows: int = dataclasses.field(metadata={"static": True})
     num_entries: int = dataclasses.field(metadata={"static": True})
+    part: bool = dataclasses.field(default=False, metadata={"static": True})
     mesh: jax.sharding.Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     def shard(self, mesh: jax.sharding.Mesh) -> "Side":

@@ -10,20 +10,19 @@ And x' = x - A^-1 z (p - w z.x) / (1 - h).
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import normal, rowsolve
 from .errors import check_choice
 from .factors import Factors, remainder
-from .normal import Piece, View
 from .objectives import Objective
 from .problem import Problem
 from .protocol import matched
+from .view import Piece, View
+from .walk import Slab, over_entries
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -124,18 +123,17 @@ class _Rows(NamedTuple):
     grain: jax.Array
 
 
-def _solved_rows(view: View, row: jax.Array, sums: Callable) -> _Rows:
-    matrix, rhs, _ = normal.slab_systems(view, row, sums)
-    k = rhs.shape[-1]
-    grain = k * jnp.finfo(rhs.dtype).eps * jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
-    grain = jax.lax.stop_gradient(grain)
-    inverse, x, regular = _inverse_and_solution(matrix, rhs, jnp.where(normal.take(view.strict, row), grain, 0.0))
-    count, blank = normal.take(view.slots.count, row), normal.take(view.blank, row, True)
-    good = blank | (regular & (count >= normal.take(view.needed, row)))
-    free = jnp.zeros_like(count)  # unknowns that nothing but entries can determine
-    if view.gram is None and view.precision is None:
-        free = jnp.sum(normal.take(view.reg, row, 1) == 0, axis=-1).astype(count.dtype)
-    return _Rows(inverse, x, good, count > free, grain)
+def _solved_rows(slab: Slab) -> _Rows:
+    solved, view = rowsolve.solve(slab.alone(), want=("inverse",)), slab.view
+    x = solved.joint()
+    largest = jnp.max(normal.slab_diagonals(slab).matrix, axis=-1)
+    grain = jax.lax.stop_gradient(x.shape[-1] * jnp.finfo(x.dtype).eps * largest)
+    free = jnp.zeros_like(view.count)  # unknowns that nothing but entries can determine
+    if view.by_entries:
+        free = jnp.sum(view.reg == 0, axis=-1).astype(view.count.dtype)
+    # A row without a solution is 0, so that it spoils no other row's derivatives.
+    inverse = jnp.where(solved.good[:, None, None], solved.inverse, 0.0)
+    return _Rows(inverse, jnp.where(solved.good[:, None], x, 0.0), solved.good, view.count > free, grain)
 
 
 def _left_out(piece: Piece, row: _Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -156,53 +154,12 @@ def _left_out(piece: Piece, row: _Rows) -> tuple[jax.Array, jax.Array, jax.Array
     )
 
 
-@jax.custom_jvp
-def _inverse_and_solution(
-    matrix: jax.Array, rhs: jax.Array, least: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(inverses, solutions, whether all pivots are above `least`) of a slab's systems; 0 where they are not, so that a
-    row without a solution spoils no other row's derivatives."""
-    x, pivots, inverse = rowsolve._each_row(rowsolve._inverse, matrix, rhs, False)
-    regular = jnp.isfinite(x).all(axis=-1) & (pivots.min(axis=-1) > least)
-    return jnp.where(regular[:, None, None], inverse, 0.0), jnp.where(regular[:, None], x, 0.0), regular
-
-
-@_inverse_and_solution.defjvp
-def _inverse_and_solution_jvp(primals, tangents) -> Any:
-    matrix_dot, rhs_dot, _ = tangents
-    inverse, x, regular = _inverse_and_solution(*primals)
-    product = functools.partial(jnp.einsum, precision=_HIGHEST)
-    inverse_dot = -product("rij,rjk,rkl->ril", inverse, matrix_dot, inverse)
-    x_dot = product("rij,rj->ri", inverse, rhs_dot - product("rij,rj->ri", matrix_dot, x))
-    return (inverse, x, regular), (inverse_dot, x_dot, np.zeros(regular.shape, jax.dtypes.float0))
-
-
 def _over_entries(view: View) -> tuple[jax.Array, ...]:
     """`_left_out` of all entries, in the order of the ratings; one slab of rows after another."""
-    entries, k = view.layout.num_entries, view.table.shape[1]
-    totals = tuple(jnp.zeros(shape, view.table.dtype) for shape in ((entries,), (entries,), (entries, k)))
-    for bucket, value, weight in zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True):
-        if bucket.width == 0:
-            continue
+    entries, k = view.layout.num_entries, view.reg.shape[1]
+    zeros = tuple(jnp.zeros(shape, view.reg.dtype) for shape in ((entries,), (entries,), (entries, k)))
+    return over_entries(view, _slab_left_out, zeros)
 
-        @jax.checkpoint  # as in `normal.over_slabs`
-        def one(slab, view, step=bucket.step):
-            rows = _solved_rows(view, slab.row, normal._summing(slab, view, step))
-            if slab.piece_row is None:
-                whole = normal.gathered(view, slab.other, slab.value, slab.weight)
-                return jax.vmap(_left_out)(whole, rows)
 
-            def some(pieces):
-                piece_row, *numbers = pieces
-                mine = jax.tree.map(lambda leaf: normal.take(leaf, piece_row), rows)
-                return jax.vmap(_left_out)(normal.gathered(view, *numbers), mine)
-
-            pieces = (slab.piece_row, slab.other, slab.value, slab.weight)
-            return jax.lax.map(some, jax.tree.map(lambda array: array.reshape(-1, step, *array.shape[1:]), pieces))
-
-        slabs = normal._Slab(bucket.row, bucket.other, bucket.piece_row, value, weight)
-        found = jax.lax.map(lambda slab, one=one: one(slab, view), slabs)
-        entry = bucket.entry.reshape(-1)  # each entry has one slot on a side; padding has none
-        put = lambda total, part, entry=entry: total.at[entry].add(part.reshape(-1, *total.shape[1:]), mode="drop")  # noqa: E731
-        totals = jax.tree.map(put, totals, found)
-    return totals
+def _slab_left_out(slab: Slab) -> tuple[jax.Array, ...]:
+    return slab.each(_left_out, _solved_rows(slab))

@@ -83,13 +83,12 @@ def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objectiv
     problem = problem.arrange()
     here, user_inverse, good_users = _best_users(state.factors, problem, objective)
     items = here.joint("item")
-    view = normal.view(here, problem, objective, "item")
-    by_als, item_inverse = rowsolve.solve_with_inverse(view)
+    by_als = rowsolve.solve(normal.view(here, problem, objective, "item"), want=("inverse",))
     before, downhill = loss_and_downhill(here, problem, objective, "item")
 
     turns = curvature.rotations(objective, here.item)
-    at = curvature.Point(here, problem, objective, user_inverse, item_inverse, turns, jnp.array(True))
-    steepest = jnp.sqrt(jnp.vdot(downhill, curvature.by_rows(item_inverse, downhill)))  # |ALS's step|, in D_I's norm
+    at = curvature.Point(here, problem, objective, user_inverse, by_als.inverse, turns, jnp.array(True))
+    steepest = jnp.sqrt(jnp.vdot(downhill, curvature.by_rows(by_als.inverse, downhill)))  # |ALS's step|, in D_I's norm
     radius = jnp.where(state.memory > 0, state.memory, 10 * steepest)
     target = solver.cg_tol * jnp.sqrt(jnp.sum(downhill**2))
     found = curvature.conjugate_gradients(at, downhill, target, solver.cg_steps, radius)
@@ -107,5 +106,5 @@ def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objectiv
 
 
 def _best_users(factors: Factors, problem: Problem, objective: Objective):
-    solved, inverse = rowsolve.solve_with_inverse(normal.view(factors, problem, objective, "user"))
-    return dataclasses.replace(factors, user=solved.rows, user_bias=solved.bias), inverse, solved.good
+    solved = rowsolve.solve(normal.view(factors, problem, objective, "user"), want=("inverse",))
+    return factors.with_joint("user", solved.joint()), solved.inverse, solved.good

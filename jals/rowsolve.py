@@ -2,8 +2,8 @@
 
 How the exact solution is differentiated is apart from how it is found. The residual of the equations is cheap, plain
 JAX; by the implicit function theorem its derivative gives that of the solution, at the price of one more solve with the
-same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do: XLA
-slab by slab, or on a CPU the kernel of `jals.native` (`BACKENDS`).
+same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do: each
+of `BACKENDS` is a row of one table.
 """
 
 import functools
@@ -15,31 +15,39 @@ import jax.numpy as jnp
 
 from . import native
 from .devices import alike
+from .errors import ArgumentError
 from .normal import (
-    View,
-    over_slabs,
     products,
     residuals,
     row_losses,
     slab_diagonals,
     slab_products,
     slab_systems,
-    take,
+    systems,
 )
 from .opaque import Opaque
+from .view import View
+from .walk import Slab, over_rows
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+WANTS = ("value", "cholesky", "inverse")
+LINSOLVES = ("cholesky", "lu", "cg")
 
 
 class Solved(NamedTuple):
-    """One side's rows at the minimum of the loss with the other side held.
+    """One side's rows at the minimum of the loss with the other side held, and what else was wanted.
 
     Attributes:
         rows: `(rows, rank)`. NaN where a row has no unique solution.
         bias: `(rows,)`, or None.
         good: bool `(rows,)`, False where a row has no unique solution.
         value: `(rows,)`, the part of the loss that depends on the row (see `normal.row_losses`), or None. Taken from
-            the row's system A x = b as c - 2 b'x + x'A x: without another pass, and rounded as c + |A|_F |x|^2 is. (A
-            itself is rounded so; where it is ill-conditioned, |A|_F |x|^2 may be far above c and x'A x.)
+            the row's system A x = b without another pass: as c - 2 b'x + x'A x, and rounded as c + |A|_F |x|^2 is. (A
+            itself is rounded so; where it is ill-conditioned, |A|_F |x|^2 may be far above c and x'A x.) With a start y
+            as the loss at y less (y - x)'A (y - x): a sum of squares and a small one, where the other cancels.
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
+        inverse: `(rows, k, k)`, of each row's matrix, or None. What has to be solved many times with the same matrices
+            is then a product.
     """
 
     rows: jax.Array
@@ -47,32 +55,11 @@ class Solved(NamedTuple):
     good: jax.Array
     value: jax.Array | None = None
     cholesky: jax.Array | None = None
+    inverse: jax.Array | None = None
 
-
-# ---- one row ----
-
-
-def _cholesky(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(solution, pivots, lower factor) of one row; NaN where the matrix is not positive definite."""
-    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-    return jax.scipy.linalg.cho_solve((lower, True), rhs), jnp.diagonal(lower) ** 2, lower
-
-
-def _lu(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The same by the algorithm of `jnp.linalg.solve`, whose pivots can be seen here."""
-    factor, swaps, _ = jax.lax.linalg.lu(matrix)
-    return jax.scipy.linalg.lu_solve((factor, swaps), rhs), jnp.abs(jnp.diagonal(factor)), factor
-
-
-def _inverse(matrix: jax.Array, rhs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(solution, pivots, inverse of the matrix) of one row."""
-    x, pivots, lower = _cholesky(matrix, rhs)
-    return x, pivots, jax.scipy.linalg.cho_solve((lower, True), jnp.eye(len(rhs), dtype=rhs.dtype))
-
-
-_EXACT = {"cholesky": _cholesky, "lu": _lu}
-LINSOLVES = (*_EXACT, "cg")
-BACKENDS = ("auto", "xla", "native")
+    def joint(self) -> jax.Array:
+        """`(rows, k)`, the bias last."""
+        return self.rows if self.bias is None else jnp.concatenate([self.rows, self.bias[:, None]], axis=1)
 
 
 class _How(NamedTuple):
@@ -80,76 +67,69 @@ class _How(NamedTuple):
 
     linsolve: str
     backend: str
-    value: bool = False
+    want: tuple[str, ...] = ()
 
 
 # ---- all rows of a side ----
 
 
-def solve(view: View, linsolve: str = "cholesky", backend: str = "auto", value: bool = False) -> Solved:
-    """The minimisers by an exact `linsolve`, "cholesky" or "lu".
+def solve(
+    view: View,
+    linsolve: str = "cholesky",
+    backend: str = "auto",
+    want: tuple[str, ...] = (),
+    start: jax.Array | None = None,
+) -> Solved:
+    """The minimisers by an exact `linsolve`, "cholesky" or "lu", and what else is wanted, all in one pass.
 
     Differentiable in every number of the view, forward and reverse, any number of times: each derivative costs one
-    more solve and two products with the entries.
+    more solve and two products with the entries; with the inverses wanted, or the factors, it forms all rows' matrices.
 
     Args:
-        backend: "xla"; "native", the kernel of `jals.native`, on CPUs and by Cholesky only; "auto", the kernel where it
-            can be used, else XLA, chosen for the platform that the program is compiled for.
-        value: whether `Solved.value` is wanted.
+        backend: a row of `BACKENDS`; "auto", the kernel where it can be used, else XLA, chosen for the platform that
+            the program is compiled for.
+        want: of "value", "cholesky" and "inverse", see `Solved`; the last two, k^2 numbers a row, by Cholesky only.
+        start: `(rows, k)`, where `value` is reckoned from; it has no derivative.
     """
-    x, good, *values = _exact(_How(linsolve, backend, value), view)
-    return _solved(view, x, good > 0, *values)
+    x, good, *wanted = _exact(_How(linsolve, backend, tuple(want)), (view, start))
+    return _solved(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
 
 
-def solve_with_cholesky(view: View, backend: str = "auto") -> Solved:
-    """`solve` by Cholesky that hands each row's factor back, k^2 numbers a row, for sampling and uncertainty.
-    Derivatives go by JAX's own rule for the factorization."""
-    x, good, cholesky = _factored(backend, view)
-    return _solved(view, x, good > 0, cholesky=cholesky)
-
-
-def solve_with_inverse(view: View) -> tuple[Solved, jax.Array]:
-    """(`solve` by Cholesky, the inverse of each row's matrix `(rows, k, k)`), not differentiable. What has to be solved
-    many times with the same matrices is then a product: on a CPU far quicker than a call of LAPACK a row."""
-    x, good, _, inverse = _factorize_and_solve(_inverse, view, keep=True)
-    return _solved(view, x, good), inverse
-
-
-def solve_cg(view: View, start: jax.Array, steps: int, value: bool = False) -> Solved:
+def solve_cg(view: View, start: jax.Array, steps: int, want: tuple[str, ...] = ()) -> Solved:
     """`steps` steps of conjugate gradients from the unknowns `start` `(rows, k)`, preconditioned by the diagonal.
 
     Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
-    those of the steps made, the start included. Source: Hestenes and Stiefel (1952).
+    those of the steps made, the start included. `want` may be "value". Source: Hestenes and Stiefel (1952).
     """
     view, start = alike(view, start)
-    start = jnp.where(empty_rows(view)[:, None], view.prior, start)
+    start = jnp.where(view.empty[:, None], view.prior, start)
+    value = "value" in want
+    initial = (start, jnp.zeros(len(start), start.dtype) if value else None)
+    x, values = over_rows(view, functools.partial(_cg_slab, steps, value), initial, start)
+    solvable = jnp.isfinite(x).all(axis=-1)
+    return _solved(view, x, view.blank | (solvable & (view.count >= view.needed)), values)
 
-    def work(row, sums):
-        diagonal, rhs, constant = slab_diagonals(view, row, sums, constant=value)
-        scale = 1 / jnp.where(diagonal > 0, diagonal, 1.0)
 
-        def step(carry, _):
-            x, residual, direction, size = carry
-            moved = slab_products(view, row, sums, direction)
-            length = _ratio(size, jnp.sum(direction * moved, axis=-1))
-            x, residual = x + length * direction, residual - length * moved
-            preconditioned = scale * residual
-            new_size = jnp.sum(residual * preconditioned, axis=-1)
-            return (x, residual, preconditioned + _ratio(new_size, size) * direction, new_size), None
+def _cg_slab(steps: int, value: bool, slab: Slab, start: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    diagonal, rhs, constant = slab_diagonals(slab, loss=value)
+    scale = 1 / jnp.where(diagonal > 0, diagonal, 1.0)
 
-        x = take(start, row)
-        residual = rhs - slab_products(view, row, sums, x)
-        direction = scale * residual
-        carry = (x, residual, direction, jnp.sum(residual * direction, axis=-1))
-        x, residual = jax.lax.scan(step, carry, length=steps)[0][:2]
-        # x'A x = x'(b - the residual)
-        return (x,) if constant is None else (x, constant - jnp.sum(x * (rhs + residual), axis=-1))
+    def step(carry, _):
+        x, residual, direction, size = carry
+        moved = slab_products(slab, direction)
+        length = _ratio(size, jnp.sum(direction * moved, axis=-1))
+        x, residual = x + length * direction, residual - length * moved
+        preconditioned = scale * residual
+        new_size = jnp.sum(residual * preconditioned, axis=-1)
+        return (x, residual, preconditioned + _ratio(new_size, size) * direction, new_size), None
 
-    initial = (start, jnp.zeros(len(start), start.dtype)) if value else (start,)
-    x, *values = over_slabs(view, work, initial)
-    enough = view.slots.count >= view.needed
-    good = view.blank | (jnp.isfinite(x).all(axis=-1) & enough)
-    return _solved(view, x, good, values[0] if value else None)
+    x = start
+    residual = rhs - slab_products(slab, x)
+    direction = scale * residual
+    carry = (x, residual, direction, jnp.sum(residual * direction, axis=-1))
+    x, residual = jax.lax.scan(step, carry, length=steps)[0][:2]
+    # x'A x = x'(b - the residual)
+    return x, None if constant is None else constant - jnp.sum(x * (rhs + residual), axis=-1)
 
 
 def _ratio(over: jax.Array, under: jax.Array) -> jax.Array:
@@ -158,157 +138,196 @@ def _ratio(over: jax.Array, under: jax.Array) -> jax.Array:
     return jnp.where(positive, over / jnp.where(positive, under, 1.0), 0.0)[:, None]
 
 
-def _solved(
-    view: View, x: jax.Array, good: jax.Array, value: jax.Array | None = None, cholesky: jax.Array | None = None
-) -> Solved:
+def _solved(view: View, x: jax.Array, good: jax.Array, value: jax.Array | None = None, **more: jax.Array) -> Solved:
     x = jnp.where(good[:, None], x, jnp.nan)
-    x = jnp.where(empty_rows(view)[:, None], view.prior, x)  # to the bit, as P x = P m is not solved to the bit
+    x = jnp.where(view.empty[:, None], view.prior, x)  # to the bit, as P x = P m is not solved to the bit
     rows, bias = (x[:, :-1], x[:, -1]) if view.has_bias else (x, None)
-    return Solved(rows, bias, good, value, cholesky)
+    return Solved(rows, bias, good, value, **more)
 
 
-def empty_rows(view: View) -> jax.Array:
-    """bool `(rows,)`: rows that equal their prior mean, since nothing but the prior knows them."""
-    return (view.slots.count == 0) if view.gram is None else view.blank
+# ---- the exact solution and its derivative ----
+
+_Argument = tuple[View, jax.Array | None]
 
 
-def _solution(how: _How, view: View) -> list[jax.Array]:
-    """[x, good as 0 or 1, value where asked for] for every row."""
-    x, good, value = _each_backend(how, view, None)
-    return [x, good.astype(x.dtype), *([] if value is None else [value])]
+def _solution(how: _How, argument: _Argument) -> list[jax.Array]:
+    """[x, good as 0 or 1, what is wanted] for every row."""
+    view, start = argument
+    found = _by_backend(how, view, None, start)
+    return [found.x, view.good(found.solvable).astype(found.x.dtype), *(getattr(found, name) for name in how.want)]
 
 
-def _solution_rule(how: _How, view: View, view_dot: View) -> tuple[list[jax.Array], list[jax.Array]]:
-    x, good, *value = solution = _exact(how, view)
-    # matrix(view) x = rhs(view), so matrix x_dot = the derivative of rhs - matrix x with x held.
-    _, residual_dot = jax.jvp(lambda view: residuals(view, x), (view,), (view_dot,))
-    x_dot = jax.lax.custom_linear_solve(
-        functools.partial(products, view),
-        residual_dot,
-        lambda _, rhs: _each_backend(how._replace(value=False), view, rhs)[0],
-        symmetric=True,
-    )
-    value_dot = [jax.jvp(row_losses, (view, x), (view_dot, x_dot))[1]] if value else []
-    return solution, [x_dot, jnp.zeros_like(good), *value_dot]
+def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.Array], list[jax.Array]]:
+    (view, _), (view_dot, _) = argument, dot
+    x, good, *wanted = solution = _exact(how, argument)
+    dots = {}
+    if "inverse" in how.want:
+        # Rows without a solution are 0 here, so that they spoil no other row's derivatives.
+        fine = good > 0
+        inverse = jnp.where(fine[:, None, None], wanted[how.want.index("inverse")], 0.0)
+        at = jnp.where(fine[:, None], x, 0.0)
+        matrix_dot, rhs_dot = jax.jvp(systems, (view,), (view_dot,))[1]
+        product = functools.partial(jnp.einsum, precision=_HIGHEST)
+        x_dot = product("rij,rj->ri", inverse, rhs_dot - product("rij,rj->ri", matrix_dot, at))
+        dots["inverse"] = -product("rij,rjk,rkl->ril", inverse, matrix_dot, inverse)
+    else:
+        # matrix(view) x = rhs(view), so matrix x_dot = the derivative of rhs - matrix x with x held.
+        _, residual_dot = jax.jvp(lambda view: residuals(view, x), (view,), (view_dot,))
+        x_dot = jax.lax.custom_linear_solve(
+            functools.partial(products, view),
+            residual_dot,
+            lambda _, rhs: _by_backend(how._replace(want=()), view, rhs, None).x,
+            symmetric=True,
+        )
+    if "cholesky" in how.want:
+        factor = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
+        dots["cholesky"] = jax.jvp(lambda view: _each_row(factor, False, systems(view)[0]), (view,), (view_dot,))[1]
+    if "value" in how.want:
+        dots["value"] = jax.jvp(row_losses, (view, x), (view_dot, x_dot))[1]
+    return solution, [x_dot, jnp.zeros_like(good), *(dots[name] for name in how.want)]
 
 
-def _solution_like(how: _How, view: View) -> list[jax.ShapeDtypeStruct]:
-    rows = jax.ShapeDtypeStruct(view.reg.shape[:1], view.reg.dtype)
-    return [jax.ShapeDtypeStruct(view.reg.shape, view.reg.dtype), rows, *([rows] if how.value else [])]
+def _solution_like(how: _How, argument: _Argument) -> list[jax.ShapeDtypeStruct]:
+    (rows, k), dtype = argument[0].reg.shape, argument[0].reg.dtype
+    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k)}
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((rows, k), (rows,), *(shapes[name] for name in how.want))]
 
 
 _exact = Opaque(_solution, _solution_rule, _solution_like)
 
 
-def _each_backend(how: _How, view: View, rhs: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """(x, good, value or None) by the backend asked for, for the equations' own right-hand side or another one."""
-
-    def by_xla(view, rhs):
-        return _factorize_and_solve(_EXACT[how.linsolve], view, rhs, value=how.value)[:3]
-
-    def by_kernel(view, rhs):
-        found = native.solve_rows(view, rhs, value=how.value)
-        return found.x, _good(view, found.good), found.value
-
-    if how.linsolve != "cholesky":
-        return by_xla(view, rhs)
-    return _by(how.backend, view, by_xla, by_kernel)(view, rhs)
+# ---- what solves ----
 
 
-def _by(backend: str, view: View, by_xla: Callable, by_kernel: Callable) -> Callable:
-    """The function that the backend asked for means, where kernel and XLA are the choice. A problem on several devices
-    is XLA's: the kernel would solve every row on each."""
-    if backend == "xla" or (backend == "auto" and (view.layout.mesh is not None or not native.status().available)):
-        return by_xla
-    if backend == "native":
-        native.require()
-        return functools.partial(jax.lax.platform_dependent, cpu=by_kernel)  # elsewhere it does not compile
-    return functools.partial(jax.lax.platform_dependent, cpu=by_kernel, default=by_xla)
+class Found(NamedTuple):
+    """What a backend finds for every row: `x` `(rows, k)`, whether its matrix is not singular (`solvable`, bool
+    `(rows,)`: every pivot is positive, and more than k eps (the largest diagonal element) in strict rows), and what
+    was wanted, else None."""
+
+    x: jax.Array
+    solvable: jax.Array
+    value: jax.Array | None = None
+    cholesky: jax.Array | None = None
+    inverse: jax.Array | None = None
 
 
-def _factor(backend: str, view: View) -> list[jax.Array]:
-    """[x, good as 0 or 1, the factors] for every row."""
+class Backend(NamedTuple):
+    """A way of solving rows.
 
-    def by_kernel(view):
-        found = native.solve_rows(view, cholesky=True)
-        return found.x, _good(view, found.good).astype(found.x.dtype), found.cholesky
+    Attributes:
+        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `Found`.
+        linsolves: the algorithms that it has.
+        wants: what it can return.
+        platform: of jax, the only one that it is for; None for all.
+        dealt: whether it can share a side's rows out over the devices of a mesh.
+        missing: why it cannot be used in this process; "" where it can.
+    """
 
-    return list(_by(backend, view, _factor_by_xla, by_kernel)(view))
+    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], Found]
+    linsolves: tuple[str, ...]
+    wants: tuple[str, ...]
+    platform: str | None
+    dealt: bool
+    missing: Callable[[], str]
 
-
-def _factor_by_xla(view: View, differentiable: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, good, _, cholesky = _factorize_and_solve(_cholesky, view, keep=True, differentiable=differentiable)
-    return x, good.astype(x.dtype), cholesky
-
-
-def _factor_rule(backend: str, view: View, view_dot: View) -> tuple[list[jax.Array], list[jax.Array]]:
-    by_jax = functools.partial(_factor_by_xla, differentiable=True)
-    factored, factored_dot = jax.jvp(by_jax, (view,), (view_dot,))
-    return list(factored), list(factored_dot)
-
-
-def _factor_like(backend: str, view: View) -> list[jax.ShapeDtypeStruct]:
-    rows, k = view.reg.shape
-    return [jax.ShapeDtypeStruct(shape, view.reg.dtype) for shape in ((rows, k), (rows,), (rows, k, k))]
+    def can(self, how: _How, view: View) -> bool:
+        suits = how.linsolve in self.linsolves and set(how.want) <= set(self.wants)
+        return suits and (self.dealt or view.layout.mesh is None) and not self.missing()
 
 
-_factored = Opaque(_factor, _factor_rule, _factor_like)
+def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+    """By the backend asked for."""
+    if how.backend != "auto":
+        one = _TABLE[how.backend]
+        if why := one.missing():
+            raise ArgumentError(f'backend is "{how.backend}", but {why} backend="auto" works without it.')
+        only = {one.platform: functools.partial(one.solve, how)} if one.platform else None
+        return jax.lax.platform_dependent(view, rhs, start, **only) if only else one.solve(how, view, rhs, start)
+    able = [one for one in _TABLE.values() if one.can(how, view)]
+    own = {one.platform: functools.partial(one.solve, how) for one in able if one.platform}
+    general = next(functools.partial(one.solve, how) for one in able if one.platform is None)
+    return jax.lax.platform_dependent(view, rhs, start, **own, default=general) if own else general(view, rhs, start)
 
 
-def _good(view: View, solvable: jax.Array) -> jax.Array:
-    """bool `(rows,)`: rows with a unique solution, of those whose matrix is not singular."""
-    return (solvable & (view.slots.count >= view.needed)) | view.blank
+# ---- XLA, slab by slab ----
 
 
-def _factorize_and_solve(
-    solver: Callable,
-    view: View,
-    rhs: jax.Array | None = None,
-    value: bool = False,
-    keep: bool = False,
-    differentiable: bool = False,
-) -> tuple[jax.Array, jax.Array, Any, Any]:
-    """(x, good, value, factors) for the equations' own right-hand side, or for another one `(rows, k)`; the value only
-    with `value`, the factors `(rows, k, k)`, what `solver` makes third of each row, only with `keep`; else None."""
-    rows, k = view.reg.shape
-    epsilon = k * jnp.finfo(view.reg.dtype).eps
-
-    def work(row, sums):
-        matrix, own, part = slab_systems(view, row, sums, constant=value)
-        x, pivots, factor = _each_row(solver, matrix, own if rhs is None else take(rhs, row), differentiable)
-        largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
-        solvable = ~take(view.strict, row, False) | (pivots.min(axis=-1) > epsilon * largest)
-        if part is not None:
-            left = 2 * own - jnp.einsum("rkl,rl->rk", matrix, x, precision=jax.lax.Precision.HIGHEST)
-            part -= jnp.sum(x * left, axis=-1)
-        return x, jnp.isfinite(x).all(axis=-1) & solvable, part, factor if keep else None
-
+def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+    rows = len(view.reg)
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
-    factors = jax.vmap(jnp.diag)(1 / diagonal if solver is _inverse else jnp.sqrt(diagonal)) if keep else None
-    initial = (
+    matrices = {"cholesky": jnp.sqrt(diagonal), "inverse": 1 / diagonal}
+    initial = Found(
         view.prior if rhs is None else rhs / diagonal,
         jnp.ones(rows, bool),
-        jnp.zeros(rows, diagonal.dtype) if value else None,
-        factors,
+        jnp.zeros(rows, diagonal.dtype) if "value" in how.want else None,
+        *(jax.vmap(jnp.diag)(numbers) if name in how.want else None for name, numbers in matrices.items()),
     )
-    x, solvable, values, factors = over_slabs(view, work, initial)
-    return x, _good(view, solvable), values, factors
+    return over_rows(view, functools.partial(_solve_slab, how), initial, rhs, start)
 
 
-def _each_row(solver: Callable, matrix: jax.Array, rhs: jax.Array, differentiable: bool) -> tuple[jax.Array, ...]:
-    """`solver` for each of a slab's systems: batched on accelerators; on a CPU one LAPACK call a system.
+def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+    matrix, own, loss = slab_systems(slab, "value" in how.want, start)
+    one = _lu if how.linsolve == "lu" else functools.partial(_cholesky, how.want)
+    x, pivots, cholesky, inverse = _each_row(one, True, matrix, own if rhs is None else rhs)
+    largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
+    least = x.shape[-1] * jnp.finfo(x.dtype).eps * largest
+    solvable = ~slab.view.strict | (pivots.min(axis=-1) > least)
+    if loss is not None:
+        away, both = (-x, x) if start is None else (start - x, start + x)
+        left = jnp.einsum("rkl,rl->rk", matrix, both, precision=_HIGHEST)
+        loss -= jnp.sum(away * (left - own - own), axis=-1)
+    return Found(x, jnp.isfinite(x).all(axis=-1) & solvable, loss, cholesky, inverse)
+
+
+def _cholesky(want: tuple[str, ...], matrix: jax.Array, rhs: jax.Array) -> tuple[Any, ...]:
+    """(solution, pivots, lower factor and inverse where wanted) of one row; NaN where the matrix is not positive
+    definite."""
+    lower = jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
+    solved = functools.partial(jax.scipy.linalg.cho_solve, (lower, True))
+    inverse = solved(jnp.eye(len(rhs), dtype=rhs.dtype)) if "inverse" in want else None
+    return solved(rhs), jnp.diagonal(lower) ** 2, lower if "cholesky" in want else None, inverse
+
+
+def _lu(matrix: jax.Array, rhs: jax.Array) -> tuple[Any, ...]:
+    """The same by the algorithm of `jnp.linalg.solve`, whose pivots can be seen here."""
+    factor, swaps, _ = jax.lax.linalg.lu(matrix)
+    return jax.scipy.linalg.lu_solve((factor, swaps), rhs), jnp.abs(jnp.diagonal(factor)), None, None
+
+
+def _each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:
+    """`one` for each of a slab's systems: batched on accelerators; on a CPU one LAPACK call a system.
 
     jaxlib 0.10 splits a batched LAPACK call over XLA's thread pool and waits there for the parts. As many such calls at
     once as the pool has threads (two buckets of one sweep on two cores; the shards of a `shard_map`) wait for ever.
     Calls for single systems never wait, were measured faster, and leave the other threads to other buckets.
-    `sequential_vmap` keeps them single under the caller's `vmap`; it does not differentiate, which only the `keep`
-    path asks for.
+    `sequential_vmap` keeps them single under the caller's `vmap`; it does not differentiate, so that what is to be
+    differentiated is not to be `opaque`.
     """
-    single = solver if differentiable else jax.custom_batching.sequential_vmap(solver)
+    single = jax.custom_batching.sequential_vmap(one) if opaque else one
     return jax.lax.platform_dependent(
-        matrix,
-        rhs,
-        cpu=lambda matrix, rhs: jax.lax.map(lambda system: single(*system), (matrix, rhs)),
-        default=jax.vmap(solver),
+        *systems,
+        cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems),
+        default=jax.vmap(one),
     )
+
+
+# ---- the kernel ----
+
+
+def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+    return Found(*native.solve_rows(view, rhs, start, how.want))
+
+
+_TABLE = {
+    "xla": Backend(_solve_by_xla, ("cholesky", "lu"), WANTS, None, True, lambda: ""),
+    "native": Backend(_solve_by_kernel, ("cholesky",), WANTS, "cpu", False, lambda: native.status().reason),
+}
+BACKENDS = ("auto", *_TABLE)
+
+
+def check_backend(backend: str, linsolve: str) -> None:
+    """Raises ArgumentError unless a backend, "auto" or by name, has an algorithm."""
+    if backend != "auto" and linsolve not in _TABLE[backend].linsolves:
+        by = " or ".join(f'"{each}"' for each in _TABLE[backend].linsolves)
+        raise ArgumentError(f'backend "{backend}" solves by {by} only, not by "{linsolve}": leave it out.')

@@ -150,7 +150,7 @@ def test_float32(preset, side):
     found = leave_one_out(factors, problem, objective, side)
     for ours, theirs in zip(found[:3], by_hand(table, setting, side, factors)[:3], strict=True):
         assert np.asarray(ours).dtype == np.float32
-        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=3e-3, atol=1e-4)
 
 
 # ---- no answer ----

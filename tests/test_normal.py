@@ -49,7 +49,7 @@ def test_matrix_precision_prior_and_factor(setting, per_row, bias):
     precision = root @ np.swapaxes(root, -1, -2) + np.eye(tables.RANK)
     prior = rng.normal(size=(table.num_users, tables.RANK))
     view = normal.view(factors, problem, objective.cast(float), "user", precision, prior)
-    plain, solved = rowsolve.solve(view), rowsolve.solve_with_cholesky(view)
+    plain, solved = rowsolve.solve(view), rowsolve.solve(view, want=("cholesky",))
     every = np.broadcast_to(precision, (table.num_users, tables.RANK, tables.RANK))
     for u, (A, b) in enumerate(systems(table, factors, objective, every, prior)):
         x = np.linalg.solve(A, b)
@@ -66,7 +66,7 @@ def test_factor_of_empty_rows_and_of_the_sum_over_all_pairs(setting):
     table, problem = setting
     objective = jals.ials(0.3, unobserved_weight=0.2).cast(float)
     factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, objective).factors
-    solved = rowsolve.solve_with_cholesky(normal.view(factors, problem, objective, "user"))
+    solved = rowsolve.solve(normal.view(factors, problem, objective, "user"), want=("cholesky",))
     lower = np.tril(solved.cholesky[0])  # user 0 has no entries
     reg = 0.3 * 0.2 * table.num_items
     expected = 0.2 * np.asarray(factors.item).T @ np.asarray(factors.item) + reg * np.eye(tables.RANK)
@@ -88,7 +88,8 @@ def test_the_factor_can_be_differentiated(setting):
     factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, jals.explicit(1.0)).factors
 
     def log_determinant(reg):
-        solved = rowsolve.solve_with_cholesky(normal.view(factors, problem, jals.explicit(reg).cast(float), "item"))
+        view = normal.view(factors, problem, jals.explicit(reg).cast(float), "item")
+        solved = rowsolve.solve(view, want=("cholesky",))
         return jnp.sum(jnp.log(jnp.diagonal(solved.cholesky, axis1=-2, axis2=-1)) * solved.good[:, None])
 
     difference = (log_determinant(0.5 + 1e-6) - log_determinant(0.5 - 1e-6)) / 2e-6

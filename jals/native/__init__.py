@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..devices import alike
-from ..errors import ArgumentError
-from ..normal import View
+from ..normal import with_held_loss
+from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
+RETURNS = ("value", "cholesky", "inverse")
 
 
 class Status(NamedTuple):
@@ -41,13 +42,6 @@ def status() -> Status:
     """Whether the kernel is here; it is loaded at the first call."""
     library, path, reason = _load()
     return Status(library is not None, reason, library and library.jals_isa().decode(), path)
-
-
-def require() -> None:
-    """Raises ArgumentError unless the kernel is here."""
-    found = status()
-    if not found.available:
-        raise ArgumentError(f'backend is "native", but {found.reason} backend="auto" works without it.')
 
 
 @functools.cache
@@ -83,49 +77,38 @@ def _interface(path: pathlib.Path) -> list[int]:
     return [int(number) for number in path.stem.split("_")[2:]]
 
 
-class Outcome(NamedTuple):
-    """What the kernel returns.
-
-    Attributes:
-        x: `(rows, k)`, NaN where not good.
-        good: bool `(rows,)`, every pivot is positive, and more than k eps (the largest diagonal element) in strict
-            rows.
-        value: `(rows,)`, each row's part of the loss at x (see `rowsolve.Solved`), or None.
-        cholesky: `(rows, k, k)`, the lower factors, or None.
-    """
-
-    x: jax.Array
-    good: jax.Array
-    value: jax.Array | None
-    cholesky: jax.Array | None
-
-
-def solve_rows(view: View, rhs: jax.Array | None = None, value: bool = False, cholesky: bool = False) -> Outcome:
+def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want: tuple[str, ...]) -> list[Any]:
     """Solves the normal equations of all rows of a side, or the same matrices with another right-hand side
-    `(rows, k)`. Under `vmap` it is called once for each."""
+    `(rows, k)`. Under `vmap` it is called once for each.
+
+    Returns: [x `(rows, k)`, NaN where not good; good, bool `(rows,)`: every pivot is positive, and more than k eps (the
+        largest diagonal element) in strict rows; then for each of `RETURNS` what it is, or None where it is not wanted.
+        "value" is `(rows,)`, each row's part of the loss at x; "cholesky" and "inverse", `(rows, k, k)`, of its matrix.
+        See `rowsolve.Solved`].
+    """
     rows, k = view.reg.shape
     dtype = view.reg.dtype
-    operands, attributes = _operands(view, rhs)
+    operands, attributes = _operands(view, rhs, start)
+    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k)}
     results = [jax.ShapeDtypeStruct((rows, k), dtype), jax.ShapeDtypeStruct((rows,), bool)]
-    if value:
-        results.append(jax.ShapeDtypeStruct((rows,), dtype))
-    if cholesky:
-        results.append(jax.ShapeDtypeStruct((rows, k, k), dtype))
+    results += [jax.ShapeDtypeStruct(shapes[name], dtype) for name in RETURNS if name in want]
+    attributes |= {name: name in want for name in RETURNS}
     call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
-    found, _ = alike(call(*operands, value=value, cholesky=cholesky, **attributes), view)  # as what XLA solves is
-    x, good, *rest = found
-    return Outcome(x, good, rest.pop(0) if value else None, rest.pop(0) if cholesky else None)
+    (x, good, *rest), _ = alike(call(*operands, **attributes), view)  # as what XLA solves is
+    found = {name: rest.pop(0) if name in want else None for name in RETURNS}
+    if start is not None and found["value"] is not None:
+        found["value"] = with_held_loss(view, start, found["value"])
+    return [x, good, *found.values()]
 
 
-def _operands(view: View, rhs: jax.Array | None) -> tuple[list[jax.Array], dict[str, Any]]:
+def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tuple[list[jax.Array], dict[str, Any]]:
     """The arguments in the order in which `ffi.cpp` reads them."""
     dtype, rank = view.reg.dtype, view.reg.shape[1] - view.has_bias
     mean = jnp.zeros((), dtype) if view.mean is None else view.mean
-    operands = [view.table[:, :rank], mean, _coefficients(view), view.reg[:, 0], view.blank, view.strict]
-    if view.held_bias is not None:
-        operands += [view.held_bias, view.reg[:, -1]]
-    if rhs is not None:
-        operands.append(rhs)
+    operands = [view.others.z[:, :rank], mean, _coefficients(view), view.reg[:, 0], view.blank, view.strict]
+    if view.others.bias is not None:
+        operands += [view.others.bias, view.reg[:, -1]]
+    operands += [each for each in (rhs, start) if each is not None]
     if view.prior_mean is not None:
         operands.append(jnp.atleast_2d(view.prior_mean))
     if view.precision is not None:
@@ -142,9 +125,11 @@ def _operands(view: View, rhs: jax.Array | None) -> tuple[list[jax.Array], dict[
             cut |= 1 << place
     attributes = {
         "num_entries": np.int64(view.layout.num_entries),
+        "part": view.layout.part,
         "cut_buckets": np.int64(cut),  # a bit for each bucket that has piece_row
         "bias": view.has_bias,
-        "own_rhs": rhs is None,
+        "with_rhs": rhs is not None,
+        "with_start": start is not None,
         "with_prior": view.prior_mean is not None,
         "with_precision": view.precision is not None,
         "with_gram": view.gram is not None,

@@ -118,9 +118,9 @@ class Arguments {
 
 // The order of the arguments is that of jals/native/__init__.py, `_operands`.
 template <class T>
-ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, int64_t cut_buckets, bool bias, bool own_rhs,
-                      bool with_prior, bool with_precision, bool with_gram, bool value, bool cholesky,
-                      ffi::RemainingArgs given, ffi::RemainingRets results) try {
+ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int64_t cut_buckets, bool bias,
+                      bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool value,
+                      bool cholesky, bool inverse, ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
   auto reals = [&](const char* name, const std::vector<int64_t>& shape) { return next.take<T>(name, real, shape); };
@@ -129,6 +129,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, int64_t cut_buc
   };
   Side<T> side{};
   side.num_entries = num_entries;
+  side.part = part;
   side.table = reals("table", {kAny, kAny});
   side.others = next.length(0);
   side.rank = next.length(1);
@@ -151,7 +152,8 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, int64_t cut_buc
             std::string(name) + " has " + std::to_string(count) + " rows, expected 1 or " + std::to_string(rows));
     return count != 1 || rows == 1;
   };
-  if (!own_rhs) side.rhs = reals("rhs", {rows, k});
+  if (with_rhs) side.rhs = reals("rhs", {rows, k});
+  if (with_start) side.start = reals("start", {rows, k});
   if (with_prior) {
     side.prior = reals("prior", {kAny, k});
     side.prior_per_row = per_row("prior");
@@ -185,8 +187,10 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, int64_t cut_buc
   constexpr T* number = nullptr;
   side.x = result(0, "x", number, real, {rows, k});
   side.good = result(1, "good", static_cast<bool*>(nullptr), ffi::PRED, {rows});
-  if (value) side.value = result(2, "the rows' loss", number, real, {rows});
-  if (cholesky) side.cholesky = result(2 + value, "cholesky", number, real, {rows, k, k});
+  size_t at = 2;
+  if (value) side.value = result(at++, "the rows' loss", number, real, {rows});
+  if (cholesky) side.cholesky = result(at++, "cholesky", number, real, {rows, k, k});
+  if (inverse) side.inverse = result(at++, "inverse", number, real, {rows, k, k});
   if (!solve_side(side, kernel<T>(side.rank), pool)) throw std::bad_alloc();
   return ffi::Error::Success();
 } catch (const Refused& refused) {
@@ -199,14 +203,17 @@ auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
       .Attr<int64_t>("num_entries")
+      .Attr<bool>("part")
       .Attr<int64_t>("cut_buckets")
       .Attr<bool>("bias")
-      .Attr<bool>("own_rhs")
+      .Attr<bool>("with_rhs")
+      .Attr<bool>("with_start")
       .Attr<bool>("with_prior")
       .Attr<bool>("with_precision")
       .Attr<bool>("with_gram")
       .Attr<bool>("value")
       .Attr<bool>("cholesky")
+      .Attr<bool>("inverse")
       .RemainingArgs()
       .RemainingRets();
 }

@@ -251,10 +251,12 @@ struct Workspace {
   T *z, *wz;           // panels of the entries, and times w
   T *w, *p;            // (entries), zero beyond the last
   T *scale;            // (np V): 1 / (a diagonal element of the factor)
+  T *start;            // (np V): the row's, with zeros behind it
+  T *columns;          // (np V, V): those that `invert` is at work on
 
   static size_t bytes(int64_t rank) {
     const int64_t np = panels<T>(rank), entries = block_entries<T>(np);
-    return 2 * Sums<T>::bytes(np) + sizeof(T) * (2 * entries * np * V<T> + 2 * (entries + 64) + np * V<T>) + 64;
+    return 2 * Sums<T>::bytes(np) + sizeof(T) * (2 * entries * np * V<T> + 2 * (entries + 64) + (2 + V<T>) * np * V<T>) + 64;
   }
   Workspace(int64_t rank, char* memory) : np(panels<T>(rank)), entries(block_entries<T>(np)), tiles(0) {
     for (int64_t rest = 1; rest <= np; ++rest)
@@ -266,6 +268,8 @@ struct Workspace {
     w = wz + entries * np * V<T>;
     p = w + entries + 64;
     scale = p + entries + 64;
+    start = scale + np * V<T>;
+    columns = start + np * V<T>;
   }
 };
 
@@ -356,42 +360,81 @@ INLINE bool readable(const Side<T>& side, const Block& block) {
   return !any;
 }
 
+// 0, 1 ... V - 1
+template <class T>
+INLINE Mask<T> lane_numbers() {
+  Mask<T> lanes;
+  for (int i = 0; i < V<T>; ++i) lanes[i] = i;
+  return lanes;
+}
+
+// The numbers of up to V entries; beyond the last, w and q are 0.
+template <class T>
+struct Entries {
+  Vec<T> w, t, q, gap;  // gap: t less what of the score is held
+
+  INLINE Vec<T> loss(Vec<T> left) const { return w * left * left + q * (1 - 2 * (t - left)); }  // left: t - s
+};
+
+// Those of the n entries of a block from s on.
+template <class T>
+INLINE Entries<T> read_entries(const Side<T>& side, const Block& block, int64_t s, int64_t n) {
+  const Vec<T> r = load_some(side.buckets[block.bucket].value + block.slot + s, n);
+  const Vec<T> v = load_some(side.buckets[block.bucket].weight + block.slot + s, n);
+  const Vec<T> t = side.entry[2] + side.entry[3] * r;
+  Vec<T> gap = t, lost = {};
+  take_off<T>(gap, lost, side.mean + Vec<T>{});
+  if (side.held_bias) {
+    T held[V<T>] = {};
+    for (int64_t i = 0; i < n; ++i) held[i] = side.held_bias[block.other[s + i]];
+    take_off<T>(gap, lost, load<T>(held));
+  }
+  return {v * (side.entry[0] + side.entry[1] * r), t, v * side.entry[4], gap + lost};
+}
+
 // w and p of each of a block's entries, 0 beyond the last; adds to the loss at x = 0. Returns whether all w are 1.
 template <class T>
 bool weigh_entries(const Side<T>& side, const Block& block, const Workspace<T>& space, double& loss) {
-  const T* value = side.buckets[block.bucket].value + block.slot;
-  const T* weight = side.buckets[block.bucket].weight + block.slot;
   Vec<T> losses = {};
-  Mask<T> others = {}, lanes;
-  for (int i = 0; i < V<T>; ++i) lanes[i] = i;
+  Mask<T> others = {}, lanes = lane_numbers<T>();
   for (int64_t s = 0; s < block.n; s += V<T>) {
     const int64_t n = std::min<int64_t>(V<T>, block.n - s);
-    const Vec<T> r = load_some(value + s, n), v = load_some(weight + s, n);
-    const Vec<T> w = v * (side.entry[0] + side.entry[1] * r), t = side.entry[2] + side.entry[3] * r;
-    const Vec<T> q = v * side.entry[4];
-    Vec<T> gap = t, lost = {};
-    take_off<T>(gap, lost, side.mean + Vec<T>{});
-    if (side.held_bias) {
-      T held[V<T>] = {};
-      for (int64_t i = 0; i < n; ++i) held[i] = side.held_bias[block.other[s + i]];
-      take_off<T>(gap, lost, load<T>(held));
-    }
-    gap += lost;
-    store<T>(space.w + s, w);
-    store<T>(space.p + s, w * gap + q);
-    losses += w * gap * gap + q * (1 - 2 * (t - gap));
-    others |= (w != 1) & (lanes < static_cast<Int<T>>(n));
+    const Entries<T> e = read_entries(side, block, s, n);
+    store<T>(space.w + s, e.w);
+    store<T>(space.p + s, e.w * e.gap + e.q);
+    losses += e.loss(e.gap);
+    others |= (e.w != 1) & (lanes < static_cast<Int<T>>(n));
   }
-  loss += total<T>(losses);
+  if (!side.start) loss += total<T>(losses);
   Int<T> any = 0;
   for (int i = 0; i < V<T>; ++i) any |= others[i];
   return any == 0;
 }
 
+// The loss of a block's entries, which have been gathered, at the row's start.
+template <class T>
+double loss_at_start(const Side<T>& side, const Block& block, const Workspace<T>& space, int64_t row) {
+  const T bias = side.held_bias ? side.start[row * side.unknowns() + side.rank] : T(0);
+  Vec<T> losses = {};
+  const Mask<T> lanes = lane_numbers<T>();
+  for (int64_t s = 0; s < block.n; s += V<T>) {
+    const int64_t n = std::min<int64_t>(V<T>, block.n - s);
+    Vec<T> scores[V<T>] = {};
+    for (int64_t v = 0; v < space.np; ++v) {
+      const Vec<T> y = load<T>(space.start + v * V<T>);
+      UNROLL for (int i = 0; i < V<T>; ++i) scores[i] += load<T>(space.z + (v * space.entries + s + i) * V<T>) * y;
+    }
+    const Entries<T> e = read_entries(side, block, s, n);
+    const Vec<T> left = e.gap - lane_sums<T>(scores) - bias;
+    losses += lanes < static_cast<Int<T>>(n) ? e.loss(left) : Vec<T>{};  // nothing was gathered beyond the last
+  }
+  return total<T>(losses);
+}
+
 // Adds a block's entries to the chunk's sums: NaN where they cannot be read, so that the row has no solution. Meanwhile
 // the block that follows is fetched into the cache.
 template <class T>
-void add_block(const Side<T>& side, const Block& block, const Block& ahead, const Workspace<T>& space) {
+void add_block(const Side<T>& side, int64_t row, const Block& block, const Block& ahead, const Workspace<T>& space) {
   const int64_t np = space.np, n = block.n, size = space.entries, full = side.rank / V<T>;
   const Sums<T> sums = Sums<T>::at(space.chunk, np);
 
@@ -411,6 +454,7 @@ void add_block(const Side<T>& side, const Block& block, const Block& ahead, cons
       store<T>(to + full * size * V<T>, load<T>(tail));
     }
   }
+  if (side.start) sums.constant() += loss_at_start(side, block, space, row);
   const T* right = space.z;
   if (!plain) {
     right = space.wz;
@@ -446,10 +490,14 @@ Sums<T> add_row(const Side<T>& side, const Row& row, Blocks<T>& blocks, Block& n
   Sums<T>::clear(space.chunk, np);
   const bool chunks = row.entries > kChunk;
   if (chunks) Sums<T>::clear(space.sums, np);
+  if (side.start) {
+    std::memset(space.start, 0, np * V<T> * sizeof(T));
+    std::copy_n(side.start + row.row * side.unknowns(), side.rank, space.start);
+  }
   int64_t left = row.entries, in_chunk = 0;
   while (left > 0) {
     const Block ahead = blocks.next();
-    add_block(side, now, ahead, space);
+    add_block(side, row.row, now, ahead, space);
     left -= now.n;
     in_chunk += now.n;
     now = ahead;
@@ -464,7 +512,8 @@ Sums<T> add_row(const Side<T>& side, const Row& row, Blocks<T>& blocks, Block& n
 
 // ---- one row's solution ----
 
-// Adds gram + P to the matrix, and P m to the right-hand side; or makes them (identity, m) in a blank row.
+// Adds gram + P to the matrix, and P m to the right-hand side; or makes them (identity, m) in a blank row. Without a
+// start, the prior's part of the loss at x = 0 joins the constant.
 template <class T>
 void add_prior(const Side<T>& side, int64_t row, const Sums<T>& sums, int64_t np) {
   const int64_t rank = side.rank, k = side.unknowns();
@@ -510,7 +559,7 @@ void add_prior(const Side<T>& side, int64_t row, const Sums<T>& sums, int64_t np
   for (int64_t i = 0; i < k; ++i) {
     double pull = double(m[i]) * (i < rank ? side.reg[row] : side.reg_bias[row]);
     for (int64_t j = 0; precision && j < k; ++j) pull += double(precision[i * k + j]) * m[j];
-    sums.constant() += pull * m[i];
+    if (!side.start) sums.constant() += pull * m[i];
     if (i < rank) sums.rhs[i] += T(pull);
     else sums.corner_rhs() += pull;
   }
@@ -604,6 +653,68 @@ void solve_back(const T* matrix, int64_t np, T* y, const T* scale) {
   }
 }
 
+// |L'd + away border|^2, which is (d, away)'A (d, away) but for the corner's part, for A = L L' with the border below.
+template <class T>
+double squared_length(const T* matrix, int64_t np, const T* d, const T* border, T away) {
+  const Mask<T> lanes = lane_numbers<T>();
+  double sum = 0;
+  for (int64_t q = 0; q < np; ++q) {
+    const T* square = matrix + triangle<T>(q) + q * V<T> * V<T>;
+    Vec<T> dots[V<T>], x = load<T>(d + q * V<T>);
+    UNROLL for (int j = 0; j < V<T>; ++j) dots[j] = lanes >= Int<T>(j) ? load<T>(square + j * V<T>) * x : Vec<T>{};
+    for (int64_t p = q + 1; p < np; ++p) {
+      const T* panel = matrix + triangle<T>(p) + q * V<T> * V<T>;
+      x = load<T>(d + p * V<T>);
+      UNROLL for (int j = 0; j < V<T>; ++j) dots[j] += load<T>(panel + j * V<T>) * x;
+    }
+    const Vec<T> product = lane_sums<T>(dots) + load<T>(border + q * V<T>) * away;
+    sum += total<T>(product * product);
+  }
+  return sum;
+}
+
+// (L L')^-1, both triangles, into a matrix with k columns: V columns at a time, each in a lane, down to the diagonal.
+template <class T>
+void invert(const T* matrix, int64_t np, const T* scale, int64_t rank, int64_t k, T* columns, T* to) {
+  constexpr int B = std::min(V<T>, 4);  // rows at a time
+  const int64_t padded = np * V<T>;
+  auto y = [&](int64_t i) { return load<T>(columns + i * V<T>); };
+  for (int64_t first = 0; first < padded; first += V<T>) {
+    for (int64_t i = first; i < padded; i += B) {  // y = L^-1 of the unit vectors
+      const T* left = matrix + triangle<T>(i / V<T>) + i % V<T>;
+      Vec<T> sum[B] = {};
+      if (i < first + V<T>) UNROLL for (int b = 0; b < B; ++b) sum[b][i - first + b] = 1;
+      for (int64_t j = first; j < i; ++j) {
+        const Vec<T> solved = y(j);
+        UNROLL for (int b = 0; b < B; ++b) sum[b] -= solved * left[j * V<T> + b];
+      }
+      UNROLL for (int b = 0; b < B; ++b) {
+        UNROLL for (int c = 0; c < b; ++c) sum[b] -= sum[c] * left[(i + c) * V<T> + b];
+        sum[b] *= scale[i + b];
+        store<T>(columns + (i + b) * V<T>, sum[b]);
+      }
+    }
+    for (int64_t i = padded - B; i >= first; i -= B) {  // L^-T y
+      Vec<T> sum[B];
+      UNROLL for (int b = 0; b < B; ++b) sum[b] = y(i + b);
+      for (int64_t j = i + B; j < padded; ++j) {
+        const T* below = matrix + triangle<T>(j / V<T>) + j % V<T> + i * V<T>;
+        const Vec<T> solved = y(j);
+        UNROLL for (int b = 0; b < B; ++b) sum[b] -= solved * below[b * V<T>];
+      }
+      const T* own = matrix + triangle<T>(i / V<T>) + i % V<T> + i * V<T>;
+      UNROLL for (int b = B - 1; b >= 0; --b) {
+        UNROLL for (int c = b + 1; c < B; ++c) sum[b] -= sum[c] * own[b * V<T> + c];
+        sum[b] *= scale[i + b];
+        store<T>(columns + (i + b) * V<T>, sum[b]);
+      }
+    }
+    const int64_t lanes = std::min<int64_t>(V<T>, rank - first);
+    for (int64_t i = first; i < rank; ++i)
+      for (int64_t j = 0; j < lanes; ++j) to[i * k + first + j] = to[(first + j) * k + i] = columns[i * V<T> + j];
+  }
+}
+
 template <class T>
 INLINE double dot(const T* a, const T* b, int64_t n) {
   double sum = 0;
@@ -640,7 +751,7 @@ void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Work
 
   T* x = side.x + row * k;
   if (good) {
-    if (side.value)
+    if (side.value && !side.start)
       side.value[row] = T(sums.constant() - dot(sums.rhs, sums.rhs, padded) - (bias ? corner * last * last : 0));
     if (bias)
       for (int64_t i = 0; i < padded; ++i) sums.rhs[i] -= T(last) * sums.border[i];
@@ -652,6 +763,12 @@ void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Work
     }
     if (bias) x[rank] = T(last);
     good = finite == 0;
+    if (side.value && side.start) {
+      const T away = bias ? side.start[row * k + rank] - x[rank] : T(0);
+      for (int64_t i = 0; i < rank; ++i) space.start[i] = side.start[row * k + i] - x[i];
+      const double fall = squared_length(sums.matrix, np, space.start, sums.border, away) + corner * away * away;
+      side.value[row] = side.blank[row] ? T(0) : T(sums.constant() - fall);
+    }
   }
   if (!good) {
     for (int64_t i = 0; i < k; ++i) x[i] = std::numeric_limits<T>::quiet_NaN();
@@ -667,8 +784,25 @@ void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Work
       for (int64_t j = 0; j < rank; ++j) to[rank * k + j] = sums.border[j];
       to[rank * k + rank] = T(std::sqrt(corner));
     }
-    if (!good)
-      for (int64_t i = 0; i < k * k; ++i) to[i] = std::numeric_limits<T>::quiet_NaN();
+    if (!good) std::fill_n(to, k * k, std::numeric_limits<T>::quiet_NaN());
+  }
+  if (side.inverse) {
+    T* to = side.inverse + row * k * k;
+    if (good) {
+      invert(sums.matrix, np, space.scale, rank, k, space.columns, to);
+      if (bias) {
+        T* u = sums.border;  // the matrix's inverse times its border
+        solve_back(sums.matrix, np, u, space.scale);
+        for (int64_t i = 0; i < rank; ++i) {
+          const T share = T(u[i] / corner);
+          for (int64_t j = 0; j <= i; ++j) to[j * k + i] = to[i * k + j] += share * u[j];
+          to[i * k + rank] = to[rank * k + i] = -share;
+        }
+        to[rank * k + rank] = T(1 / corner);
+      }
+    } else {
+      std::fill_n(to, k * k, std::numeric_limits<T>::quiet_NaN());
+    }
   }
 }
 

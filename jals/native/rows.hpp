@@ -23,6 +23,7 @@ struct Bucket {
 template <class T>
 struct Side {
   int64_t num_rows, num_entries, others, rank;
+  bool part;           // whether these are some of a table's rows, with some of its entries
   std::vector<Bucket<T>> buckets;
   const T* table;      // (others, rank): z, without the 1 that stands for the bias
   const T* held_bias;  // (others); null without biases
@@ -40,8 +41,11 @@ struct Side {
   const T* rhs;        // (num_rows, k), takes the right-hand side's place; null for the equations' own
   T* x;                // (num_rows, k); NaN where not good
   bool* good;          // (num_rows): every pivot positive, and large enough where strict
-  T* value;            // (num_rows): the row's part of the loss at x; null when not asked for
+  const T* start;      // (num_rows, k), where `value` is reckoned from; null for 0
+  T* value;            // (num_rows): the row's part of the loss at x (with a start its entries' loss there less what
+                       // the row's part falls from there to x); null when not asked for
   T* cholesky;         // (num_rows, k, k), the lower factor; null when not asked for
+  T* inverse;          // (num_rows, k, k), of the matrix; null when not asked for
 
   int64_t unknowns() const { return rank + (held_bias != nullptr); }
 };

@@ -44,7 +44,8 @@ bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
   std::vector<int64_t> first, order;
   std::vector<char> seen(side.num_rows);
   int64_t entries = 0;
-  bool padding_ends = true;  // if so, and there are as many entries as should be, none was taken for padding
+  // If so, and there are as many entries as should be, no padding was taken for one; of a part nobody knows how many.
+  bool padding_ends = true;
   for (size_t b = 0; b < side.buckets.size(); ++b) {
     const Bucket<T>& bucket = side.buckets[b];
     auto add_run = [&](Row& row, int64_t piece) {
@@ -53,6 +54,7 @@ bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
                                return e < side.num_entries;
                              }) - entry;
       for (int64_t slot = length; slot < bucket.width; ++slot) padding_ends &= entry[slot] >= side.num_entries;
+      for (int64_t slot = 0; side.part && slot < length; ++slot) padding_ends &= entry[slot] < side.num_entries;
       if (!length) return;
       runs.push_back({static_cast<int32_t>(b), piece * bucket.width, length});
       row.entries += length;
@@ -85,7 +87,7 @@ bool view_rows(const Side<T>& side, std::vector<Row>& rows, std::vector<Run>& ru
       }
     }
   }
-  return padding_ends && entries == side.num_entries && static_cast<int64_t>(rows.size()) == side.num_rows;
+  return padding_ends && (side.part || entries == side.num_entries) && static_cast<int64_t>(rows.size()) == side.num_rows;
 }
 
 // No row has a solution.
@@ -96,7 +98,8 @@ void refuse_rows(const Side<T>& side) {
   std::fill_n(side.x, rows * k, nan);
   std::fill_n(side.good, rows, false);
   if (side.value) std::fill_n(side.value, rows, nan);
-  if (side.cholesky) std::fill_n(side.cholesky, rows * k * k, nan);
+  for (T* matrices : {side.cholesky, side.inverse})
+    if (matrices) std::fill_n(matrices, rows * k * k, nan);
 }
 
 // A row that several threads add up. Whoever finishes the last part solves it; nobody waits.

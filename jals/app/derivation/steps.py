@@ -212,10 +212,7 @@ def system(at: Setting) -> System:
 @jax.jit
 def _systems(factors: jals.Factors, problem: jals.Problem, objective: jals.Objective) -> tuple[jax.Array, jax.Array]:
     """The library's normal equations of every user's row, one that has entries."""
-    view = normal.view(factors, problem, objective, "user")
-    rows, rank = factors.user.shape
-    zeros = jnp.zeros((rows, rank, rank), factors.dtype), jnp.zeros((rows, rank), factors.dtype)
-    return normal.over_slabs(view, lambda row, sums: normal.slab_systems(view, row, sums)[:2], zeros)
+    return normal.systems(normal.view(factors, problem, objective, "user"))
 
 
 @jax.jit
