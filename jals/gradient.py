@@ -50,7 +50,8 @@ class Gradient:
             None are static. The learning rate may be a schedule, whose own numbers are then static;
             `jals.scheduled` traces them.
         batch_size: entries a step, or None for all; static.
-        init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
+        init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank). A gradient method
+            walks back from a start that is too large step by step: keep it small.
 
     Line searches (`optax.lbfgs`) get value and gradient as they need; they cannot be differentiated in reverse mode,
     since they loop until satisfied. Everything else differentiates forward and reverse. Through Adam give
