@@ -83,8 +83,9 @@ class Tuned:
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
         parameters: what was descended, at that step: {name: log lambda's parameters (see `jals.regs`), or log alpha,
-            log unobserved_weight, reg_power}, and "learned". While nu is tuned too, the a in log lambda is that which
-            keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of log n.
+            log epsilon, log unobserved_weight, reg_power}, and "learned". While nu is tuned too, the a in log lambda is
+            that which keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of
+            log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
         reason: "steps", "patience" or "callback"; "failed" and "interrupted" in the result that an error carries.
@@ -153,9 +154,9 @@ def tune(
         hyper: its arguments; real numbers are traced, see `jals.Gradient`. The default, adam's {"learning_rate": 0.2,
             "b1": 0.5}, and those of `sweeps` and `steps` were chosen on the validation part of one fold of ML-100K at
             rank 32, for descents from lambda five times too small to five times too large.
-        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "alpha", "unobserved_weight"
-            (descended in their logarithm) and "reg_power" (in itself, >= 0). None: all that are there, reg_power where
-            it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
+        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "alpha", "epsilon",
+            "unobserved_weight" (descended in their logarithm) and "reg_power" (in itself, >= 0). None: all that are
+            there, reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.
         learned: numbers of your own, tuned beside those of `over`; see `Learned`.

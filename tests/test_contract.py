@@ -101,7 +101,7 @@ def two_sweeps_by_loops(preset):
         (("segmented",), "cg", tables.PRESETS),
         (("segmented",), "cholesky", tables.BROAD),
         (("bucketed, cut small",), "cholesky", tables.BROAD),
-        (("bucketed",), "lu", tables.BROAD),
+        (("bucketed",), "lu", (*tables.BROAD, "hu_koren+log")),
         (tables.LAYOUTS, "native", tables.PRESETS),
     ],
     ids=lambda part: part if isinstance(part, str) else part[0],

@@ -375,6 +375,14 @@ BAD_ARGUMENTS = {
     "negative reg_bias": (lambda: fit(objective=jals.als_wr(0.1, reg_bias=-1, bias=True)), "reg_bias is -1, but"),
     "negative reg_power": (lambda: fit(objective=jals.als_wr(0.1, reg_power=-1)), "reg_power is -1, but"),
     "negative alpha": (lambda: fit(objective=jals.hu_koren(0.1, -1)), "alpha is -1, but"),
+    "epsilon of 0": (
+        lambda: fit(objective=jals.hu_koren(0.1, epsilon=0)),
+        r"epsilon is 0, but must be a finite number > 0\.",
+    ),
+    "no epsilon": (
+        lambda: fit(objective=dataclasses.replace(jals.hu_koren(0.1, epsilon=1.0), epsilon=None)),
+        "epsilon is None, but must be a number",
+    ),
     "negative row": (
         lambda: fit(objective=jals.als_wr(reg_user=0.1, reg_item=np.where(np.arange(ITEMS) == 4, -1.0, 1.0))),
         r"reg_item is -1\.0 in row 4, but must be a finite number >= 0",
