@@ -258,14 +258,14 @@ def _finite(tree: Any) -> jax.Array:
 
 def first_memory(descent: Gradient, parameters: Any) -> Any:
     """The optimizer's state before the first step, its numbers as arrays so that the second step compiles nothing."""
-    dtype = jax.tree.leaves(parameters)[0].dtype
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), cast(descent, dtype)._optimizer().init(parameters))
+    optimizer = cast(descent, jax.tree.leaves(parameters)[0].dtype).transformation()
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), optimizer.init(parameters))
 
 
 @jax.jit
 def descend(descent: Gradient, plan: Plan, parameters: Any, gradient: Any, memory: Any) -> tuple[Any, Any]:
     """(parameters, optimizer's state) after a step against the gradient."""
-    updates, memory = cast(descent, plan.problem.dtype)._optimizer().update(gradient, memory, parameters)
+    updates, memory = cast(descent, plan.problem.dtype).transformation().update(gradient, memory, parameters)
     moved: Any = optax.apply_updates(parameters, updates)
     return _within(plan, moved), memory
 

@@ -26,7 +26,7 @@ from .reals import as_floats, check_held, reals
 
 NUMBERS = ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha")
 FEEDBACKS = ("rating", "confidence", "event")
-_CHUNK = 2**16  # entries whose factors the loss gathers at a time
+CHUNK = 2**16  # entries whose factors the loss gathers at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -292,9 +292,9 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
         return entry.loss(remainder(entry.t, score_terms(factors, user, item))).sum()
 
     columns = (problem.user, problem.item, problem.value, problem.weight)
-    whole = problem.num_entries // _CHUNK
-    chunks = [column[: whole * _CHUNK].reshape(whole, _CHUNK) for column in columns]
-    total = chunk(*(column[whole * _CHUNK :] for column in columns))
+    whole = problem.num_entries // CHUNK
+    chunks = [column[: whole * CHUNK].reshape(whole, CHUNK) for column in columns]
+    total = chunk(*(column[whole * CHUNK :] for column in columns))
     if whole:
         total += jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
     return total + penalty(factors, entry_counts(problem), objective)
