@@ -97,7 +97,7 @@ class Grid(Outcomes):
         seconds: of a sweep of some of the fits by each loop, compilation apart; empty where none was measured.
     """
 
-    results: list[list[Any]]
+    results: list[list[Result | FitError]]
     loop: str
     why: str
     seconds: dict[str, float]
