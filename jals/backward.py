@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from . import normal
 from .devices import alike
 from .factors import Factors
-from .objectives import Objective
+from .feedback import feature, slope
+from .objectives import NUMBERS, Objective
 from .problem import Problem
 from .view import Piece, View, gathered
 from .walk import Slab, over_rows
@@ -138,26 +139,29 @@ def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array
 
     def add(totals, chunk):
         row, *entries = chunk
-        parts = _lost(gathered(view, *entries), faint)
+        parts = _lost(gathered(view, *entries), view.objective, faint)
         return tuple(total.at[row].add(part, mode="drop") for total, part in zip(totals, parts, strict=True)), None
 
     start, _ = alike(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
     return jax.lax.scan(add, start, tuple(columns))[0]
 
 
-def _lost(piece: Piece, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _lost(piece: Piece, objective: Objective, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The same of each of these entries."""
     z, (w, t, q), gap, p = piece.z, piece.entry, piece.gap, piece.target()
     unknowns = z.shape[-1]
     there = _nonzero(z)
     live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | _nonzero(piece.weight))
     length = jnp.where(live, jnp.abs(z).sum(axis=-1), 0)
-    # A weight may be a product too, alpha * value * weight: where it is faint, all of it may be an underflow's.
+    # A weight may be a product too, weight * alpha * f(value): where it is faint, all of it may be an underflow's. So
+    # may all of an f(value) under the least normal number.
+    f, grown = feature(objective, piece.value, piece.weight), jnp.abs(slope(objective, piece.weight))
     thin = _nonzero(piece.weight) & (jnp.abs(w) < _small(w))
-    slip = jnp.where(thin, length * (1 + jnp.abs(piece.value)), 0)
+    unseen = _nonzero(piece.value) & (jnp.abs(f) < jnp.finfo(f.dtype).tiny)
+    slip = jnp.where(thin, length * (1 + jnp.abs(f) + jnp.where(unseen, grown, 0)), 0)
     score = (unknowns + 4) * length * jnp.abs(w)  # t - o - z.x, and an x under tiny
     product = length + jnp.where(live, unknowns + jnp.abs(p), 0)  # w (t - s), its product with z; a z under tiny
-    off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | faint_held)
+    off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | unseen | faint_held)
     no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | (thin & _nonzero(gap))
     gone = there & (no_p[:, None] | _vanished(p[:, None] * z, p[:, None], z))
     return score + product + slip * (1 + jnp.abs(gap)), score + slip * length, gone.any(axis=-1).astype(z.dtype)
@@ -184,7 +188,8 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
         some = _nonzero(pairs) & _nonzero(view.others.z).any()
         lost += jnp.where(some, unknowns, 0)
         by_x += jnp.where(some, unknowns * (1 + pairs * (len(view.others.z) + 2 * jnp.abs(view.others.z).sum())), 0)
-    numbers = [*regs, *(each for each in (pairs, objective.alpha) if each is not None)]
+    numbers = [getattr(objective, name) for name in NUMBERS if name != "reg_power"]
+    numbers = [number for number in numbers if number is not None]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
     return Sizes(
         matrix,

@@ -2,10 +2,13 @@
 
 Operations are floating point additions and multiplications for n entries and k unknowns a row (the rank, and with a
 bias one more), rows on both sides together; what a compiler adds or saves is not in them. Each solver says which of
-these terms its sweeps are made of (`operations`), and how many numbers a fit of it holds (`numbers`).
+these terms its sweeps are made of (`operations`), and how many numbers a fit of it holds (`numbers`). And what tables
+and fits take of the device's memory, as far as it is known before anything is built.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .objectives import Objective
 
@@ -53,3 +56,14 @@ class Terms(NamedTuple):
 
 def terms(rank: int, objective: Objective, size: Size) -> Terms:
     return Terms(size, rank + objective.bias, objective.unobserved_weight is not None)
+
+
+def table_bytes(size: Size, dtype: str, folds: int = 1) -> int:
+    """Estimated memory of a problem on the device: the entries, and both sides' layouts with a sixth of padding."""
+    number = np.dtype(dtype).itemsize
+    return size.entries * int(8 + 2 * number + 2 * 1.17 * (8 + 2 * number * folds))
+
+
+def held_bytes(solver: Any, size: Size, dtype: Any) -> int:
+    """Estimated memory of a fit: its state and what a sweep works with, beside what one side's rows are solved in."""
+    return np.dtype(dtype).itemsize * solver.numbers(size)

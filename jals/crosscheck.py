@@ -133,7 +133,7 @@ def check_hypergradient(
     def error(numbers):
         objective, values, weight = numbers
         now = problem.with_values(values, weight)
-        return adjoint.measured(held_out, solution._fitted(solver, now, objective, key, None, sweeps), objective)
+        return adjoint.measured(held_out, solution.fitted(solver, now, objective, key, None, sweeps), objective)
 
     @jax.jit
     def converged(numbers, factors):
@@ -144,7 +144,7 @@ def check_hypergradient(
     costs: dict[str, Cost] = {}
     (value, unrolled), seconds = _timed(jax.jit(jax.value_and_grad(error)), numbers)
     costs["unrolled"] = Cost(solution.passes(solver, sweeps, "reverse"), seconds)
-    factors = solution._fitted(solver, problem, objective, key, None, sweeps)
+    factors = solution.fitted(solver, problem, objective, key, None, sweeps)
     polished, seconds = _timed(functools.partial(adjoint.polish, tol=tol), factors, problem, objective)
     by_adjoint = functools.partial(adjoint.hypergradient, tol=tol, stationarity=tol)
     (converged_value, gradient, info), again = _timed(by_adjoint, held_out, polished.factors, problem, objective)

@@ -22,7 +22,7 @@ from .ratings import Ratings
 from .regs import One, mean_log
 
 REGS = ("reg_user", "reg_item")
-LOGS = (*REGS, "reg_bias", "alpha", "unobserved_weight")  # descended in their logarithm
+LOGS = (*REGS, "reg_bias", "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
 # Passes of sweeps with their derivative, for each pass without, as in `jals.solution.passes`: one for the derivative of
 # the equations and one to solve them again; in reverse each sweep is made once more.
 TRAVERSALS = {"forward": 3, "reverse": 4}
@@ -50,8 +50,8 @@ class Learned:
 class Plan(NamedTuple):
     """All that stays as it is from step to step. `limits` holds (low, high) of names that are kept within.
 
-    `parameters` beside it: {name: those of log lambda (see `jals.regs`), log alpha, log unobserved_weight, or
-    reg_power itself}, and "learned".
+    `parameters` beside it: {name: those of log lambda (see `jals.regs`), log alpha, log epsilon, log
+    unobserved_weight, or reg_power itself}, and "learned".
     """
 
     solver: Any
@@ -258,14 +258,14 @@ def _finite(tree: Any) -> jax.Array:
 
 def first_memory(descent: Gradient, parameters: Any) -> Any:
     """The optimizer's state before the first step, its numbers as arrays so that the second step compiles nothing."""
-    dtype = jax.tree.leaves(parameters)[0].dtype
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), cast(descent, dtype)._optimizer().init(parameters))
+    optimizer = cast(descent, jax.tree.leaves(parameters)[0].dtype).transformation()
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), optimizer.init(parameters))
 
 
 @jax.jit
 def descend(descent: Gradient, plan: Plan, parameters: Any, gradient: Any, memory: Any) -> tuple[Any, Any]:
     """(parameters, optimizer's state) after a step against the gradient."""
-    updates, memory = cast(descent, plan.problem.dtype)._optimizer().update(gradient, memory, parameters)
+    updates, memory = cast(descent, plan.problem.dtype).transformation().update(gradient, memory, parameters)
     moved: Any = optax.apply_updates(parameters, updates)
     return _within(plan, moved), memory
 

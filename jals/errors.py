@@ -86,7 +86,8 @@ class AdjointError(JalsError, ArithmeticError):
 
 
 class Interrupted(_Travels, KeyboardInterrupt):
-    """Ctrl-C during a fit. `result` holds the last finished sweep's factors and the history."""
+    """Ctrl-C during a fit. `result` is what there was by then, up to the last record: a result as the call would have
+    returned, with reason "interrupted"; of `fit_many` the list of them, of `fit_grid` the `Grid`."""
 
     def __init__(self, message: str, *, result: Any):
         super().__init__(message)

@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from . import clock, metrics
-from .errors import ArgumentError, FitError, Interrupted
+from .errors import ArgumentError, FitError
 from .factors import Factors, predict
+from .loop import RUNNING, Asked, Columns, alone, failed
 from .objectives import Objective, loss
 from .problem import Problem
 from .protocol import (
@@ -28,7 +29,6 @@ from .protocol import (
     matched,
 )
 from .ratings import Ratings
-from .reals import one_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class History:
+class History(Columns):
     """One record at the start (sweep 0) and one after every `loss_every` sweeps; parallel lists.
 
     Attributes:
@@ -61,13 +61,7 @@ class History:
     passes: list[int] = dataclasses.field(default_factory=list)
     validation: list[float] = dataclasses.field(default_factory=list)
 
-    def last(self) -> Record:
-        return Record(*(getattr(self, field.name)[-1] for field in dataclasses.fields(Record)))
-
-    def with_record(self, record: Record) -> "History":
-        """A longer history. This one stays as it is: whoever holds it never sees half a record."""
-        columns = {name: [*getattr(self, name), number] for name, number in dataclasses.asdict(record).items()}
-        return History(**columns)
+    record: ClassVar = Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +105,9 @@ class Result:
     def best(self) -> int:
         """The place in the history of the record that `factors` are of."""
         return self.history.sweep.index(self.sweep)
+
+    def with_reason(self, reason: str) -> "Result":
+        return dataclasses.replace(self, reason=reason, converged=reason == "tol")
 
 
 def run(
@@ -178,117 +175,97 @@ def fit(
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
     """
-    _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks)
+    asked = Asked(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
+    check_start(solver, problem, objective, key=key, init=init, validation=validation)
+    if patience is not None and validation is None:
+        raise ArgumentError("patience needs validation ratings to watch.")
     problem = problem.checked()
     objective.check(problem, solver.rank)
-    callbacks, sweeps, loss_every = tuple(callbacks), int(sweeps), int(loss_every)
     objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
-    stride = _stride(loss_every, validation is not None or callbacks, sweeps)
-    now = _start(solver, jax.random.key(0) if key is None else key, problem, objective, init, patience)
+    key = jax.random.key(0) if key is None else key
+    watched = validation is not None or bool(asked.callbacks)
 
-    def look(after: State, count: int, seconds: float, passes: int, value: Any = None) -> Result:
-        if loss_every and value is None:
-            value = loss(after.factors, problem, objective)
-        value = float(value) if loss_every else None
-        error = np.nan if validation is None else _rmse(after.factors, validation)
-        return _longer(now, after, value, error, count, seconds, passes, patience)
-
-    def shown(now: Result) -> list[Any]:
-        progress = _progress(now, sweeps)
-        return [callback(progress) for callback in callbacks]  # each is called, whatever another says
-
-    try:
+    def compiled(now: Result) -> Result:
         started = clock.seconds()
-        jax.block_until_ready(_advance(solver, now.state, problem, objective, 0))  # no sweep at all: this compiles
-        now = dataclasses.replace(now, compile_seconds=clock.seconds() - started)
-        answers = []
-        if not now.history.sweep:
-            now = look(now.state, 0, 0.0, 0)
-            answers = shown(now)
-        while not (reason := _reason(now, answers, tol, patience, sweeps)):
-            done = now.history.sweep[-1]
-            wanted = min(stride, sweeps - done)
-            started = clock.seconds()
-            after, info, count, passes, value = _advance(solver, now.state, problem, objective, wanted)
-            jax.block_until_ready(after)
-            seconds = clock.seconds() - started
-            if int(count):
-                now = look(after, int(count), seconds, int(passes), value)
-            if int(count) < wanted:
-                raise _breakdown(now, info)
-            answers = shown(now)
-        return dataclasses.replace(now, reason=reason, converged=reason == "tol")
-    except KeyboardInterrupt:
-        now = dataclasses.replace(now, reason="interrupted")  # assigned whole after every look, so that it agrees
-        raise Interrupted(f"interrupted after {now.done} of {sweeps} sweeps", result=now) from None
+        jax.block_until_ready(advance(solver, now.state, problem, objective, 0))  # no sweep at all: this compiles
+        return dataclasses.replace(now, compile_seconds=clock.seconds() - started)
+
+    def look(now: Result, after: State, count: int, seconds: float, passes: int, value: Any = None) -> Result:
+        if asked.loss_every and value is None:
+            value = loss(after.factors, problem, objective)
+        value = float(value) if asked.loss_every else None
+        error = np.nan if validation is None else validation_rmse(after.factors, validation)
+        return longer(now, after, value, error, count, seconds, passes, patience)
+
+    def step(now: Result) -> Result:
+        if not now.history.records:
+            return look(now, now.state, 0, 0.0, 0)
+        wanted = asked.until_record(now.done, watched)
+        started = clock.seconds()
+        after, info, count, passes, value = advance(solver, now.state, problem, objective, wanted)
+        jax.block_until_ready(after)
+        seconds = clock.seconds() - started
+        if int(count):
+            now = look(now, after, int(count), seconds, int(passes), value)
+        if int(count) < wanted:
+            raise breakdown(now, info)
+        return now
+
+    begun = functools.partial(start, solver, key, problem, objective, init, patience)
+    return alone(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
 
 
-def _start(solver, key, problem, objective, init: Factors | Result | None, patience: int | None) -> Result:
-    """The result before any sweep of this call."""
+# ---- what a round is made of, here and in `many` ----
+
+
+def start(solver, key, problem, objective, init: Factors | Result | None, patience: int | None = None) -> Result:
+    """The result before any sweep of this call, under way; raises ArgumentError for an `init` that does not fit."""
     factors = init.state.factors if isinstance(init, Result) else init
     if factors is not None:
         factors, _, _ = matched(factors, problem, objective, rank=solver.rank, name="init", lead="problem")
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(factors)):
             raise ArgumentError("init holds numbers that are not finite.")
-    state = _init(solver, key, problem, objective, factors)
-    fresh = Result(state.factors, state, History(), 0.0, False, "running", 0)
+    state = initial_state(solver, key, problem, objective, factors)
+    fresh = Result(state.factors, state, History(), 0.0, False, RUNNING, 0)
     if not (isinstance(init, Result) and init.history.sweep):
         return fresh
     kinds, needed = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (init.state, state))
     if kinds != needed:
         raise ArgumentError("init is the result of another solver or dtype: give its factors, init.factors, instead.")
     if patience is not None:
-        return dataclasses.replace(init, compile_seconds=0.0, reason="running")
+        return dataclasses.replace(init, compile_seconds=0.0).with_reason(RUNNING)
     return dataclasses.replace(fresh, state=init.state, factors=factors, history=init.history, sweep=init.done)
 
 
-def _stride(loss_every: int, watched: Any, sweeps: int) -> int:
-    """Sweeps from one record to the next."""
-    return loss_every or (1 if watched else max(sweeps, 1))
+def progress(now: Result, sweeps: int) -> Progress:
+    """What callbacks see of a result, of so many sweeps asked for."""
+    return Progress(**vars(now.history.last()), sweeps=sweeps, state=now.state, result=now)
 
 
-def _progress(now: Result, sweeps: int) -> Progress:
-    return Progress(**dataclasses.asdict(now.history.last()), sweeps=sweeps, state=now.state, result=now)
-
-
-def _longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
+def longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
     """The result with `count` more sweeps and a record of them; a loss of None was not asked for."""
     if value is not None and not np.isfinite(value):
         large = "Where values are as large as that, scale them down; else look at init_scale, or at init."
         how = "Gradient methods: lower the learning rate." if now.done + count else large
-        raise _failed(now, now.done + count, f"the loss is {value}. {how}")
+        raise failed(now, now.done + count, f"the loss is {value}. {how}")
     record = Record(now.done + count, np.nan if value is None else value, seconds, passes, error)
-    if now.history.sweep:
+    if now.history.records:
         last = now.history.last()
         record = dataclasses.replace(record, seconds=last.seconds + seconds, passes=last.passes + passes)
     history = now.history.with_record(record)
-    if patience is not None and now.history.sweep and error >= now.history.validation[now.best()]:
+    if patience is not None and now.history.records and error >= now.history.validation[now.best()]:
         return dataclasses.replace(now, state=after, history=history)
     return dataclasses.replace(now, state=after, history=history, factors=after.factors, sweep=record.sweep)
 
 
-def _reason(now: Result, answers: list[Any], tol: float | None, patience: int | None, sweeps: int) -> str | None:
-    """Why to stop after the newest record, or None."""
-    losses, records = now.history.loss, len(now.history.sweep)
-    if any(answer is True for answer in answers):
-        return "callback"
-    if tol is not None and records > 1 and abs(losses[-2] - losses[-1]) <= tol * abs(losses[-2]):
-        return "tol"
-    if patience is not None and records - 1 - now.best() >= patience:
-        return "patience"
-    return "sweeps" if now.done >= sweeps else None
-
-
-def _failed(now: Result, sweep: int, what: str, side: str | None = None, row: int | None = None) -> FitError:
-    result = dataclasses.replace(now, reason="failed")
-    return FitError(f"sweep {sweep}: {what}", sweep=sweep, side=side, row=row, result=result)
-
-
-_init = jax.jit(lambda solver, key, problem, objective, factors: solver.init(key, problem, objective, factors))
+@jax.jit
+def initial_state(solver: Any, key: jax.Array, problem: Problem, objective: Objective, factors: Any) -> State:
+    """`solver.init` as a program."""
+    return solver.init(key, problem, objective, factors)
 
 
 @jax.jit
-def _advance(
+def advance(
     solver: Any, state: State, problem: Problem, objective: Objective, count: int
 ) -> tuple[State, Info, jax.Array, jax.Array, jax.Array | None]:
     """(state, info, sweeps, passes, loss) after `count` sweeps, or after the last one that went well: then `info` tells
@@ -318,27 +295,30 @@ def _went_well(info: Info) -> jax.Array:
     return info.finite & (info.bad_row < 0)
 
 
-def _breakdown(now: Result, info: Info) -> FitError:
+def breakdown(now: Result, info: Info) -> FitError:
+    """The error of the sweep after these, which said this of itself."""
     if info.bad_row < 0:
         what = "the factors stopped being finite. Gradient methods: lower the learning rate."
-        return _failed(now, now.done + 1, what)
+        return failed(now, now.done + 1, what)
     side, row = ("user", "item")[int(info.bad_side)], int(info.bad_row)
     what = (
         f"{side} {row} has no unique solution: its matrix is singular to working precision, as its reg is 0, or too "
         "small beside the weights of its entries, and these are fewer than its unknowns (rank, and 1 for a bias), or "
         "alike. Give a larger reg, or lower the rank."
     )
-    return _failed(now, now.done + 1, what, side, row)
+    return failed(now, now.done + 1, what, side=side, row=row)
 
 
-def _rmse(factors: Factors, ratings: Ratings) -> float:
+def validation_rmse(factors: Factors, ratings: Ratings) -> float:
+    """The RMSE of these factors on held-out ratings, as a history has it."""
     predicted = predict(factors, ratings.user, ratings.item)
     weight = None if ratings.weight is None else ratings.weight.astype(predicted.dtype)
     return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), weight))
 
 
-def _check(solver, problem, objective, sweeps, key, tol, init, validation, patience, loss_every, callbacks) -> None:
-    """Refuses arguments of a wrong kind, size or range; the table and the objective's numbers check themselves."""
+def check_start(solver: Any, problem: Any, objective: Any, *, key=None, init: Any = None, validation=None) -> None:
+    """Refuses what a fit cannot start from, by kind, size and range; the table and the objective's numbers check
+    themselves, and `Asked` how long it goes on."""
     check_solver(solver)
     check_problem(problem, objective)
     problem.check_shapes()
@@ -347,19 +327,8 @@ def _check(solver, problem, objective, sweeps, key, tol, init, validation, patie
         check_key(key)
     check_kind("init", init, Factors | Result | None, "give an earlier result, or its factors")
     check_kind("validation", validation, Ratings | None, "give one part of a split")
-    check_kind("callbacks", callbacks, Iterable, "give a list of functions")
-    check_whole("sweeps", sweeps, 0)
-    check_whole("loss_every", loss_every, 0)
-    if patience is not None:
-        check_whole("patience", patience, 1)
-    if tol is not None and not (one_real("tol", tol, "a number >= 0, or None") >= 0 and loss_every):
-        raise ArgumentError(f"tol is {tol!r} with loss_every={loss_every}, but must be >= 0 and needs loss_every >= 1.")
-    if patience is not None and validation is None:
-        raise ArgumentError("patience needs validation ratings to watch.")
-    if validation is not None and (validation.num_users, validation.num_items) != (
-        problem.num_users,
-        problem.num_items,
-    ):
+    shape = problem.num_users, problem.num_items
+    if validation is not None and (validation.num_users, validation.num_items) != shape:
         raise ArgumentError(
             f"validation is {validation.num_users} x {validation.num_items}, the problem {problem.num_users} x "
             f"{problem.num_items}: split one table, or give both the same num_users and num_items."

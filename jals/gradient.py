@@ -110,11 +110,11 @@ class Gradient:
         Raises:
             ArgumentError: where `hyper` does not fit the optimizer; else as `ALS.init`.
         """
-        _check_hyper(self.optimizer, self.hyper)
+        check_hyper(self.optimizer, self.hyper)
         factors, _, _ = start_from(factors, key, self, problem, objective)
         # optax starts some numbers as Python's own, which would make the state after a step of another type, and the
         # second step another program.
-        started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self._optimizer().init(_learnt(factors)))
+        started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self.transformation().init(_learnt(factors)))
         return State(factors, Memory(started, jax.random.fold_in(key, 1)))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
@@ -122,7 +122,8 @@ class Gradient:
         dtypes and errors as for `ALS.sweep`."""
         return _sweep(*entering(self, state, problem, objective), loss)
 
-    def _optimizer(self) -> optax.GradientTransformationExtraArgs:
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer itself, as optax applies it: what `optimizer` makes of `hyper`."""
         return optax.with_extra_args_support(self.optimizer(**self.hyper))
 
     def tree_flatten_with_keys(self):
@@ -222,7 +223,7 @@ def _sweep(
 
 
 def _full_batch(solver: Gradient, state: State, problem: Problem, objective: Objective):
-    optimizer, memory = solver._optimizer(), state.memory
+    optimizer, memory = solver.transformation(), state.memory
 
     def value_of(learnt: Any) -> jax.Array:
         return layout_loss(dataclasses.replace(learnt, mean=state.factors.mean), problem, objective)
@@ -245,7 +246,7 @@ def _full_batch(solver: Gradient, state: State, problem: Problem, objective: Obj
 
 
 def _epoch(solver: Gradient, state: State, problem: Problem, objective: Objective):
-    optimizer, memory = solver._optimizer(), state.memory
+    optimizer, memory = solver.transformation(), state.memory
     key, shuffle = jax.random.split(memory.key)
     assert solver.batch_size is not None
     batches = epoch_batches(shuffle, problem.num_entries, solver.batch_size)
@@ -295,7 +296,7 @@ def _learnt(factors: Factors) -> Any:
     return dataclasses.replace(factors, mean=None)
 
 
-def _check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
+def check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
     """Raises ArgumentError unless an optimizer comes of these arguments."""
     name = getattr(optimizer, "__name__", repr(optimizer))
     try:

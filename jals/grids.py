@@ -1,20 +1,20 @@
 """Objectives times keys in one compiled program: `fit_grid`; and which loop goes through many fits faster."""
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import fitting, many
+from . import many
 from .devices import memory_bytes
-from .errors import ArgumentError, DataError, FitError, check_choice
-from .fitting import Progress, Result
+from .errors import ArgumentError, FitError, Interrupted, check_choice
+from .fitting import Progress, Result, check_start
 from .forks import check_jax
+from .loop import Asked, naming
 from .many import fit_bytes, fit_many
 from .objectives import Objective
 from .problem import Problem
@@ -52,9 +52,10 @@ class Outcomes:
         return self._ends("passes")
 
     def _ends(self, name: str) -> np.ndarray:
-        return np.array(jax.tree.map(lambda outcome: end(outcome, name), self.results))
+        is_leaf = lambda outcome: outcome is None  # noqa: E731
+        return np.array(jax.tree.map(lambda outcome: end(outcome, name), self.results, is_leaf=is_leaf))
 
-    def _best(self) -> tuple[int, ...]:
+    def best_place(self) -> tuple[int, ...]:
         """The place of the fit with the lowest validation error; among seeds of one objective without such ratings,
         with the lowest loss."""
         outcomes = jax.tree.leaves(self.results)
@@ -74,12 +75,11 @@ class Outcomes:
         return f"{type(self).__name__}({size} fits, {failed} broke down)"
 
 
-def end(outcome: Result | FitError, name: str) -> float:
-    failed = isinstance(outcome, FitError)
-    if failed and name in ("loss", "validation"):
+def end(outcome: Result | FitError | None, name: str) -> float:
+    if not isinstance(outcome, Result) and name in ("loss", "validation"):
         return np.nan
-    history = (outcome.result if failed else outcome).history
-    return getattr(history, name)[-1] if history.sweep else 0
+    result = outcome.result if isinstance(outcome, FitError) else outcome
+    return getattr(result.history, name)[-1] if result and result.history.sweep else 0
 
 
 # ---- grids ----
@@ -90,7 +90,8 @@ class Grid(Outcomes):
     """What `fit_grid` returns. `loss`, `validation`, `sweeps` and `passes` are arrays `(objectives, keys)`.
 
     Attributes:
-        results: `results[objective][key]`, a `Result`, or the `FitError` of a fit that broke down.
+        results: `results[objective][key]`, a `Result`, or the `FitError` of a fit that broke down. In a grid that an
+            `Interrupted` carries, those under way have reason "interrupted", and those not begun are None.
         loop: the loop that went through the fits, "map" or "vmap".
         why: why this one.
         seconds: of a sweep of some of the fits by each loop, compilation apart; empty where none was measured.
@@ -108,7 +109,7 @@ class Grid(Outcomes):
         Raises:
             ArgumentError: where there is nothing to choose by, or every fit broke down.
         """
-        objective, key = self._best()
+        objective, key = self.best_place()
         return objective, key
 
 
@@ -154,7 +155,7 @@ def fit_grid(
 
     Raises:
         ArgumentError, DataError: for arguments that cannot be meant, before any work.
-        KeyboardInterrupt: on Ctrl-C, as it comes between two rounds of sweeps; what there was by then is lost.
+        Interrupted: on Ctrl-C, with `result` the `Grid` so far.
     """
     check_jax()
     check_choice("loop", loop, LOOPS)
@@ -164,9 +165,10 @@ def fit_grid(
         keys = list(jnp.atleast_1d(keys))
     objectives, keys = listed("objectives", objectives), listed("keys", keys)
     columns: list[Any] = list(validation) if isinstance(validation, (list, tuple)) else [validation] * len(keys)
-    check_objectives(solver, problem, objectives, sweeps, None, tol, None, None, None, loss_every, callbacks)
-    _check_columns(solver, problem, objectives, keys, columns, weights, sweeps, tol, loss_every, callbacks)
-    problem, callbacks = problem.checked(), tuple(callbacks)
+    asked = Asked(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
+    check_objectives(solver, problem, objectives)
+    _check_columns(solver, problem, objectives, keys, columns, weights)
+    problem = problem.checked()
     masks = None if weights is None else jnp.asarray(weights, problem.dtype)
     places = [(row, column) for row in range(len(objectives)) for column in range(len(keys))]
 
@@ -193,19 +195,28 @@ def fit_grid(
 
     folds = 1 if masks is None else len(masks)
     most = {loop: at_once(fit_bytes(solver, problem, objectives[0], folds, loop), memory_bytes) for loop in many.LOOPS}
-    if loop in many.LOOPS:
-        choice = Choice(loop, "as asked for", {})
-    else:
-        work = 2.0 * len(places) * sweeps * problem.num_entries * solver.rank**2  # that of exact ALS, about
-        some = places[: even_sizes(len(places), most["vmap"])[0]]
-        choice = quicker_loop(lambda loop: fitted(some, loop, 1, ()), len(some), np.inf if loop == "measure" else work)
-    ends: list[Result | FitError] = []
-    for size in even_sizes(len(places), most[choice.loop]):
-        group = places[len(ends) : len(ends) + size]
-        watchers = [lambda seen, each=each, group=group: each(shown(seen, group)) for each in callbacks]
-        ends += fitted(group, choice.loop, sweeps, watchers)
-    rows = [ends[start : start + len(keys)] for start in range(0, len(ends), len(keys))]
-    return Grid(rows, *choice)
+    choice, ends = Choice(loop, "as asked for", {}), []
+
+    def found() -> Grid:
+        all_ends: list[Any] = [*ends, *[None] * (len(places) - len(ends))]
+        return Grid([all_ends[row * len(keys) :][: len(keys)] for row in range(len(objectives))], *choice)
+
+    try:
+        if loop not in many.LOOPS:
+            work = 2.0 * len(places) * asked.most * problem.num_entries * solver.rank**2  # that of exact ALS, about
+            some, enough = places[: even_sizes(len(places), most["vmap"])[0]], np.inf if loop == "measure" else work
+            choice = choice._replace(why="interrupted before a loop was chosen")
+            choice = quicker_loop(lambda loop: fitted(some, loop, 1, ()), len(some), enough)
+        for size in even_sizes(len(places), most[choice.loop]):
+            group = places[len(ends) : len(ends) + size]
+            watchers = [lambda seen, each=each, group=group: each(shown(seen, group)) for each in asked.callbacks]
+            ends += fitted(group, choice.loop, asked.most, watchers)
+    except KeyboardInterrupt as stopped:
+        if choice.loop in many.LOOPS and isinstance(stopped, Interrupted):
+            ends += stopped.result
+        later = f"; {len(places) - len(ends)} more were not begun" if len(ends) < len(places) else ""
+        raise Interrupted(f"{str(stopped) or 'interrupted'}{later}", result=found()) from None
+    return found()
 
 
 class Choice(NamedTuple):
@@ -258,12 +269,12 @@ def listed(name: str, things: Any) -> list:
     return list(things)
 
 
-def check_objectives(solver: Any, problem: Problem, objectives: list, *rest: Any) -> None:
-    """As `fit` checks each, naming the objective that it refuses; `rest` are the last arguments of `fitting._check`."""
+def check_objectives(solver: Any, problem: Problem, objectives: list, **others: Any) -> None:
+    """As `fit` checks each, naming the objective that it refuses; `others` are those of `fitting.check_start`."""
     for at, objective in enumerate(objectives):
-        with _naming("objectives", at):
-            fitting._check(solver, problem, objective, *rest)
-    many._check_alike("objectives", objectives)
+        with naming(f"objectives[{at}]"):
+            check_start(solver, problem, objective, **others)
+    many.check_alike("objectives", objectives)
 
 
 def check_numbers(problem: Problem, objectives: list, rank: int) -> None:
@@ -271,20 +282,17 @@ def check_numbers(problem: Problem, objectives: list, rank: int) -> None:
     problem.check_shapes()
     problem.check_numbers()
     for at, objective in enumerate(objectives):
-        with _naming("objectives", at):
+        with naming(f"objectives[{at}]"):
             objective.check(problem, rank)
 
 
-def _check_columns(solver, problem, objectives, keys, columns, weights, *rest) -> None:
+def _check_columns(solver, problem, objectives, keys, columns, weights) -> None:
     """The keys, and what each brings along."""
     if len(columns) != len(keys):
         raise ArgumentError(f"validation has {len(columns)}, keys has {len(keys)}: a list has one for each key.")
-    sweeps, tol, loss_every, callbacks = rest
     for at, (key, held_out) in enumerate(zip(keys, columns, strict=True)):
-        with _naming("keys", at):
-            fitting._check(
-                solver, problem, objectives[0], sweeps, key, tol, None, held_out, None, loss_every, callbacks
-            )
+        with naming(f"keys[{at}]"):
+            check_start(solver, problem, objectives[0], key=key, validation=held_out)
     if weights is None:
         check_numbers(problem, objectives, solver.rank)
         return
@@ -293,13 +301,5 @@ def _check_columns(solver, problem, objectives, keys, columns, weights, *rest) -
         need = f"numbers of shape (keys, entries), ({len(keys)}, {problem.num_entries})"
         raise ArgumentError(f"weights are of shape {have.shape} and {have.dtype}, but must be {need}.")
     for at, weight in enumerate(weights):
-        with _naming("keys", at):
+        with naming(f"keys[{at}]"):
             check_numbers(problem.with_values(problem.value, weight), objectives, solver.rank)
-
-
-@contextlib.contextmanager
-def _naming(name: str, at: int) -> Iterator[None]:
-    try:
-        yield
-    except (ArgumentError, DataError) as error:
-        raise type(error)(f"{name}[{at}]: {error}") from None

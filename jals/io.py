@@ -14,7 +14,7 @@ import numpy as np
 from .errors import ArgumentError, DataError, check_choice
 from .files import as_path, opened
 from .frames import Table, assembled, chosen_columns, first_line, polars, table_of_frame
-from .ratings import _DUPLICATES, Ratings
+from .ratings import DUPLICATES, Ratings
 from .text import read_text
 from .vocabulary import Vocabulary
 
@@ -72,7 +72,7 @@ def read_ratings(
         ArgumentError: for an argument that no file could fit.
         ImportError: without the extra `tables`.
     """
-    check_choice("duplicates", duplicates, _DUPLICATES)
+    check_choice("duplicates", duplicates, DUPLICATES)
     pair = (ids, ids) if isinstance(ids, str) else ids
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not set(pair) <= {"auto", "int", "str"}:
         raise ArgumentError(f'ids is {ids!r}, but must be "auto", "int" or "str", or a pair of these: users, items.')

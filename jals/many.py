@@ -1,22 +1,22 @@
 """A grid of fits as one compiled program: `fit_many`."""
 
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import fitting
-from .errors import ArgumentError, DataError, FitError, check_choice
+from . import costs, fitting
+from .errors import ArgumentError, FitError, check_choice
 from .fitting import History, Progress, Result
 from .forks import check_jax
 from .layouts import Bucket
-from .objectives import _CHUNK, Objective, loss
+from .loop import RUNNING, Asked, naming, together
+from .objectives import CHUNK, Objective, loss
 from .problem import Problem
 from .protocol import State, cast, check_problem, check_solver, matched
 from .ratings import Ratings
@@ -69,66 +69,66 @@ def fit_many(
 
     Raises:
         ArgumentError, DataError: for arguments that cannot be meant, before any work.
-        KeyboardInterrupt: on Ctrl-C, as it comes; `fit` is for those who want to go on from the middle.
+        Interrupted: on Ctrl-C, with `result` the list so far: fits that had ended as they ended, the others up to the
+            last record (`reason` "interrupted"), each of which `fit(..., init=result)` goes on from.
     """
     check_jax()
-    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
+    asked = Asked(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
     columns, masks = _columns(solvers, objectives, keys, validation, weights)
     solvers, objectives, keys, validation, which = columns.values()
-    _check(problem, columns, masks, sweeps, tol, loss_every, callbacks, loop)
-    sweeps, with_loss = int(sweeps), bool(loss_every)
-    watched = callbacks or any(held_out is not None for held_out in validation)
-    stride = fitting._stride(int(loss_every), watched, sweeps)
+    _check(problem, columns, masks, loop)
+    with_loss = bool(asked.loss_every)
+    watched = bool(asked.callbacks) or any(held_out is not None for held_out in validation)
     problem, fold, folds = problem.checked(), None, None
     if masks is not None:
         fold, folds = jnp.asarray(which, jnp.int32), _fold_slots(problem, jnp.asarray(masks, problem.dtype))
     solver, objective = (_stack(things, problem.dtype) for things in (solvers, objectives))
     group = _Group(solver, objective, fold, problem, folds)
-    states = _started(solvers, keys, problem, objectives, masks, which)
 
-    started = time.perf_counter()
-    jax.block_until_ready(_advance_many(group, states, np.zeros(len(keys), np.int32), False, with_loss, loop))
-    seconds = time.perf_counter() - started  # no sweep at all: this compiled
-    # While a fit goes on, its result holds the states of all; `_with_own` gives it its own.
-    now = {at: Result(states.factors, states, History(), seconds, False, "running", 0) for at in range(len(keys))}
-    ends: list[Any] = [None] * len(keys)
-    start, done, wanted = True, 0, 0  # the first round makes no sweep, but a record
-    while now:
-        counts = np.zeros(len(keys), np.int32)
-        counts[list(now)] = wanted
-        states, *told = _advance_many(group, states, counts, start, with_loss, loop)
+    def start() -> list:
+        states = _started(solvers, keys, problem, objectives, masks, which)
+        return [_Member(states.factors, states, History(), 0.0, False, RUNNING, 0, at) for at in range(len(keys))]
+
+    def compiled(now: list) -> list:
+        started, nothing = time.perf_counter(), np.zeros(len(now), np.int32)
+        jax.block_until_ready(_advance_many(group, now[0].state, nothing, False, with_loss, loop))  # no sweep at all
+        seconds = time.perf_counter() - started
+        return [dataclasses.replace(each, compile_seconds=seconds) for each in now]
+
+    def step(now: list) -> list:
+        first = next(each for each in now if isinstance(each, _Member))
+        start = not first.history.records  # the first round makes no sweep, but a record
+        wanted = 0 if start else asked.until_record(first.done, watched)
+        counts = np.array([wanted if isinstance(each, _Member) else 0 for each in now], np.int32)
+        states, *told = _advance_many(group, first.state, counts, start, with_loss, loop)
         told = jax.device_get(told)
-        for at in list(now):
-            try:
-                now[at] = _after(now[at], at, states, told, wanted, start, validation[at])
-            except FitError as error:
-                error.result = _with_own(error.result, at)
-                ends[at] = error.with_traceback(None)  # its frames would keep the states of all
-                del now[at]
-        answers = []
-        if callbacks and now:
-            shown = {at: fitting._progress(_with_own(result, at), sweeps) for at, result in now.items()}
-            answers = [callback([shown.get(at) for at in range(len(keys))]) for callback in callbacks]
-        for at in list(now):
-            if reason := fitting._reason(now[at], answers, tol, None, sweeps):
-                ends[at] = dataclasses.replace(_with_own(now.pop(at), at), reason=reason, converged=reason == "tol")
-        start, done = False, done + wanted
-        wanted = min(stride, sweeps - done)
-    return ends
+        return [
+            _after(each, states, told, wanted, start, validation[each.at]) if isinstance(each, _Member) else each
+            for each in now
+        ]
+
+    def seen(now: list) -> list[Progress | None]:
+        own = [each.with_reason(RUNNING) if isinstance(each, _Member) else None for each in now]
+        return [each and fitting.progress(each, asked.most) for each in own]
+
+    return together(start, asked, step, seen, [compiled])
 
 
 def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 1, loop: str = "map") -> int:
     """About how many bytes on the device one more fit of `fit_many` needs, to cut a grid into groups by.
 
-    Its states and the numbers of solver and objective; with `folds` > 1 also the weights of a fold, as if each fit
-    brought its own; with loop="vmap" also what one side's rows are solved in, or the loss gathers.
+    What any fit holds (`jals.costs.held_bytes`; of a solver without `numbers` its state twice), its state once more as
+    it is handed back, and the numbers of solver and objective; with `folds` > 1 also the weights of a fold, as if each
+    fit brought its own; with loop="vmap" also what one side's rows are solved in, or the loss gathers.
     """
     check_choice("loop", loop, LOOPS)
     check_solver(solver)
     _, problem, objective = matched(None, problem, objective, rank=solver.rank)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda solver: solver.init(key, problem, objective), cast(solver, problem.dtype))
-    total = 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    size = costs.Size(problem.num_users, problem.num_items, problem.num_entries)
+    held = costs.held_bytes(solver, size, problem.dtype) if hasattr(solver, "numbers") else 2 * own
     numbers = sum(np.size(leaf) for leaf in jax.tree.leaves((solver, objective)))
     sides = (problem.user_side, problem.item_side)
     if folds > 1:
@@ -138,8 +138,8 @@ def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 
     if loop == "vmap":
         unknowns = solver.rank + objective.bias
         works = [sum(_work(bucket, unknowns) for bucket in side.buckets) for side in sides]
-        numbers += max(*works, 2 * min(problem.num_entries, _CHUNK) * solver.rank)
-    return total + numbers * problem.dtype.itemsize
+        numbers += max(*works, 2 * min(problem.num_entries, CHUNK) * solver.rank)
+    return held + own + numbers * problem.dtype.itemsize
 
 
 def _work(bucket: Bucket, unknowns: int) -> int:
@@ -204,7 +204,7 @@ def _started(solvers: list, keys: list, problem: Problem, objectives: list, mask
     problems = [problem] if masks is None else [problem.with_values(problem.value, mask) for mask in masks]
     places = [0] * len(keys) if masks is None else which
     states = [
-        fitting._init(cast(solver, problem.dtype), key, problems[at], objective.cast(problem.dtype), None)
+        fitting.initial_state(cast(solver, problem.dtype), key, problems[at], objective.cast(problem.dtype), None)
         for solver, key, objective, at in zip(solvers, keys, objectives, places, strict=True)
     ]
     return jax.tree.map(_joined, *states)
@@ -219,11 +219,11 @@ def _joined(*leaves: jax.Array) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("with_loss", "loop"))
 def _advance_many(group: _Group, states: State, counts: Any, start: Any, with_loss: bool, loop: str) -> Any:
     """(states, infos, sweeps, passes, losses) of all fits after `counts` `(fits,)` sweeps of each, see
-    `fitting._advance`; a fit with a count of 0 stays as it is, unless it is the `start`, whose losses are wanted."""
+    `fitting.advance`; a fit with a count of 0 stays as it is, unless it is the `start`, whose losses are wanted."""
 
     def one(solver, problem, objective, state, count):
         def work():
-            after, info, made, passes, value = fitting._advance(solver, state, problem, objective, count)
+            after, info, made, passes, value = fitting.advance(solver, state, problem, objective, count)
             evaluate = lambda: loss(after.factors, problem, objective)  # noqa: E731
             if with_loss:
                 value = evaluate() if value is None else jax.lax.cond(made > 0, lambda: value, evaluate)
@@ -246,23 +246,32 @@ def _member(states: State, at: int) -> State:
 # ---- results ----
 
 
-def _after(
-    now: Result, at: int, states: State, told: Any, wanted: int, start: bool, held_out: Ratings | None
-) -> Result:
-    """The result of fit `at` after a round of sweeps that told this of all; raises FitError where it broke down."""
-    info, count, passes, value = jax.tree.map(lambda leaf: leaf[at], told)
-    if count or start:
-        error = np.nan if held_out is None else fitting._rmse(_member(states, at).factors, held_out)
-        value = None if value is None else float(value)
-        now = fitting._longer(now, states, value, error, int(count), np.nan, int(passes), None)
-    if count < wanted:
-        raise fitting._breakdown(now, info)
-    return now
+@dataclasses.dataclass(frozen=True)
+class _Member(Result):
+    """The result of a fit under way, number `at`, with the states and factors of all."""
+
+    at: int
+
+    def with_reason(self, reason: str) -> Result:
+        """Its own."""
+        state = _member(self.state, self.at)
+        known = self.history, self.compile_seconds, reason == "tol", reason, self.sweep
+        return Result(state.factors, state, *known)
 
 
-def _with_own(result: Result, at: int) -> Result:
-    state = _member(result.state, at)
-    return dataclasses.replace(result, state=state, factors=state.factors)
+def _after(now: Any, states: State, told: Any, wanted: int, start: bool, held_out: Ratings | None) -> Any:
+    """A fit after a round of sweeps that told this of all, or its error where it broke down."""
+    info, count, passes, value = jax.tree.map(lambda leaf: leaf[now.at], told)
+    try:
+        if count or start:
+            error = np.nan if held_out is None else fitting.validation_rmse(_member(states, now.at).factors, held_out)
+            value = None if value is None else float(value)
+            now = fitting.longer(now, states, value, error, int(count), np.nan, int(passes), None)
+        if count < wanted:
+            raise fitting.breakdown(now, info)
+        return now
+    except FitError as error:
+        return error.with_traceback(None)  # its frames would keep the states of all
 
 
 # ---- arguments ----
@@ -290,16 +299,16 @@ def _columns(solvers, objectives, keys, validation, weights) -> tuple[dict[str, 
     return {name: list(column) if name in lengths else [column] * fits for name, column in given.items()}, masks
 
 
-def _check(problem, columns, masks, sweeps, tol, loss_every, callbacks, loop) -> None:
+def _check(problem, columns, masks, loop) -> None:
     check_choice("loop", loop, LOOPS)
     solvers, objectives, keys, validation, which = columns.values()
     check_problem(problem, objectives[0])
     problem.check_shapes()
     for at, (solver, key, objective, held_out) in enumerate(zip(solvers, keys, objectives, validation, strict=True)):
-        with _naming(at):
-            fitting._check(solver, problem, objective, sweeps, key, tol, None, held_out, None, loss_every, callbacks)
-    _check_alike("solvers", solvers)
-    _check_alike("objectives", objectives)
+        with naming(f"fit {at}"):
+            fitting.check_start(solver, problem, objective, key=key, validation=held_out)
+    check_alike("solvers", solvers)
+    check_alike("objectives", objectives)
     if len({(key.shape, key.dtype) for key in keys}) > 1:
         raise ArgumentError("keys are of several kinds: make all with jax.random.key.")
     if masks is not None:
@@ -315,20 +324,12 @@ def _check(problem, columns, masks, sweeps, tol, loss_every, callbacks, loop) ->
         if (id(objective), fold) not in checked:
             checked.add((id(objective), fold))
             own = problem if masks is None else problem.with_values(problem.value, masks[fold])
-            with _naming(at):
+            with naming(f"fit {at}"):
                 own.check_numbers()
                 objective.check(own, solvers[at].rank)
 
 
-@contextlib.contextmanager
-def _naming(at: int) -> Iterator[None]:
-    try:
-        yield
-    except (ArgumentError, DataError) as error:
-        raise type(error)(f"fit {at}: {error}") from None
-
-
-def _check_alike(name: str, things: list) -> None:
+def check_alike(name: str, things: list) -> None:
     """Raises ArgumentError naming the first that cannot share a program with those before it, and why."""
     first = things[0]
     for at, thing in enumerate(things):

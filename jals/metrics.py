@@ -10,7 +10,7 @@ import numpy as np
 from .errors import ArgumentError
 from .factors import Factors, remainder, score_terms
 from .forks import check_jax
-from .objectives import _CHUNK, Objective
+from .objectives import CHUNK, Objective
 from .ratings import Ratings
 from .reals import as_floats, reals
 
@@ -90,7 +90,7 @@ class HeldOut(NamedTuple):
     @classmethod
     def of(cls, ratings: Ratings, dtype: Any) -> "HeldOut":
         weight = np.ones(len(ratings)) if ratings.weight is None else ratings.weight
-        chunks = -(-len(ratings) // _CHUNK)
+        chunks = -(-len(ratings) // CHUNK)
         size = -(-len(ratings) // chunks)
 
         def cut(column: np.ndarray) -> np.ndarray:

@@ -7,39 +7,27 @@
     s = mean + b_u + b_i + x_u . y_i        lambda_u = reg_user (n_u + a0 num_items)^nu
     n_u = the user's entries with weight v > 0    lambda_i = reg_item (n_i + a0 num_users)^nu
 
-Sums as written: no 1/2, no mean. An entry's (w, t, q) come from its value r and weight v by the preset. With
-p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so implicit feedback needs no second loss; written
-around t it does not cancel in float32, and nothing is divided by a confidence that may be 0.
+Sums as written: no 1/2, no mean. An entry's (w, t, q) come from its value r and weight v by the kind of feedback, see
+`feedback`. With p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so implicit feedback needs no
+second loss; written around t it does not cancel in float32, and nothing is divided by a confidence that may be 0.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import ArgumentError, DataError, check_choice, is_traced
+from .errors import ArgumentError, check_choice, is_traced
 from .factors import Factors, remainder, score_terms
+from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
 from .reals import as_floats, check_held, reals
 
-NUMBERS = ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha")
-FEEDBACKS = ("rating", "confidence", "event")
-_CHUNK = 2**16  # entries whose factors the loss gathers at a time
+NUMBERS = ("reg_user", "reg_item", "reg_bias", "reg_power", "unobserved_weight", "alpha", "epsilon")
+CHUNK = 2**16  # entries whose factors the loss gathers at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
-
-
-class Entry(NamedTuple):
-    """An entry's part in the loss, w (s - t)^2 + q (1 - 2 s): arrays of one shape."""
-
-    w: jax.Array
-    t: jax.Array
-    q: jax.Array
-
-    def loss(self, remainder: jax.Array) -> jax.Array:
-        """The entry's term, from remainder = t - s."""
-        return self.w * remainder**2 + self.q * (1 - 2 * (self.t - remainder))
 
 
 @jax.tree_util.register_dataclass
@@ -53,10 +41,12 @@ class Objective:
         reg_bias: takes their place for the biases, scaled alike; None: the biases share their row's lambda.
         reg_power: nu.
         unobserved_weight: a0, or None without a term over all pairs.
-        alpha: confidence a unit of value, or None.
+        alpha: confidence a unit of f(value), or None.
+        epsilon: of f(r) = log(1 + r / epsilon), > 0, or None.
         prior_user, prior_item: m, `(rank,)` or one a row `(rows, rank)`; None means 0.
         feedback: how (w, t, q) follow from value r and weight v; static.
-            "rating": (v, r, 0). "confidence": (v alpha r, 1, v). "event": (v, 1, 0).
+            "rating": (v, r, 0). "confidence": (v alpha r, 1, v). "log_confidence": (v alpha f(r), 1, v).
+            "event": (v, 1, 0).
         bias, center: whether there are biases and a mean; static.
     """
 
@@ -66,6 +56,7 @@ class Objective:
     reg_power: Any
     unobserved_weight: Any
     alpha: Any
+    epsilon: Any
     prior_user: Any
     prior_item: Any
     feedback: str = dataclasses.field(metadata={"static": True})
@@ -74,12 +65,7 @@ class Objective:
 
     def entry(self, value: Any, weight: Any) -> Entry:
         """(w, t, q) of entries with these values and weights."""
-        zero, one = jnp.zeros_like(value), jnp.ones_like(value)
-        if self.feedback == "rating":
-            return Entry(weight, value, zero)
-        if self.feedback == "confidence":
-            return Entry(weight * self.alpha * value, one, weight)
-        return Entry(weight, one, zero)
+        return entry_of(self, value, weight)
 
     def row_reg(self, side: str, count: jax.Array, others: int) -> tuple[jax.Array, jax.Array]:
         """(lambda, lambda of the bias) of every row, each `(rows,)`, for n = `count` and `others` rows opposite."""
@@ -103,11 +89,11 @@ class Objective:
             ArgumentError: for what holds no real numbers; a shape that fits neither one number nor one a row; a form
                 that no preset makes.
         """
-        check_choice("feedback", self.feedback, FEEDBACKS)
+        check_choice("feedback", self.feedback, tuple(KINDS))
         for name in ("bias", "center"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ArgumentError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
-        for name in (*NUMBERS[:2], "reg_power", *(("alpha",) if self.feedback == "confidence" else ())):
+        for name in (*NUMBERS[:2], "reg_power", *KINDS[self.feedback].numbers):
             if getattr(self, name) is None:
                 raise ArgumentError(f"{name} is None, but must be a number: make objectives by presets.")
         if self.unobserved_weight is not None:
@@ -117,7 +103,7 @@ class Objective:
             _check_shape(f"reg_{side}", reg, ((), (rows,)), f"one number, or one for each {side}")
             prior = getattr(self, f"prior_{side}")
             _check_shape(f"prior_{side}", prior, ((rank,), (rows, rank)), f"(rank,) or (num_{side}s, rank)")
-        for name in ("reg_bias", "reg_power", "unobserved_weight", "alpha"):
+        for name in NUMBERS[2:]:
             _check_shape(name, getattr(self, name), ((),), "one number")
 
     def check(self, problem: Problem, rank: int, dtype: Any = None) -> None:
@@ -127,7 +113,8 @@ class Objective:
             dtype: that of the computation; None for the problem's.
 
         Raises:
-            ArgumentError: a negative or non-finite number, one beyond `dtype`, or what `check_shapes` refuses.
+            ArgumentError: a negative or non-finite number, an epsilon of 0, one beyond `dtype`, or what `check_shapes`
+                refuses.
             DataError: for `hu_koren`, an entry with value <= 0.
         """
         self.check_shapes(problem, rank)
@@ -138,21 +125,14 @@ class Objective:
             if numbers is None or is_traced(numbers):
                 continue
             known = np.asarray(numbers, np.float64)
-            wrong = ~(np.isfinite(known) & (known >= 0)) if ranged else ~np.isfinite(known)
+            least = (">" if name in POSITIVE else ">=") if ranged else ""
+            wrong = ~np.isfinite(known) | {"": False, ">": known <= 0, ">=": known < 0}[least]
             if wrong.any():
                 row = f" in row {np.argwhere(wrong)[0][0]}" if known.ndim else ""
-                need = "a finite number >= 0" if ranged else "finite"
+                need = f"a finite number {least} 0" if ranged else "finite"
                 raise ArgumentError(f"{name} is {np.asarray(numbers)[wrong].flat[0]}{row}, but must be {need}.")
             check_held(name, numbers, dtype, zero=ranged)  # a prior mean may be rounded to 0
-        if self.feedback == "confidence" and not (is_traced(problem.value) or is_traced(problem.weight)):
-            with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
-                wrong = np.asarray((problem.value <= 0) & (problem.weight > 0))
-            if wrong.any():
-                at = int(np.argmax(wrong))
-                raise DataError(
-                    f"value of entry {at} is {problem.value[at]}, but hu_koren weighs an entry by alpha * value and "
-                    "needs values > 0. Leave such entries out: a missing pair already counts as 0."
-                )
+        check_values(self, problem.value, problem.weight)
 
 
 def explicit(
@@ -180,9 +160,8 @@ def explicit(
 
     Source: the classic ALS lecture notes' equations (1) and (2), with lambda added to the Gram's diagonal.
     """
-    reg_user, reg_item = _both(reg, reg_user, reg_item)
-    prior_user, prior_item = _as_arrays(prior_user, prior_item)
-    return Objective(reg_user, reg_item, reg_bias, 0.0, None, None, prior_user, prior_item, "rating", bias, center)
+    regs, priors = _both(reg, reg_user, reg_item), _as_arrays(prior_user, prior_item)
+    return Objective(*regs, reg_bias, 0.0, None, None, None, *priors, "rating", bias, center)
 
 
 def als_wr(
@@ -208,11 +187,8 @@ def als_wr(
     Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
     2008.
     """
-    reg_user, reg_item = _both(reg, reg_user, reg_item)
-    prior_user, prior_item = _as_arrays(prior_user, prior_item)
-    return Objective(
-        reg_user, reg_item, reg_bias, reg_power, None, None, prior_user, prior_item, "rating", bias, center
-    )
+    regs, priors = _both(reg, reg_user, reg_item), _as_arrays(prior_user, prior_item)
+    return Objective(*regs, reg_bias, reg_power, None, None, None, *priors, "rating", bias, center)
 
 
 def hu_koren(
@@ -223,6 +199,7 @@ def hu_koren(
     reg_item: Any = None,
     prior_user: Any = None,
     prior_item: Any = None,
+    epsilon: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
@@ -233,17 +210,18 @@ def hu_koren(
 
     with c = 1 + alpha r, p = 1 where observed; c = 1, p = 0 where missing. (The library `implicit` uses confidence
     alpha r, without the 1.) A data weight v multiplies what an observed entry adds: alpha r (s - 1)^2 + 1 - 2 s.
+    With `epsilon` the confidence grows with the value's logarithm: log(1 + r / epsilon) stands in place of r.
 
-    Args: `reg` ... `prior_item` as for `explicit`; `alpha` >= 0. Values must be > 0.
+    Args: `reg` ... `prior_item` as for `explicit`; `alpha` >= 0; `epsilon` > 0, or None. Values must be > 0.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 
-    Source: Hu, Koren, Volinsky, "Collaborative filtering for implicit feedback datasets" (2008), equation (3).
+    Source: Hu, Koren, Volinsky, "Collaborative filtering for implicit feedback datasets" (2008), equations (3) and (6).
     """
     _refuse_offsets("hu_koren", bias, center)
-    reg_user, reg_item = _both(reg, reg_user, reg_item)
-    prior_user, prior_item = _as_arrays(prior_user, prior_item)
-    return Objective(reg_user, reg_item, None, 0.0, 1.0, alpha, prior_user, prior_item, "confidence", False, False)
+    regs, priors = _both(reg, reg_user, reg_item), _as_arrays(prior_user, prior_item)
+    feedback = "confidence" if epsilon is None else "log_confidence"
+    return Objective(*regs, None, 0.0, 1.0, alpha, epsilon, *priors, feedback, False, False)
 
 
 def ials(
@@ -272,11 +250,8 @@ def ials(
     (2022), equations (2) to (4).
     """
     _refuse_offsets("ials", bias, center)
-    reg_user, reg_item = _both(reg, reg_user, reg_item)
-    prior_user, prior_item = _as_arrays(prior_user, prior_item)
-    return Objective(
-        reg_user, reg_item, None, reg_power, unobserved_weight, None, prior_user, prior_item, "event", False, False
-    )
+    regs, priors = _both(reg, reg_user, reg_item), _as_arrays(prior_user, prior_item)
+    return Objective(*regs, None, reg_power, unobserved_weight, None, None, *priors, "event", False, False)
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
@@ -292,9 +267,9 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
         return entry.loss(remainder(entry.t, score_terms(factors, user, item))).sum()
 
     columns = (problem.user, problem.item, problem.value, problem.weight)
-    whole = problem.num_entries // _CHUNK
-    chunks = [column[: whole * _CHUNK].reshape(whole, _CHUNK) for column in columns]
-    total = chunk(*(column[whole * _CHUNK :] for column in columns))
+    whole = problem.num_entries // CHUNK
+    chunks = [column[: whole * CHUNK].reshape(whole, CHUNK) for column in columns]
+    total = chunk(*(column[whole * CHUNK :] for column in columns))
     if whole:
         total += jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
     return total + penalty(factors, entry_counts(problem), objective)
@@ -365,6 +340,7 @@ def _check_shape(name: str, numbers: Any, shapes: tuple, allowed: str) -> None:
         raise ArgumentError(f"{name} has shape {shape}, but must be {allowed}.")
 
 
-def _as_arrays(*numbers: Any) -> Any:
+def _as_arrays(one: Any, other: Any) -> tuple[Any, Any]:
     """The numbers with lists made arrays: a list of numbers would be a tree of them to jax. All else as given."""
-    return tuple(reals("the list", each) if isinstance(each, (list, tuple)) else each for each in numbers)
+    made = [reals("the list", each) if isinstance(each, (list, tuple)) else each for each in (one, other)]
+    return made[0], made[1]

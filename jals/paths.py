@@ -10,6 +10,7 @@ import numpy as np
 from .errors import FitError, Interrupted, check_choice
 from .fitting import Result, fit
 from .grids import Outcomes, check_numbers, check_objectives, end, listed
+from .loop import Asked
 from .objectives import Objective
 from .problem import Problem
 from .ratings import Ratings
@@ -56,7 +57,7 @@ class Path(Outcomes):
 
     def best(self) -> int:
         """The objective with the lowest validation error. Raises ArgumentError as `Grid.best`."""
-        return self._best()[0]
+        return self.best_place()[0]
 
 
 def regularisation_path(
@@ -101,7 +102,8 @@ def regularisation_path(
     """
     objectives = listed("objectives", objectives)
     check_choice("order", order, ORDERS)
-    check_objectives(solver, problem, objectives, sweeps, key, tol, None, validation, None, 1, ())
+    Asked(sweeps, tol=tol).checked()
+    check_objectives(solver, problem, objectives, key=key, validation=validation)
     check_numbers(problem, objectives, solver.rank)
     problem = problem.checked()
     rows = list(range(len(objectives)))[:: 1 if order == "given" else -1]

@@ -12,7 +12,7 @@ from .errors import ArgumentError, DataError, check_choice
 if TYPE_CHECKING:
     from .vocabulary import Vocabulary
 
-_DUPLICATES = ("error", "last", "mean", "sum")
+DUPLICATES = ("error", "last", "mean", "sum")
 
 
 class DuplicateEntries(DataError):
@@ -84,7 +84,7 @@ class Ratings:
             DataError: naming the first offending entry: a masked one, too (leave it out).
             ArgumentError: for an unknown `duplicates`.
         """
-        check_choice("duplicates", duplicates, _DUPLICATES)
+        check_choice("duplicates", duplicates, DUPLICATES)
         user, num_users = checked_ids("user", user, num_users)
         item, num_items = checked_ids("item", item, num_items)
         value = checked_numbers("value", value)
@@ -156,7 +156,7 @@ class Ratings:
         """
         from .frames import assembled, table_of_frame
 
-        check_choice("duplicates", duplicates, _DUPLICATES)
+        check_choice("duplicates", duplicates, DUPLICATES)
         for role, column in (("user", user), ("item", item)):
             if isinstance(column, bool):
                 raise ArgumentError(f"{role} is {column}, but must be a column's name or its position, from 0.")

@@ -82,7 +82,7 @@ def solution_map(
     solver = cast(solver, problem.dtype)
     if method == "adjoint":
         check_positive(objective)
-    factors = _fitted(solver, problem, objective, jax.random.key(0) if key is None else key, init, sweeps)
+    factors = fitted(solver, problem, objective, jax.random.key(0) if key is None else key, init, sweeps)
     if method == "adjoint":
         factors = stationary_factors(factors, problem, objective, tol=tol)
         if not is_traced(factors.user) and not bool(jnp.isfinite(factors.user).all()):
@@ -95,7 +95,8 @@ def solution_map(
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps",))
-def _fitted(solver, problem, objective, key, init, sweeps) -> Factors:
+def fitted(solver, problem, objective, key, init, sweeps) -> Factors:
+    """The factors after `sweeps` sweeps, `unrolled` from the start of the key or from factors `init`."""
     state = solver.init(key, problem, objective, init)
     return unrolled(solver, state, problem, objective, sweeps).factors
 

@@ -15,22 +15,13 @@ from .errors import ArgumentError, did_you_mean
 from .gradient import Gradient
 from .objectives import Objective, entry_counts
 from .problem import Problem
-from .protocol import cast, check_whole
+from .protocol import cast
 from .ratings import Ratings
 from .regs import ByDegree, One
 
 NUMBERS = (*LOGS[:3], "reg_power", *LOGS[3:])
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
 _FORWARD_MOST = 1_000  # parameters above which tangents are refused: each is a copy of all factors
-
-
-
-def check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        least = 0 if name == "start_sweeps" else 1
-        if name == "patience" and value is None:
-            continue
-        check_whole(name, value, least)
 
 
 def family_of(reg: Any, problem: Problem) -> One:
@@ -167,7 +158,7 @@ def checked_memory(way: Gradient, parameters: Any) -> Any:
 def _wants_more(way: Gradient, parameters: Any, memory: Any) -> bool:
     """Whether the optimizer's update asks for more than a gradient."""
     try:
-        jax.eval_shape(lambda grad, memory: way._optimizer().update(grad, memory, grad), parameters, memory)
+        jax.eval_shape(lambda grad, memory: way.transformation().update(grad, memory, grad), parameters, memory)
     except TypeError:
         return True
     return False

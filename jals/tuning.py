@@ -2,23 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from . import clock, descent, fitting, gradient, tunable
+from . import clock, descent, fitting, tunable
 from .descent import Learned, Look, Plan
-from .errors import AdjointError, FitError, Interrupted, check_choice
+from .errors import AdjointError, FitError, check_choice
 from .factors import Factors
 from .forks import check_jax
-from .gradient import Gradient
+from .gradient import Gradient, check_hyper
+from .loop import RUNNING, Asked, Columns, alone, failed
 from .metrics import HeldOut
 from .objectives import Objective
 from .problem import Problem
-from .protocol import cast, matched
+from .protocol import cast, check_whole, matched
 from .ratings import Ratings
 from .regs import ByDegree, Groups, PerRow
 
@@ -40,7 +41,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
+class Steps(Columns):
     """The history of `tune`, one record a step; parallel lists.
 
     Attributes:
@@ -61,9 +62,7 @@ class Steps:
     seconds: list[float] = dataclasses.field(default_factory=list)
     numbers: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
-    def with_step(self, step: Step) -> "Steps":
-        """A longer history; this one stays as it is."""
-        return Steps(**{name: [*getattr(self, name), value] for name, value in vars(step).items()})
+    record: ClassVar = Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +82,9 @@ class Tuned:
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
         parameters: what was descended, at that step: {name: log lambda's parameters (see `jals.regs`), or log alpha,
-            log unobserved_weight, reg_power}, and "learned". While nu is tuned too, the a in log lambda is that which
-            keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of log n.
+            log epsilon, log unobserved_weight, reg_power}, and "learned". While nu is tuned too, the a in log lambda is
+            that which keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of
+            log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
         reason: "steps", "patience" or "callback"; "failed" and "interrupted" in the result that an error carries.
@@ -104,12 +104,24 @@ class Tuned:
     passes: int = 0
     compile_seconds: float = 0.0
 
+    @property
+    def done(self) -> int:
+        """Steps made."""
+        return self.history.records
+
+    def best(self) -> int:
+        """The place in the history of the best step."""
+        return self.step - 1
+
+    def with_reason(self, reason: str) -> "Tuned":
+        return dataclasses.replace(self, reason=reason)
+
     def __repr__(self) -> str:
         if not self.step:
             return f"Tuned(no step, {self.reason})"
-        at = self.history.step.index(self.step)
+        at = self.best()
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.history.numbers[at].items())
-        done = f"best of {len(self.history.step)} steps: {self.step}, held-out RMSE {self.history.rmse[at]:.4f}"
+        done = f"best of {self.done} steps: {self.step}, held-out RMSE {self.history.rmse[at]:.4f}"
         return f"Tuned({done}, {self.passes:,} passes: {numbers})"
 
 
@@ -153,9 +165,9 @@ def tune(
         hyper: its arguments; real numbers are traced, see `jals.Gradient`. The default, adam's {"learning_rate": 0.2,
             "b1": 0.5}, and those of `sweeps` and `steps` were chosen on the validation part of one fold of ML-100K at
             rank 32, for descents from lambda five times too small to five times too large.
-        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "alpha", "unobserved_weight"
-            (descended in their logarithm) and "reg_power" (in itself, >= 0). None: all that are there, reg_power where
-            it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
+        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "alpha", "epsilon",
+            "unobserved_weight" (descended in their logarithm) and "reg_power" (in itself, >= 0). None: all that are
+            there, reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.
         learned: numbers of your own, tuned beside those of `over`; see `Learned`.
@@ -183,17 +195,18 @@ def tune(
     """
     check_jax()
     problem = Problem.build(train) if isinstance(train, Ratings) else train
-    callbacks = tuple(callbacks) if isinstance(callbacks, Iterable) else callbacks
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
-    tunable.check_counts(steps=steps, sweeps=sweeps, start_sweeps=start_sweeps, patience=patience)
-    fitting._check(solver, problem, objective, steps, key, None, given, None, None, 1, callbacks)
+    asked = Asked(steps, "steps", patience=patience, callbacks=callbacks).checked(least=1)
+    check_whole("sweeps", sweeps, 1)
+    check_whole("start_sweeps", start_sweeps, 0)
+    fitting.check_start(solver, problem, objective, key=key, init=given)
     if isinstance(given, Factors):
         matched(given, problem, objective, rank=solver.rank, name="init", lead="problem")
     check_choice("method", method, ("unrolled", "adjoint"))
     check_choice("direction", direction, ("auto", "forward", "reverse"))
     way = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers
-    gradient._check_hyper(way.optimizer, way.hyper)
+    check_hyper(way.optimizer, way.hyper)
     problem = problem.checked()
     objective.check(problem, solver.rank)
     family = tunable.family_of(reg, problem)
@@ -216,35 +229,38 @@ def tune(
             return descent.through_sweeps(plan, parameters, factors, go, int(sweeps), direction)
         return descent.at_stationary_point(plan, parameters, factors, int(sweeps), validation)
 
-    begun = fitting._start(solver, key, *made, given, None)
-    now = Tuned(made[1], made[0], begun.factors, parameters, Steps(), 0, "running", unseen)
-    seconds, passes, reason = 0.0, 0, None
-    try:
-        if given is None and start_sweeps:
-            begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
-            seconds, passes = begun.history.seconds[-1], begun.history.passes[-1]
-        factors = begun.factors
-        now = dataclasses.replace(now, factors=factors, passes=passes)
-        if direction:
-            now = dataclasses.replace(now, compile_seconds=_compile(look, parameters, factors, solver))
-        while not reason:
-            started = clock.seconds()
-            try:
-                seen = look(parameters, factors, True)
-            except AdjointError as error:
-                raise _failed(now, str(error)) from error
-            after, memory = descent.descend(way, plan, parameters, seen.gradient, memory)
-            jax.block_until_ready((seen, after))
-            seconds, passes = seconds + clock.seconds() - started, passes + int(seen.passes)
-            now = _longer(now, plan, names, parameters, seen, passes, seconds)
-            progress = _progress(now, int(steps))
-            answers = [callback(progress) for callback in callbacks]  # each is called, whatever another says
-            reason = _reason(now, answers, int(steps), patience)
-            parameters, factors = after, seen.factors
-        return dataclasses.replace(now, reason=reason)
-    except KeyboardInterrupt:
-        now = dataclasses.replace(now, reason="interrupted")
-        raise Interrupted(f"interrupted after {len(now.history.step)} of {steps} steps", result=now) from None
+    factors = fitting.start(solver, key, *made, given).factors  # the result has the best step's, these are the latest
+    seconds = 0.0
+
+    def first_fit(now: Tuned) -> Tuned:
+        nonlocal factors, seconds
+        begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
+        factors, seconds = begun.factors, begun.history.seconds[-1]
+        return dataclasses.replace(now, factors=factors, passes=begun.history.passes[-1])
+
+    def compiled(now: Tuned) -> Tuned:
+        return dataclasses.replace(now, compile_seconds=_compile(look, parameters, factors, solver))
+
+    def step(now: Tuned) -> Tuned:
+        nonlocal parameters, factors, memory, seconds
+        started = clock.seconds()
+        try:
+            seen = look(parameters, factors, True)
+        except AdjointError as error:
+            raise _failed(now, str(error)) from error
+        after, memory = descent.descend(way, plan, parameters, seen.gradient, memory)
+        jax.block_until_ready((seen, after))
+        seconds += clock.seconds() - started
+        now = _longer(now, plan, names, parameters, seen, seconds)
+        parameters, factors = after, seen.factors
+        return now
+
+    def progress(now: Tuned) -> StepProgress:
+        return StepProgress(**vars(now.history.last()), steps=asked.most, result=now)
+
+    now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen)
+    begin = [first_fit] * (given is None and start_sweeps > 0) + [compiled] * bool(direction)
+    return alone(lambda: now, asked, step, progress, begin)
 
 
 def _compile(look: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
@@ -258,9 +274,9 @@ def _compile(look: Callable, parameters: Any, factors: Factors, solver: Any) -> 
     return clock.seconds() - started
 
 
-def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, passes: int, seconds: float) -> Tuned:
+def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, seconds: float) -> Tuned:
     """The result with one more step; raises FitError where that was not finite."""
-    step = len(now.history.step) + 1
+    step, passes = now.done + 1, now.passes + int(seen.passes)
     if not seen.finite:
         error = float(seen.error)
         what = "its derivative is not finite" if np.isfinite(error) else f"the held-out error is {error}"
@@ -270,7 +286,7 @@ def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, passes: 
     numbers = descent.numbers_of(plan, objective, names)
     told = {name: float(numbers[name]) for name in names}
     error, score = float(seen.error), float(seen.score)
-    history = now.history.with_step(Step(step, error**0.5, score, passes, seconds, told))
+    history = now.history.with_record(Step(step, error**0.5, score, passes, seconds, told))
     now = dataclasses.replace(now, history=history, passes=passes)
     if score > min(history.score):
         return now
@@ -280,20 +296,4 @@ def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, passes: 
 
 
 def _failed(now: Tuned, what: str) -> FitError:
-    step, result = len(now.history.step) + 1, dataclasses.replace(now, reason="failed")
-    return FitError(f"step {step}: {what}", sweep=step, side=None, row=None, result=result)
-
-
-def _progress(now: Tuned, steps: int) -> StepProgress:
-    last = {field.name: getattr(now.history, field.name)[-1] for field in dataclasses.fields(Step)}
-    return StepProgress(**last, steps=steps, result=now)
-
-
-def _reason(now: Tuned, answers: list[Any], steps: int, patience: int | None) -> str | None:
-    """Why to stop after the newest step, or None."""
-    done = len(now.history.step)
-    if any(answer is True for answer in answers):
-        return "callback"
-    if patience is not None and done - now.step >= patience:
-        return "patience"
-    return "steps" if done >= steps else None
+    return failed(now, now.done + 1, what, of="step")

@@ -118,7 +118,7 @@ class Draw:
         if preset in ("als_wr", "ials"):
             made |= self.some(reg_power=lambda: self.one(0, 1, 0.5, 1.5))
         if preset == "hu_koren":
-            made |= self.some(alpha=lambda: self.size(0.1, 40))
+            made |= self.some(alpha=lambda: self.size(0.1, 40), epsilon=lambda: self.size(0.1, 10))
         return made | ({"unobserved_weight": self.size(0.01, 1)} if preset == "ials" else {})
 
     def fit(self) -> dict[str, Any]:
@@ -251,7 +251,8 @@ class Draw:
         if self.raw["fit"].get("loss_every") == 0 and not self.validated:
             return {}
         alone, objective = len(self.raw["solver"]) == 1, self.raw["objective"]
-        numbers = [key for key in ("reg_user", "reg_item", "alpha", "unobserved_weight") if objective.get(key)]
+        known = ("reg_user", "reg_item", "alpha", "epsilon", "unobserved_weight")
+        numbers = [key for key in known if objective.get(key)]
         if alone and self.validated and numbers and self.maybe(0.4):
             solver = Config.model_validate(self.raw | {"tune": None}).solver[0]
             if search.refused(solver) is None:

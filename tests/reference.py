@@ -25,11 +25,17 @@ class Setting:
     reg_bias: float | None = None
     reg_power: float = 0.0
     alpha: float | None = None
+    epsilon: float | None = None
     unobserved_weight: float | None = None
     prior_user: np.ndarray | None = None
     prior_item: np.ndarray | None = None
     bias: bool = False
     center: bool = False
+
+
+def confidence(setting: Setting, r):
+    """hu_koren's c of an observed pair of value r; with an epsilon Hu, Koren and Volinsky's equation (6)."""
+    return 1 + setting.alpha * (r if setting.epsilon is None else np.log((setting.epsilon + r) / setting.epsilon))
 
 
 def row_reg(table: Table, setting: Setting, side: str, row: int) -> tuple[float, float]:
@@ -48,8 +54,8 @@ def loss(table: Table, setting: Setting, X, Y, bu, bi, mean) -> float:
         s = X[u] @ Y[i] + bu[u] + bi[i] + mean
         if setting.preset in ("explicit", "als_wr"):
             total += v * (r - s) ** 2
-        elif setting.preset == "hu_koren":  # (1 + a r)(1 - s)^2 - s^2: what the entry adds to the sum over all pairs
-            total += v * ((1 + setting.alpha * r) * (1 - s) ** 2 - s**2)
+        elif setting.preset == "hu_koren":  # c (1 - s)^2 - s^2: what the entry adds to the sum over all pairs
+            total += v * (confidence(setting, r) * (1 - s) ** 2 - s**2)
         else:
             total += v * (1 - s) ** 2
     if setting.unobserved_weight is not None:
@@ -83,7 +89,7 @@ def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
             if setting.preset in ("explicit", "als_wr"):
                 w, p = v, v * (r - held)
             elif setting.preset == "hu_koren":
-                w, p = v * setting.alpha * r, v * (1 + setting.alpha * r)
+                w, p = v * (confidence(setting, r) - 1), v * confidence(setting, r)
             else:
                 w, p = v, v
             A += w * np.outer(z, z)

@@ -27,7 +27,7 @@ DATA = ("random", "skewed", "rank_above_entries", "empty_rows")
 # two layouts of the first row differ in their shapes: in one test they share what is compiled.
 ALIKE = (("bucketed", "padded"), ("segmented",), ("bucketed, cut small",))
 LAYOUTS = tuple(layout for alike in ALIKE for layout in alike)
-PRESETS = ("explicit", "als_wr", "explicit+bias", "als_wr+bias", "als_wr+all", "hu_koren+prior", "ials")
+PRESETS = ("explicit", "als_wr", "explicit+bias", "als_wr+bias", "als_wr+all", "hu_koren+prior", "hu_koren+log", "ials")
 # Two that reach every term of the equations, where what is tested does not look at the preset.
 BROAD = ("als_wr+all", "hu_koren+prior")
 
@@ -80,8 +80,9 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
     same = np.full(m, 0.3), np.full(n, 0.3)
     name, _, extra = preset.partition("+")
     if name == "hu_koren":
-        prior = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK))} if extra else {}
-        return Setting(name, *same, alpha=2.0, unobserved_weight=1.0, **prior)
+        more = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK))}
+        more = {"prior": more, "log": {"epsilon": 0.7}, "": {}}[extra]
+        return Setting(name, *same, alpha=2.0, unobserved_weight=1.0, **more)
     if name == "ials":
         return Setting(name, *same, reg_power=0.7, unobserved_weight=0.2)
     power = 1.0 if name == "als_wr" else 0.0
@@ -96,7 +97,7 @@ def objective(setting: Setting) -> jals.Objective:
     """The jals objective of a setting, by the preset's own arguments."""
     numbers = {name: getattr(setting, name) for name in ("reg_user", "reg_item", "prior_user", "prior_item")}
     if setting.preset == "hu_koren":
-        return jals.hu_koren(alpha=setting.alpha, **numbers)
+        return jals.hu_koren(alpha=setting.alpha, epsilon=setting.epsilon, **numbers)
     if setting.preset == "ials":
         return jals.ials(unobserved_weight=setting.unobserved_weight, reg_power=setting.reg_power, **numbers)
     preset = jals.als_wr if setting.preset == "als_wr" else jals.explicit

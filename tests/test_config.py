@@ -109,7 +109,8 @@ def test_good_config_builds_what_it_says(load):
     [
         ("explicit", "reg_user = 1.0\nreg_item = 2.0", {"reg_user": 1.0, "reg_item": 2.0, "reg_power": 0.0}),
         ("als_wr", "reg = 0.5\nreg_bias = 2\nbias = true", {"reg_bias": 2.0, "bias": True, "center": False}),
-        ("hu_koren", "reg = 0.5\nalpha = 40", {"alpha": 40.0, "unobserved_weight": 1.0}),
+        ("hu_koren", "reg = 0.5\nalpha = 40", {"alpha": 40.0, "unobserved_weight": 1.0, "epsilon": None}),
+        ("hu_koren", "reg = 0.5\nepsilon = 2", {"epsilon": 2.0, "feedback": "log_confidence"}),
         ("ials", "reg = 0.5\nunobserved_weight = 0.1", {"unobserved_weight": 0.1, "reg_power": 1.0}),
     ],
 )
@@ -132,6 +133,7 @@ def test_every_preset_can_be_built(load, preset, numbers, expected):
         ("reg = 1", "reg = 1\nreg_user = 1", 11, ["objective.reg_user", "stands beside reg"]),
         ("reg = 1", "reg_user = 1", 8, ["objective.reg", "is missing", "reg_item"]),
         ("reg = 1", "", 8, ["objective.reg", "is missing"]),
+        ('"als_wr"\nreg = 1', '"hu_koren"\nreg = 1\nepsilon = 0', 11, ["objective.epsilon", "greater than 0, not 0"]),
         ("reg = 1", "reg = 1\nalpha = 2", 11, ["objective.alpha", 'preset = "hu_koren"']),
         ("reg = 1", "reg = 1\nreg_bias = 2", 11, ["objective.reg_bias", "needs bias = true"]),
         ('"als_wr"', '"als-wr"', 9, ["objective.preset", '"explicit", "als_wr"', 'Did you mean "als_wr"?']),

@@ -98,10 +98,10 @@ def two_sweeps_by_loops(preset):
     "layouts, linsolve, presets",
     [
         (("bucketed", "padded"), "cholesky", tables.PRESETS),
-        (("segmented",), "cg", tables.PRESETS),
+        (("segmented",), "cg", ("explicit", *tables.BROAD, "hu_koren+log")),
         (("segmented",), "cholesky", tables.BROAD),
         (("bucketed, cut small",), "cholesky", tables.BROAD),
-        (("bucketed",), "lu", tables.BROAD),
+        (("bucketed",), "lu", (*tables.BROAD, "hu_koren+log")),
         (tables.LAYOUTS, "native", tables.PRESETS),
     ],
     ids=lambda part: part if isinstance(part, str) else part[0],

@@ -31,7 +31,7 @@ CASES = [
     ("cholesky", "padded", "hu_koren+prior"),
     ("cholesky", "bucketed", "ials"),
     ("native", "bucketed, cut small", "als_wr+all"),
-    ("native", "padded", "hu_koren+prior"),
+    ("native", "padded", "hu_koren+log"),
 ]
 
 pytestmark = pytest.mark.usefixtures("fresh_caches")

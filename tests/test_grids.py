@@ -120,13 +120,43 @@ def test_true_stops_those_under_way():
     assert (found.sweeps == 2).all()
 
 
-def test_an_interrupt_passes_as_it_comes():
-    def interrupt(_):
+def test_an_interrupt_carries_the_grid_so_far():
+    """The first of three groups has ended, the second is under way."""
+
+    def interrupt(seen):
+        if seen[1][0] is not None and seen[1][0].sweep == 2:
+            raise KeyboardInterrupt
+
+    room = 2 * fit_bytes(SOLVER, PROBLEM, OBJECTIVES[0])
+    message = "after 2 of 3 sweeps, with 2 of 2 fits under way; 2 more were not begun"
+    with pytest.raises(jals.Interrupted, match=message) as error:
+        grid(memory_bytes=room, loop="map", callbacks=[interrupt])
+    found = error.value.result
+    for result, key in zip(found.results[0], KEYS, strict=False):
+        assert_same_fit(result, jals.fit(SOLVER, PROBLEM, OBJECTIVES[0], 3, key))
+    assert [result.reason for result in found.results[1]] == ["interrupted"] * 2
+    assert found.results[2] == [None, None]
+    assert (found.sweeps.tolist(), found.passes.tolist()) == ([[3, 3], [2, 2], [0, 0]], [[6, 6], [4, 4], [0, 0]])
+    assert np.isfinite(found.loss).tolist() == [[True] * 2, [True] * 2, [False] * 2]
+    assert repr(found) == "Grid(3 x 2 fits, 0 broke down)"
+
+
+def test_an_interrupt_between_groups_or_while_measuring_loses_no_fit(monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt) as error:
-        grid(callbacks=[interrupt])
-    assert type(error.value) is KeyboardInterrupt
+    ended = grid(loop="map", sweeps=1)
+    made = iter([ended.results[0]])
+    monkeypatch.setattr(grids, "fit_many", lambda *_, **__: next(made, None) or interrupt())
+    room = 2 * fit_bytes(SOLVER, PROBLEM, OBJECTIVES[0])
+    with pytest.raises(jals.Interrupted, match="interrupted; 4 more were not begun") as error:
+        grid(loop="map", sweeps=1, memory_bytes=room)
+    assert error.value.result.results == [ended.results[0], [None] * 2, [None] * 2]
+    monkeypatch.setattr(grids, "quicker_loop", interrupt)
+    with pytest.raises(jals.Interrupted, match="interrupted; 6 more were not begun") as error:
+        grid(loop="measure")
+    assert (error.value.result.results, error.value.result.loop) == ([[None] * 2] * 3, "measure")
+    assert "before a loop was chosen" in error.value.result.why
 
 
 # ---- which loop ----
@@ -237,7 +267,7 @@ def test_numbers_never_compile_again():
         rest: Any = {"sweeps": turn + 1, "tol": 0.01 * turn, "loss_every": 1 + turn, "weights": MASKS + turn}
         grid([als_wr(first), als_wr(0.1)], keys, solver, **rest)
         assert COMPILED["jit(_advance_many)"] == (turn == 0)
-        assert not COMPILED["jit(_advance)"]
+        assert not COMPILED["jit(advance)"]
     assert not COMPILED
 
 
@@ -254,11 +284,11 @@ REFUSED = {
     "no key": ({"keys": jax.random.split(KEYS[0], 0)}, "keys is empty"),
     "key": ({"keys": [KEYS[0], 3]}, r"keys\[1\]: key is of type int: make one with"),
     "solver": ({"solver": jals.ALS}, "solver is .*, but must be a solver such as"),
-    "sweeps": ({"sweeps": -1}, "sweeps is -1"),
-    "tol": ({"tol": 0.1, "loss_every": 0}, "tol is 0.1 with loss_every=0"),
+    "sweeps": ({"sweeps": -1}, "^sweeps is -1"),
+    "tol": ({"tol": 0.1, "loss_every": 0}, "^tol is 0.1 with loss_every=0"),
     "loop": ({"loop": "mpa"}, 'loop is \'mpa\', but must be one of "auto", "measure", "map", "vmap".*mean "map"'),
     "room": ({"memory_bytes": 0}, "memory_bytes is 0, but must be a number > 0"),
-    "callbacks": ({"callbacks": 3}, "callbacks is of type int"),
+    "callbacks": ({"callbacks": 3}, "^callbacks is of type int"),
     "validation": ({"validation": [HELD_OUT, SMALL]}, r"keys\[1\]: validation is 1 x 1, the problem 14 x 11"),
     "validations": ({"validation": [HELD_OUT]}, "validation has 1, keys has 2: a list has one for each key"),
     "weights": ({"weights": MASKS[:1]}, r"weights are of shape \(1, \d+\) and float64, but must be numbers of shape"),

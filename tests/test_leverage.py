@@ -14,7 +14,7 @@ import pytest
 import jals
 from jals.leverage import leave_one_out
 from tests import tables
-from tests.reference import row_reg
+from tests.reference import confidence, row_reg
 
 STEP = 1e-5
 SIDES = ("user", "item")
@@ -50,7 +50,7 @@ def system(table, setting, side, row, without, factors):
         if setting.preset in ("explicit", "als_wr"):
             w, p = v, v * (r - held)
         elif setting.preset == "hu_koren":
-            w, p = v * setting.alpha * r, v * (1 + setting.alpha * r)
+            w, p = v * (confidence(setting, r) - 1), v * confidence(setting, r)
         else:
             w, p = v, v
         A += w * np.outer(z, z)
@@ -68,7 +68,7 @@ def by_hand(table, setting, side, factors):
         z = np.concatenate([others[other_ids[e]], np.ones(int(setting.bias))])
         A, b = system(table, setting, side, ids[e], e, factors)
         whole, _ = system(table, setting, side, ids[e], None, factors)
-        w = table.weight[e] * (setting.alpha * table.value[e] if setting.preset == "hu_koren" else 1.0)
+        w = table.weight[e] * (confidence(setting, table.value[e]) - 1 if setting.preset == "hu_koren" else 1.0)
         if whole.any():
             x, leverage = np.linalg.solve(A, b), w * z @ np.linalg.solve(whole, z)
         else:  # no entry of weight > 0 and no lambda: the row is its prior mean

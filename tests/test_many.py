@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jals
-from jals import many
+from jals import costs, many
 from jals.many import fit_bytes, fit_many
 
 from .test_fit import HELD_OUT, ITEMS, PROBLEM, SGD, SOLVER, TRAIN, USERS, Scripted, make_ratings, plain
@@ -282,13 +282,38 @@ def test_what_a_callback_holds_goes_on_with_fit():
         np.testing.assert_allclose(continued.factors.user, result.factors.user, rtol=1e-12)
 
 
-def test_an_interrupt_passes_as_it_comes():
-    def interrupt(_):
+def test_an_interrupt_carries_each_as_it_is():
+    """One has settled, one has broken down, and one, under way, can be gone on with."""
+
+    def interrupt(at):
+        if at[2].sweep == 3:
+            raise KeyboardInterrupt
+
+    solvers = [Scripted(np.array(PATHS[name][0], float), PATHS[name][1]) for name in ("tol at 2", "row", "never")]
+    arguments: Any = {"sweeps": 6, "tol": 0.2}
+    message = "interrupted after 3 of 6 sweeps, with 1 of 3 fits under way"
+    with pytest.raises(jals.Interrupted, match=message) as error:
+        fit_many(solvers, ZEROS, NOTHING, callbacks=[interrupt], **arguments)
+    whole = [alone(lambda solver=solver: jals.fit(solver, ZEROS, NOTHING, **arguments)) for solver in solvers]
+    for result, expected in zip(error.value.result[:2], whole[:2], strict=True):
+        assert_same_fit(result, expected)
+    left = error.value.result[2]
+    assert (left.reason, left.converged, left.sweep, left.done) == ("interrupted", False, 3, 3)
+    assert left.factors.mean == left.state.factors.mean == PATHS["never"][0][3]
+    continued = jals.fit(solvers[2], ZEROS, NOTHING, init=left, **arguments)
+    assert (continued.reason, continued.history.loss) == ("sweeps", whole[2].history.loss)
+
+
+def test_an_interrupt_while_compiling_carries_the_starts(monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt) as error:
-        fit_many(SOLVER, PROBLEM, [als_wr(0.1)], sweeps=1, callbacks=[interrupt])
-    assert type(error.value) is KeyboardInterrupt
+    monkeypatch.setattr(many, "_advance_many", interrupt)
+    with pytest.raises(jals.Interrupted, match="after 0 of 1 sweeps, with 2 of 2 fits under way") as error:
+        fit_many(SOLVER, PROBLEM, als_wr(0.1), sweeps=1, keys=KEYS[:2])
+    for result, key in zip(error.value.result, KEYS, strict=False):
+        assert (result.reason, result.history.sweep) == ("interrupted", [])
+        np.testing.assert_array_equal(result.factors.user, SOLVER.init(key, PROBLEM, als_wr(0.1)).factors.user)
 
 
 # ---- compiling ----
@@ -313,7 +338,7 @@ def test_numbers_never_compile_again():
         weights = (MASKS[[turn % 3, 0]], [turn % 2, 1])
         rest: Any = {"sweeps": turn % 4, "tol": 0.01 * turn, "loss_every": 1 + turn % 3}
         fit_many(solvers, PROBLEM, [als_wr(reg), als_wr(0.1)], keys=keys, weights=weights, **rest)
-        programs = {name: times for name, times in COMPILED.items() if "_many" in name or "_advance" in name}
+        programs = {name: times for name, times in COMPILED.items() if "_many" in name or "advance" in name}
         assert programs == {"jit(_advance_many)": 1}
         assert not COMPILED["jit(_loss)"]
         if turn == 1:
@@ -329,10 +354,17 @@ def test_numbers_never_compile_again():
 def test_bytes_of_a_fit():
     problem, objective = PROBLEM.arrange(), als_wr(0.1)
     numbers = 4  # init_scale; reg of the users, of the items, power
-    for solver, more in ((SOLVER, 0), (SGD, 1)):
-        result = jals.fit(solver, problem, objective, sweeps=0)
-        state = sum(leaf.nbytes for leaf in jax.tree.leaves(result.state))
-        assert fit_bytes(solver, problem, objective) == 3 * state + 8 * (numbers + more)
+    size = costs.Size(USERS, ITEMS, len(TRAIN))
+    for solver, more in ((SOLVER, 0), (SGD, 1), (jals.NewtonCG(3), 2)):
+        state = sum(leaf.nbytes for leaf in jax.tree.leaves(solver.init(KEYS[0], problem, objective)))
+        held = costs.held_bytes(solver, size, np.float64)  # what a run foresees of a fit alone
+        assert held > 1.9 * state  # one before a sweep and one after it
+        assert fit_bytes(solver, problem, objective) == held + state + 8 * (numbers + more)
+    scripted, zeros = Scripted(np.ones(7)), ZEROS.arrange()  # which does not say what it holds
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(scripted.init(KEYS[0], zeros, NOTHING)))
+    assert fit_bytes(scripted, zeros, NOTHING) == 3 * state + 8 * sum(
+        np.size(leaf) for leaf in jax.tree.leaves((scripted, NOTHING))
+    )
     slots = [leaf for side in (problem.user_slots, problem.item_slots) for leaf in (*side.weight, side.count)]
     fold = sum(leaf.nbytes for leaf in (problem.weight, *slots))
     alone, folded = (fit_bytes(SOLVER, PROBLEM, objective, folds=folds) for folds in (1, 5))
@@ -378,14 +410,14 @@ REFUSED = {
     "key": ({"keys": [KEYS[0], 1]}, "fit 1: key is of type int: make one with"),
     "negative reg": ({"objectives": [als_wr(0.1), als_wr(-1)]}, "fit 1: reg_user is -1, but must be a finite number"),
     "objective": ({"objectives": [als_wr(0.1), 0.1]}, "fit 1: objective is of type float"),
-    "sweeps": ({"keys": KEYS, "sweeps": -1}, "sweeps is -1, but must be a whole number"),
-    "tol": ({"keys": KEYS, "tol": 0.1, "loss_every": 0}, "tol is 0.1 with loss_every=0"),
+    "sweeps": ({"keys": KEYS, "sweeps": -1}, "^sweeps is -1, but must be a whole number"),
+    "tol": ({"keys": KEYS, "tol": 0.1, "loss_every": 0}, "^tol is 0.1 with loss_every=0"),
     "validation": (
         {"validation": [HELD_OUT, jals.Ratings.from_arrays([0], [0], [1.0])]},
         "fit 1: validation is 1 x 1, the problem 14 x 11",
     ),
     "problem": ({"keys": KEYS, "problem": TRAIN}, "problem is of type Ratings"),
-    "callbacks": ({"keys": KEYS, "callbacks": 3}, "callbacks is of type int"),
+    "callbacks": ({"keys": KEYS, "callbacks": 3}, "^callbacks is of type int"),
     "loop": ({"keys": KEYS, "loop": "scan"}, "loop is 'scan', but must be one of"),
     "weights": ({"weights": MASKS}, r"weights must be a pair \(masks, which\)"),
     "masks": ({"weights": (MASKS[:, 1:], [0, 1])}, r"masks are of shape \(3, \d+\) and float64, but must be numbers"),

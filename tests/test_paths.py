@@ -123,7 +123,7 @@ def test_a_path_that_begins_with_a_breakdown_starts_cold_after_it():
 
 
 def test_an_interrupt_carries_what_there_was(monkeypatch):
-    calls, rmse = [], fitting._rmse
+    calls, rmse = [], fitting.validation_rmse
 
     def interrupted(factors, ratings):
         calls.append(1)
@@ -131,7 +131,7 @@ def test_an_interrupt_carries_what_there_was(monkeypatch):
             raise KeyboardInterrupt
         return rmse(factors, ratings)
 
-    monkeypatch.setattr(fitting, "_rmse", interrupted)
+    monkeypatch.setattr(fitting, "validation_rmse", interrupted)
     with pytest.raises(jals.Interrupted, match=r"objectives\[1\]: interrupted after 1 of 2 sweeps") as error:
         path(sweeps=2, tol=None, validation=HELD_OUT)
     monkeypatch.undo()
@@ -225,7 +225,7 @@ def test_numbers_and_lengths_never_compile_again():
     COMPILED.clear()
     key = jax.random.key(8)
     path(compare=True)
-    assert (COMPILED["jit(_advance)"], COMPILED["jit(_loss)"]) == (1, 1)
+    assert (COMPILED["jit(advance)"], COMPILED["jit(_loss)"]) == (1, 1)
     COMPILED.clear()
     path([als_wr(reg) for reg in (1, 0.5, np.float32(0.2), 0.1, 0.05)], sweeps=7, tol=1e-2, key=key)
     path(OBJECTIVES[:2], sweeps=3, tol=None, order="reversed", solver=jals.ALS(3, init_scale=0.3))

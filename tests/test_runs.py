@@ -294,6 +294,27 @@ def test_the_run_as_data_frames(whole):
         assert own["operations"].to_list() == fit["history"]["operations"]
 
 
+def test_fits_of_a_program_that_was_interrupted_begin_anew(tmp_path, undrawn):
+    """The user is told so, and how far they were; nothing of them is in the record."""
+    fit_many = jals.fit_many
+
+    def press(at):
+        if at[0].sweep == 2:
+            raise KeyboardInterrupt
+
+    def stopped(*arguments, callbacks, **options):
+        return fit_many(*arguments, callbacks=[*callbacks, press], **options)
+
+    config = write_experiment(tmp_path, ("sweeps = 3", "sweeps = 3\nseeds = [0, 1]"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jals, "fit_many", stopped)
+        done = jals_command("run", config, "--out", tmp_path / "run")
+    assert done.exit_code == 130, done.output
+    said = "interrupted after 2 of 3 sweeps, with 2 of 2 fits under way; fits in one program begin anew."
+    assert said in " ".join(done.output.split())
+    assert recorded(tmp_path / "run")["fits"] == []
+
+
 # ---- killed ----
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import jals
+from jals import costs
 from jals.anderson import AndersonALS
 from jals.costs import Size
 from jals.newton import NewtonCG
 
 pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
-from jals.app import cost, solvers  # noqa: E402
+from jals.app import solvers  # noqa: E402
 
 TABLE = pydantic.TypeAdapter(Annotated[solvers.AnySolver, pydantic.Field(discriminator="kind")])
 SIZE = Size(users=5, items=4, entries=10)  # 9 rows
@@ -71,7 +72,7 @@ def test_operations_are_those_counted_by_hand(solver, objective, each):
 
 def test_what_is_remembered_takes_memory():
     plain, few, many = (
-        cost.state_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
+        costs.held_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
     )
     assert plain < few and many - few == 2 * 2 * 5 * (4 * 4) * 8  # both of a state: five more changes of two tables
-    assert cost.state_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8
+    assert costs.held_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8

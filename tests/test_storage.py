@@ -97,9 +97,10 @@ def test_factors_come_back_to_the_bit(tmp_path, suffix, dtype, bias, mean):
         jals.als_wr(0.1, prior_user=np.ones(3), prior_item=np.ones((4, 3)), reg_power=0.5),
         jals.als_wr(0.1, prior_user=np.ones((5, 3), np.float32), prior_item=np.ones((4, 3))),
         jals.hu_koren(0.1, 40.0),
+        jals.hu_koren(0.1, 40.0, epsilon=0.5),
         jals.ials(0.1, unobserved_weight=0.2),
     ],
-    ids=["explicit", "by row", "integers by row", "prior", "prior by row", "hu_koren", "ials"],
+    ids=["explicit", "by row", "integers by row", "prior", "prior by row", "hu_koren", "logarithm", "ials"],
 )
 def test_objective_comes_back(tmp_path, suffix, objective):
     loaded = there_and_back(tmp_path / f"factors{suffix}", some_factors(), None, objective)

@@ -114,9 +114,10 @@ def _score(plan, parameters, factors):
 def test_the_derivative_with_implicit_feedback(preset):
     positive = dataclasses.replace(TRAIN, value=np.abs(TRAIN.value) + 0.1)
     held_out = dataclasses.replace(VALIDATION, weight=np.random.default_rng(0).uniform(0, 2, len(VALIDATION)))
-    made = jals.hu_koren(0.3, alpha=2.0) if preset == "hu_koren" else jals.ials(0.3, 0.2, 0.7)
+    made = jals.hu_koren(0.3, alpha=2.0, epsilon=0.8) if preset == "hu_koren" else jals.ials(0.3, 0.2, 0.7)
     result = tune(positive, held_out, made, SOLVER, optax.sgd, {"learning_rate": 0.0}, steps=1, start_sweeps=1)
-    names = {"hu_koren": {"alpha"}, "ials": {"reg_power"}}[preset] | {"reg_user", "reg_item", "unobserved_weight"}
+    names = {"hu_koren": {"alpha", "epsilon"}, "ials": {"reg_power"}}[preset]
+    names |= {"reg_user", "reg_item", "unobserved_weight"}
     assert result.history.numbers[0].keys() == names
     predicted = jals.predict(result.factors, held_out.user, held_out.item)
     expected = float(np.sum(held_out.weight * (predicted - 1) ** 2) / held_out.weight.sum())

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ArgumentError, StorageError, did_you_mean
+from ..feedback import KINDS
 from . import config as configs
 from .record import Fit, Unfinished, label
 from .schema import Config
@@ -230,8 +231,8 @@ def _incomparable(competitors: list[Competitor], config: Config) -> str | None:
         if len({json.dumps(point.get(axis)) for point in points}) > 1:
             return f"the grid changes {axis}, and RMSE of different entries do not compare"
     presets = {point["objective.preset"]: point for point in points if "objective.preset" in point}
-    kinds = {configs.at(config, point).objective.build().feedback == "rating" for point in presets.values()}
-    if len(kinds) > 1:
+    targets = {KINDS[configs.at(config, point).objective.build().feedback].target for point in presets.values()}
+    if len(targets) > 1:
         return "objective.preset is of ratings and of implicit feedback, and RMSE of different targets do not compare"
     return None
 

@@ -6,6 +6,7 @@ import jax
 
 import jals
 
+from ..errors import Interrupted
 from ..grids import at_once, even_sizes, quicker_loop
 from ..many import fit_bytes
 from .experiment import Table
@@ -31,23 +32,26 @@ class Group:
         self._masks: Any = None
 
     def fit(self, chunk: list[Planned], loop: str, watch: Any = None, sweeps: int | None = None) -> list:
-        """What `jals.fit_many` returns for them."""
+        """What `jals.fit_many` returns for them. Raises Interrupted on Ctrl-C: those of the chunk begin anew."""
         first = chunk[0]
         settings, folds = first.config.fit, self._table.folds
         problem, weights = self._problem(chunk)
-        return jals.fit_many(
-            [each.solver.build() for each in chunk],
-            problem,
-            [each.config.objective.build() for each in chunk],
-            sweeps=sweeps or first.sweeps(),
-            keys=[jax.random.key(each.seed) for each in chunk],
-            weights=weights,
-            tol=settings.tol,
-            validation=[folds[each.fold].validation for each in chunk],
-            loss_every=settings.loss_every,
-            callbacks=[watch] if watch is not None else (),
-            loop=loop,
-        )
+        try:
+            return jals.fit_many(
+                [each.solver.build() for each in chunk],
+                problem,
+                [each.config.objective.build() for each in chunk],
+                sweeps=sweeps or first.sweeps(),
+                keys=[jax.random.key(each.seed) for each in chunk],
+                weights=weights,
+                tol=settings.tol,
+                validation=[folds[each.fold].validation for each in chunk],
+                loss_every=settings.loss_every,
+                callbacks=[watch] if watch is not None else (),
+                loop=loop,
+            )
+        except Interrupted as stopped:
+            raise Interrupted(f"{stopped}; fits in one program begin anew", result=stopped.result) from None
 
     def _problem(self, chunk: list[Planned]) -> tuple[jals.Problem, Any]:
         if not self._table.masked:

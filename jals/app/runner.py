@@ -19,11 +19,12 @@ from rich.console import Console
 
 import jals
 
+from ..costs import held_bytes, table_bytes
 from ..errors import ConfigError, JalsError, StorageError
 from ..files import as_path
 from ..grids import memory_bytes
 from . import config as configs
-from . import cost, experiment, folder, plan
+from . import experiment, folder, plan
 from . import terminal as said
 from .lock import Held
 from .record import Run
@@ -134,14 +135,14 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
         else:
             size = table.size(next(iter(table.folds)))
             folds = len(table.folds) if table.masked else 1
-            tables.append((name, cost.table_bytes(size, problem.fit.dtype, folds)))
+            tables.append((name, table_bytes(size, problem.fit.dtype, folds)))
         for study in studies:
             tried = study.tried
             chosen = {key: high for key, (_, high) in study.ranges.items()}  # it is not known yet, and may be these
             for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
                 made = planned.solver.build()
                 passes = (made.passes_per_sweep or 2) * planned.sweeps()
-                size = 0 if table is None else cost.state_bytes(made, table.size(study.fold), problem.fit.dtype)
+                size = 0 if table is None else held_bytes(made, table.size(study.fold), problem.fit.dtype)
                 how = "one program" if planned.alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"

@@ -144,6 +144,7 @@ class AlsWr(Biased):
 class HuKoren(Preset):
     preset: Literal["hu_koren"]
     alpha: Number = 1.0
+    epsilon: Annotated[float, Field(gt=0)] | None = None
 
 
 class Ials(Preset):
@@ -190,7 +191,7 @@ TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\
 
 End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
 
-_DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "unobserved_weight")
+_DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "epsilon", "unobserved_weight")
 
 
 class Tune(Table):

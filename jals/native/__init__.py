@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..devices import alike
+from ..feedback import coefficients, feature
 from ..normal import with_held_loss
 from ..view import View
 
@@ -105,7 +106,8 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
     """The arguments in the order in which `ffi.cpp` reads them."""
     dtype, rank = view.reg.dtype, view.reg.shape[1] - view.has_bias
     mean = jnp.zeros((), dtype) if view.mean is None else view.mean
-    operands = [view.others.z[:, :rank], mean, _coefficients(view), view.reg[:, 0], view.blank, view.strict]
+    entry = coefficients(view.objective, dtype)
+    operands = [view.others.z[:, :rank], mean, entry, view.reg[:, 0], view.blank, view.strict]
     if view.others.bias is not None:
         operands += [view.others.bias, view.reg[:, -1]]
     operands += [each for each in (rhs, start) if each is not None]
@@ -116,10 +118,11 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
     if view.gram is not None:
         operands.append(view.gram)
     cut = 0
-    for place, (bucket, *numbers) in enumerate(
+    for place, (bucket, value, weight) in enumerate(
         zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True)
     ):
-        operands += [bucket.row, bucket.other, bucket.entry, *numbers]
+        f = feature(view.objective, value, weight)
+        operands += [bucket.row, bucket.other, bucket.entry, f, weight]
         if bucket.piece_row is not None:
             operands.append(bucket.piece_row)
             cut |= 1 << place
@@ -135,11 +138,3 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
         "with_gram": view.gram is not None,
     }
     return operands, attributes
-
-
-def _coefficients(view: View) -> jax.Array:
-    """`(5,)`, what makes an entry's (w, t, q) of its value r and weight v: every preset's are w = v (a + b r),
-    t = c + d r, q = v e. Read off the formula itself, at r = 0 and 1."""
-    one = jnp.ones((), view.reg.dtype)
-    at_0, at_1 = view.objective.entry(one * 0, one), view.objective.entry(one, one)
-    return jnp.stack([at_0.w, at_1.w - at_0.w, at_0.t, at_1.t - at_0.t, at_0.q])

@@ -18,6 +18,7 @@ except ImportError as missing:
     raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
 
 from ...errors import StorageError
+from ...feedback import KINDS
 from .. import choice, folder
 from ..choice import Ranking
 from ..console import printable
@@ -106,7 +107,7 @@ def write(
         sections=sections,
         drawn=drawn,
         sampled=[(name, part) for name, part in (scored[0] if scored else {}).items() if len(part.user) < part.total],
-        implicit=objective.feedback != "rating",
+        implicit=KINDS[objective.feedback].t == (1, 0),
         people=_people(data, drawn),
         top=TOP,
     )

@@ -210,7 +210,7 @@ def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
         words.append(f"the other {len(ends) - _SPELT} in the table of results")
     said = f"Against {AXES[cost]}. Ends, median (lowest to highest): {'; '.join(words) or 'every fit broke down'}."
     title = comparison.title(point)
-    return _shown(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
+    return pictured(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
 
 
 def _curve(label: str, place: int, fits: list[Fit], cost: str, name: str, least: dict) -> figures.Curve | None:
@@ -254,7 +254,7 @@ def profiles(comparison: Comparison) -> Iterator[Section]:
             first = int(np.searchsorted(each.ratio, 1, side="right"))
             ends.append(f"{each.name} cheapest on {first}, there on {len(each.ratio)} of {each.problems}")
         said = f"By {cost}, within {near[0]} of the lowest loss: {'; '.join(ends)}."
-        shown.append(_shown(f"profile-{cost}", f"Performance profile. {said}", said, figures.profile, lines, cost))
+        shown.append(pictured(f"profile-{cost}", f"Performance profile. {said}", said, figures.profile, lines, cost))
     columns, reached = ["solver:"], {}
     for cost in costs:
         for within, words in zip(table.NEAR, near, strict=True):
@@ -307,7 +307,7 @@ def stationarity(comparison: Comparison) -> Iterator[Section]:
         "‖½∇L‖ over the size of the normal equations' terms, at the factors each fit ended with: 0 at a stationary "
         "point. It is the same measure for every solver, so that “converged” means the same for all."
     ]
-    shown = _shown("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
+    shown = pictured("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
     yield Section("stationarity", "How converged the fits are", [*map(Text, words), Pictures([shown])])
 
 
@@ -339,5 +339,6 @@ def _span(values: list[float] | np.ndarray) -> str:
     return number(middle, 3) if low == high else f"{number(middle, 3)} ({number(low, 3)} to {number(high, 3)})"
 
 
-def _shown(name: str, alt: str, caption: str, draw, *arguments) -> Shown:
+def pictured(name: str, alt: str, caption: str, draw, *arguments) -> Shown:
+    """A picture that `draw` makes of its arguments, in a file of this name."""
     return Shown(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import figures, table
 from .records import Comparison, Fit, plain, short
-from .sections import _shown
+from .sections import pictured
 from .words import Cell, Folded, Pictures, Section, Text, brief, counted, listed, number
 from .words import table as as_table
 
@@ -178,7 +178,7 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> An
     if drawn and any(table.at_edge(value, *drawn) for value in values):
         said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
     tried = figures.Trials(x, y, values, drawn, what)
-    return _shown(
+    return pictured(
         f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
     )
 
@@ -253,6 +253,6 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     if axis.startswith("objective.") and len(panels) > 1:
         said += f" Each {short(axis)} is another loss: compare solvers at one of them, not one with the next."
     if numeric:
-        yield _shown(f"grid-{axis}", said, said, figures.axis_lines, panels, axis), note
+        yield pictured(f"grid-{axis}", said, said, figures.axis_lines, panels, axis), note
     else:
-        yield _shown(f"grid-{axis}", said, said, figures.axis_dots, panels, [plain(value) for value in points]), note
+        yield pictured(f"grid-{axis}", said, said, figures.axis_dots, panels, [plain(value) for value in points]), note

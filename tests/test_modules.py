@@ -1,0 +1,51 @@
+"""What the modules of jals use of each other."""
+
+import ast
+from pathlib import Path
+
+import jals
+
+PACKAGE = Path(jals.__file__).parent
+OPEN = {"_replace", "_asdict", "_fields", "_make", "_exit"}  # of named tuples and os: public for all their looks
+# Under work elsewhere; to be emptied.
+EXEMPT = ("anderson.py", "leverage.py", "curvature.py", "newton.py", "rowsolve.py", "normal.py", "native")
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in OPEN
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """What a module gives names to itself, attributes of its own objects included."""
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    names = {node.name for node in ast.walk(tree) if isinstance(node, named)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return names | {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def strange(tree: ast.Module):
+    """(line, name) wherever a module uses a private name of another."""
+    own = own_names(tree)
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            imported |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, alias.name) for alias in node.names if is_private(alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            of_another = isinstance(node.value, ast.Name) and node.value.id in imported
+            if of_another or node.attr not in own:
+                yield node.lineno, ast.unparse(node)
+
+
+def test_no_module_uses_a_private_name_of_another():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE)
+        if place.parts[0] not in EXEMPT:
+            found += [f"{place}:{line} uses {name}" for line, name in strange(ast.parse(path.read_text("utf-8")))]
+    listing = "\n".join(found)
+    assert not found, f"names with an underscore are their module's own: give what is shared a public one.\n{listing}"
