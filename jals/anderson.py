@@ -81,6 +81,7 @@ class AndersonALS:
     init_scale: Any = 0.1
 
     exact = True  # a half-sweep ends at the minimum
+    monotone = True
     differentiable = True
     passes_per_sweep = None  # a step that is turned down takes two more
 
