@@ -1,7 +1,5 @@
 """The config tables of the solvers beyond ALS and Gradient: what they build, refuse and cost."""
 
-from typing import Annotated
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"'
 
 from jals.app import cost, solvers  # noqa: E402
 
-TABLE = pydantic.TypeAdapter(Annotated[solvers.AnySolver, pydantic.Field(discriminator="kind")])
+TABLE = pydantic.TypeAdapter(solvers.AnySolver)
 SIZE = Size(users=5, items=4, entries=10)  # 9 rows
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..costs import Size
+from ..protocol import traits
 
 
 def table_bytes(size: Size, dtype: str, folds: int = 1) -> int:
@@ -13,6 +14,6 @@ def table_bytes(size: Size, dtype: str, folds: int = 1) -> int:
     return size.entries * int(8 + 2 * number + 2 * 1.17 * (8 + 2 * number * folds))
 
 
-def state_bytes(solver: Any, size: Size, dtype: str) -> int:
-    """Estimated memory of a fit, beside what one side's rows are solved in."""
-    return np.dtype(dtype).itemsize * solver.numbers(size)
+def state_bytes(solver: Any, size: Size, dtype: str) -> float:
+    """Estimated memory of a fit, beside what one side's rows are solved in; NaN where the solver does not say."""
+    return np.dtype(dtype).itemsize * traits(solver).numbers(size)
