@@ -30,7 +30,8 @@ def load(path: str | Path, changes: Iterable[str] = (), classes: bool = True) ->
     A change's key counts the tables of a list from 0; its value is read as TOML, or else as text.
 
     Args:
-        classes: whether solvers that are classes of the user's are imported and checked: for fits that are to be made.
+        classes: whether solvers are made, and so those that are classes of the user's imported. Not for a config whose
+            run is only read.
 
     Raises:
         ConfigError: naming every problem of the file at once, each with its line (or --set) and key.
@@ -49,9 +50,10 @@ def load(path: str | Path, changes: Iterable[str] = (), classes: bool = True) ->
         try:
             config = Config.model_validate(raw)
             with own.looked_for_in(as_path(path).parent):
-                problems = _problems_of_classes(config) if classes else []
-                problems = problems or _problems_of_size(config) or _problems_of_axes(config)
-                problems = problems or _problems_of_points(config) or _problems_of_method(config)
+                problems = _problems_of_size(config) or _problems_of_axes(config)
+                if classes and not problems:  # these make solvers
+                    problems = _problems_of_classes(config)
+                    problems = problems or _problems_of_points(config) or _problems_of_method(config)
         except ValidationError as error:
             problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
     if config is None or problems:
