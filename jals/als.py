@@ -73,6 +73,11 @@ class ALS:
         return self.linsolve != "cg" and self.rounding is None
 
     @property
+    def monotone(self) -> bool:
+        """Whether no sweep raises the loss."""
+        return self.rounding is None
+
+    @property
     def loss_with_sweep(self) -> bool:
         """Whether a sweep knows the loss without a pass of its own."""
         return self.rounding is None

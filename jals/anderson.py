@@ -80,6 +80,7 @@ class AndersonALS:
     init_scale: Any = 0.1
 
     exact = True  # a half-sweep ends at the minimum
+    monotone = True
     differentiable = True
     passes_per_sweep = None  # a step that is turned down takes two more
 
@@ -227,7 +228,7 @@ def _als(solver: AndersonALS, factors: Factors, items: jax.Array, problem: Probl
     factors, good_users = ALS(solver.rank, solver.linsolve).update(factors, problem, objective, "user")
     here = normal.view(factors, problem, objective, "item")
     solved = rowsolve.solve(here, solver.linsolve, want=("value",), start=items)
-    assert problem.user_slots is not None and solved.value is not None
+    assert problem.user_slots is not None
     after = solved.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
     # It is there to be compared: whether a step is turned down has no derivative.
     return _Swept(factors.with_joint("item", solved.joint()), good_users, solved.good, jax.lax.stop_gradient(after))

@@ -64,6 +64,7 @@ def table_bytes(size: Size, dtype: str, folds: int = 1) -> int:
     return size.entries * int(8 + 2 * number + 2 * 1.17 * (8 + 2 * number * folds))
 
 
-def held_bytes(solver: Any, size: Size, dtype: Any) -> int:
-    """Estimated memory of a fit: its state and what a sweep works with, beside what one side's rows are solved in."""
-    return np.dtype(dtype).itemsize * solver.numbers(size)
+def held_bytes(traits: Any, size: Size, dtype: Any) -> float:
+    """Estimated memory of a fit: its state and what a sweep works with, beside what one side's rows are solved in. Of a
+    solver's `protocol.traits`; NaN where it does not say."""
+    return np.dtype(dtype).itemsize * traits.numbers(size)

@@ -17,7 +17,7 @@ from .gradient import Gradient
 from .metrics import HeldOut, held_out_error
 from .objectives import Objective, entry_counts
 from .problem import Problem
-from .protocol import cast, mean_value
+from .protocol import cast, mean_value, traits
 from .ratings import Ratings
 from .regs import One, mean_log
 
@@ -272,7 +272,7 @@ def descend(descent: Gradient, plan: Plan, parameters: Any, gradient: Any, memor
 
 def check_reverse(error: ValueError, solver: Any) -> None:
     """Raises ArgumentError where jax's complaint is that the solver has a loop without a reverse derivative."""
-    if "Reverse-mode differentiation" in str(error):
+    if not traits(solver).differentiable or "Reverse-mode differentiation" in str(error):
         raise ArgumentError(
             f"{type(solver).__name__} here loops until satisfied and cannot be differentiated in reverse: with few "
             'parameters give direction="forward", else another solver such as jals.ALS.'

@@ -23,7 +23,7 @@ class Loaded(NamedTuple):
     Attributes:
         fits: a row a fit, trials and unfinished fits among them, in the order in which they ended. Columns:
 
-            - key; solver (its label); kind ("als", "gradient"); data (its name); rank; fold; seed; trial (null: none);
+            - key; solver (its label); kind (of the config); data (its name); rank; fold; seed; trial (null: none);
             - one called by its key for each axis of the grid: "objective.reg", "solver.*.rank";
             - "tuned." and its key for each number that was tuned: "tuned.hyper.learning_rate";
             - own_minimiser: it minimises something else than the objective, its loss compares with no other;

@@ -27,6 +27,7 @@ from .protocol import (
     check_whole,
     entering,
     matched,
+    traits,
 )
 from .ratings import Ratings
 
@@ -271,7 +272,7 @@ def advance(
     """(state, info, sweeps, passes, loss) after `count` sweeps, or after the last one that went well: then `info` tells
     of the one that did not. `count` is traced, so that any number of sweeps is one program. The loss is the state's
     where the last sweep told it: None for a solver that would need a pass for it, of no meaning after no sweep."""
-    with_loss = getattr(solver, "loss_with_sweep", False)
+    with_loss = traits(solver).loss_with_sweep
 
     def go_on(carry):
         _, info, done, *_ = carry

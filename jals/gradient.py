@@ -79,6 +79,7 @@ class Gradient:
         object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
+    monotone = False
 
     @property
     def differentiable(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from .layouts import Bucket
 from .loop import RUNNING, Asked, naming, together
 from .objectives import CHUNK, Objective, loss
 from .problem import Problem
-from .protocol import State, cast, check_problem, check_solver, matched
+from .protocol import State, cast, check_problem, check_solver, matched, traits
 from .ratings import Ratings
 
 LOOPS = ("map", "vmap")
@@ -117,7 +118,7 @@ def fit_many(
 def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 1, loop: str = "map") -> int:
     """About how many bytes on the device one more fit of `fit_many` needs, to cut a grid into groups by.
 
-    What any fit holds (`jals.costs.held_bytes`; of a solver without `numbers` its state twice), its state once more as
+    What any fit holds (`jals.costs.held_bytes`; of a solver that does not say, its state twice), its state once more as
     it is handed back, and the numbers of solver and objective; with `folds` > 1 also the weights of a fold, as if each
     fit brought its own; with loop="vmap" also what one side's rows are solved in, or the loss gathers.
     """
@@ -128,7 +129,8 @@ def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 
     state = jax.eval_shape(lambda solver: solver.init(key, problem, objective), cast(solver, problem.dtype))
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     size = costs.Size(problem.num_users, problem.num_items, problem.num_entries)
-    held = costs.held_bytes(solver, size, problem.dtype) if hasattr(solver, "numbers") else 2 * own
+    held = costs.held_bytes(traits(solver), size, problem.dtype)
+    held = 2 * own if math.isnan(held) else int(held)
     numbers = sum(np.size(leaf) for leaf in jax.tree.leaves((solver, objective)))
     sides = (problem.user_side, problem.item_side)
     if folds > 1:

@@ -45,6 +45,7 @@ class NewtonCG:
     init_scale: Any = 0.1
 
     exact = False
+    monotone = True
     differentiable = False  # its iterations loop until satisfied
     passes_per_sweep = None
 

@@ -3,12 +3,13 @@
     state = solver.init(key, problem, objective)                        # pure, jittable
     state, info = solver.sweep(state, problem, objective, loss=False)   # the same tree, shapes and dtypes come back
 
-A solver that experiments can name says besides what it is: `exact`, whether a half-sweep ends at the minimum;
-`differentiable`, whether a sweep has derivatives; `passes_per_sweep`, `operations` and `numbers`, what it costs (see
-`costs`). One whose half-sweeps `certify` can judge has `update`. `ALS` documents each.
+It is a frozen dataclass, registered as a pytree, with a static `rank`; `init_scale` where `start_from` makes its start.
+Besides it may say of itself what `Traits` lists; one whose half-sweeps `certify` can judge has `update`, as `ALS`.
 """
 
 import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -48,6 +49,37 @@ class Info(NamedTuple):
     bad_side: jax.Array
     passes: jax.Array
     loss: jax.Array | None
+
+
+def _unknown(objective: Objective, size: Any, sweeps: Any, passes: Any) -> Any:
+    return (sweeps + passes) * math.nan
+
+
+class Traits(NamedTuple):
+    """What a solver says of itself, by attributes of these names; the defaults hold of one that does not say.
+
+    Attributes:
+        exact: whether a half-sweep ends at the minimum: a certificate then asks it of the rows updated last.
+        monotone: whether no sweep raises the loss.
+        differentiable: whether a sweep has derivatives, forward and reverse. (Of one that does not say it is tried.)
+        loss_with_sweep: whether a sweep knows the loss without a pass of its own.
+        passes_per_sweep: passes over the entries a sweep makes; None for one whose sweeps take as many as they need.
+        operations: (objective, `costs.Size`, sweeps, passes) -> estimated operations of so many; NaN: not known.
+        numbers: `costs.Size` -> about how many numbers a fit holds; NaN: not known.
+    """
+
+    exact: bool = False
+    monotone: bool = False
+    differentiable: bool = True
+    loss_with_sweep: bool = False
+    passes_per_sweep: int | None = None
+    operations: Callable[..., Any] = _unknown
+    numbers: Callable[..., Any] = lambda size: math.nan
+
+
+def traits(solver: Any) -> Traits:
+    """What a solver says of itself, and the defaults of what it does not."""
+    return Traits(**{name: getattr(solver, name) for name in Traits._fields if hasattr(solver, name)})
 
 
 def sweep_info(factors: Factors, good_users: Any, good_items: Any, passes: Any, loss: jax.Array | None) -> Info:
@@ -135,6 +167,11 @@ def check_problem(problem: Any, objective: Any) -> None:
 def check_solver(solver: Any) -> None:
     if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
         raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
+    if jax.tree_util.all_leaves([solver]):
+        raise ArgumentError(
+            f"solver is of type {type(solver).__name__}, no pytree: put @jax.tree_util.register_dataclass over "
+            'its @dataclasses.dataclass(frozen=True), and give its rank metadata={"static": True}.'
+        )
     scale = getattr(solver, "init_scale", None)
     if scale is not None and reals("init_scale", scale).ndim:
         raise ArgumentError(f"init_scale is {scale!r}, but must be one number.")

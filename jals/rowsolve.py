@@ -53,9 +53,9 @@ class Solved(NamedTuple):
     rows: jax.Array
     bias: jax.Array | None
     good: jax.Array
-    value: jax.Array | None = None
-    cholesky: jax.Array | None = None
-    inverse: jax.Array | None = None
+    value: Any = None
+    cholesky: Any = None
+    inverse: Any = None
 
     def joint(self) -> jax.Array:
         """`(rows, k)`, the bias last."""

@@ -19,7 +19,7 @@ from .errors import AdjointError, ArgumentError, check_choice, is_traced
 from .factors import Factors, predict
 from .objectives import Objective
 from .problem import Problem
-from .protocol import State, cast, check_key, check_solver, check_whole, entering, matched
+from .protocol import State, cast, check_key, check_solver, check_whole, entering, matched, traits
 
 METHODS = ("unrolled", "adjoint")
 _ONE_LEVEL = 16  # sweeps up to which the state before each is kept
@@ -136,4 +136,4 @@ def passes(solver: Any, sweeps: int, direction: str | None = None) -> int:
     residual and one to solve with their matrices again. In reverse it is made once more, and over 16 sweeps twice.
     """
     times = {None: 1, "forward": 3, "reverse": 4 if sweeps <= _ONE_LEVEL else 5}
-    return (solver.passes_per_sweep or 2) * sweeps * times[direction]
+    return (traits(solver).passes_per_sweep or 2) * sweeps * times[direction]

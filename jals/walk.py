@@ -139,5 +139,6 @@ def _each_slab(one: Callable, slabs: tuple, shared: View) -> Any:
 
 
 def _one_slab(work: Callable, step: int, num_entries: int, slab: tuple, shared: View) -> Any:
-    (rows, columns), *arrays = slab
-    return work(Slab(shared._replace(**rows), *arrays, step, num_entries), *columns)
+    (rows, columns), other, entry, value, weight, piece_row = slab
+    here = Slab(shared._replace(**rows), other, entry, value, weight, piece_row, step, num_entries)
+    return work(here, *columns)

@@ -182,6 +182,8 @@ def test_every_config_on_a_page_is_one(tmp_path):
     from jals.app import config
 
     found = 0
+    own = re.search(r"```python\n(.*?)```", (DOCS / "own-solver.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "my_solvers.py").write_text(own[1], encoding="utf-8")
     for page in sorted(DOCS.glob("*.md")):
         for text in re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             (tmp_path / "config.toml").write_text(text, encoding="utf-8")

@@ -1,7 +1,5 @@
 """The config tables of the solvers beyond ALS and Gradient: what they build, refuse and cost."""
 
-from typing import Annotated
-
 import numpy as np
 import pytest
 
@@ -10,12 +8,13 @@ from jals import costs
 from jals.anderson import AndersonALS
 from jals.costs import Size
 from jals.newton import NewtonCG
+from jals.protocol import traits
 
 pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 from jals.app import solvers  # noqa: E402
 
-TABLE = pydantic.TypeAdapter(Annotated[solvers.AnySolver, pydantic.Field(discriminator="kind")])
+TABLE = pydantic.TypeAdapter(solvers.AnySolver)
 SIZE = Size(users=5, items=4, entries=10)  # 9 rows
 
 
@@ -71,8 +70,7 @@ def test_operations_are_those_counted_by_hand(solver, objective, each):
 
 
 def test_what_is_remembered_takes_memory():
-    plain, few, many = (
-        costs.held_bytes(solver, SIZE, "float64") for solver in (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
-    )
+    solvers = (jals.ALS(3), AndersonALS(3, 1), AndersonALS(3, 6))
+    plain, few, many = (costs.held_bytes(traits(solver), SIZE, "float64") for solver in solvers)
     assert plain < few and many - few == 2 * 2 * 5 * (4 * 4) * 8  # both of a state: five more changes of two tables
-    assert costs.held_bytes(NewtonCG(3), SIZE, "float64") > 9 * 4**2 * 8
+    assert costs.held_bytes(traits(NewtonCG(3)), SIZE, "float64") > 9 * 4**2 * 8

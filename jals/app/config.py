@@ -17,17 +17,21 @@ try:
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
-from . import search, toml
+from . import own, search, toml
 from .schema import Config, KFoldSplit, Objective, Split
-from .solvers import AnySolver, GradientSolver
+from .solvers import KINDS
 from .strict import MOST_FITS
 from .toml import Key
 
 
-def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
+def load(path: str | Path, changes: Iterable[str] = (), classes: bool = True) -> Config:
     """The config in that file, with changes such as "solver.0.rank=64" or "fit.tol=1e-4" (`jals run --set`).
 
     A change's key counts the tables of a list from 0; its value is read as TOML, or else as text.
+
+    Args:
+        classes: whether solvers are made, and so those that are classes of the user's imported. Not for a config whose
+            run is only read.
 
     Raises:
         ConfigError: naming every problem of the file at once, each with its line (or --set) and key.
@@ -45,8 +49,11 @@ def load(path: str | Path, changes: Iterable[str] = ()) -> Config:
     if not problems:
         try:
             config = Config.model_validate(raw)
-            problems = _problems_of_size(config) or _problems_of_axes(config)
-            problems = problems or _problems_of_points(config) or _problems_of_method(config)
+            with own.looked_for_in(as_path(path).parent):
+                problems = _problems_of_size(config) or _problems_of_axes(config)
+                if classes and not problems:  # these make solvers
+                    problems = _problems_of_classes(config)
+                    problems = problems or _problems_of_points(config) or _problems_of_method(config)
         except ValidationError as error:
             problems = [problem for details in error.errors(include_url=False) for problem in _problems(details)]
     if config is None or problems:
@@ -62,8 +69,8 @@ def at(config: Config, values: dict[str, Any]) -> Config:
     """
     raw = config.model_dump(exclude_unset=True, exclude={"grid"})
     for table, solver in zip(raw["solver"], config.solver, strict=True):
-        if isinstance(solver, GradientSolver):
-            table.setdefault("hyper", dict(solver.hyper))  # a key in it changes that number only
+        for key, inner in solver.inner.items():
+            table.setdefault(key, inner)
     for key, value in values.items():
         toml.put(raw, key, value)
     return Config.model_validate(raw)
@@ -83,6 +90,14 @@ def studies_of(config: Config, place: int) -> int:
     of_kfold = sum(each for each in folds if isinstance(each, int))
     per_point = sum(of_kfold if kind == "kfold" else 1 for kind in kinds)
     return math.prod(len(config.grid[axis]) for axis in axes) * per_point
+
+
+def _problems_of_classes(config: Config) -> list[tuple[Key, str]]:
+    return [
+        (("solver", place, *toml.parts(key)), why)
+        for place, solver in enumerate(config.solver)
+        for key, why in solver.misfits()
+    ]
 
 
 def _problems_of_size(config: Config) -> list[tuple[Key, str]]:
@@ -158,13 +173,14 @@ def _problems_of_method(config: Config) -> list[tuple[Key, str]]:
     for point in points(config) if tune and tune.method == "hypergradient" else ():
         for place, solver in enumerate(at(config, point).solver):
             if why := search.refused(solver):
-                found.append((("solver", place, "kind" if solver.kind != "gradient" else "optimizer"), why))
+                found.append((("solver", place, solver.method[0]), why))
     return found
 
 
 def _problem_at(config: Config, values: dict[str, Any]) -> str | None:
     try:
-        at(config, values)
+        for key, message in _problems_of_classes(at(config, values)):
+            return f"{toml.written(key)}: {message}"
     except ConfigError as error:
         return str(error)
     except ValidationError as error:
@@ -197,10 +213,10 @@ def touches(key: str, config: Config, solver: int) -> bool:
 
 # The tables that come in kinds, and the key that says which: pydantic puts the kind into an error's path.
 _TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}
-_KINDS = {
+_KINDS: dict[str, dict[str, Any]] = {
     table: {get_args(model.model_fields[_TAGS[table]].annotation)[0]: model for model in get_args(union)}
-    for table, union in {"split": Split, "objective": Objective, "solver": AnySolver}.items()
-}
+    for table, union in {"split": Split, "objective": Objective}.items()
+} | {"solver": KINDS}
 _WANTED = {
     "int_type": "an integer",
     "float_type": "a number",
@@ -214,6 +230,7 @@ _WANTED = {
 _PATTERNS = {  # in words
     ("data", "path"): "must be a path, in which no system has the character NUL",
     ("output", "folder"): "must be a path, in which no system has the character NUL",
+    ("solver", "kind"): 'must be a module and a class in it, such as "my_solvers:DampedALS"',
     ("data", "delimiter"): 'must be "::" or one ASCII character, not a quote',
 }
 
@@ -250,6 +267,8 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             if elsewhere:
                 return [(key, f"goes with {_TAGS[key[0]]} = {' or '.join(elsewhere)} only.")]
             return [(key, f"is not known.{did_you_mean(key[-1], known)} Known here: {', '.join(known)}.")]
+        case "union_tag_not_found" if not isinstance(given, dict):
+            return [(key, f"must be a table, not {_shown(given)}.")]
         case "union_tag_not_found":
             return [((*key, _TAGS[key[0]]), f"is missing: one of {_quoted(kinds)}.")]
         case "union_tag_invalid":

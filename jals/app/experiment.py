@@ -11,9 +11,10 @@ import jals
 
 from .. import datasets
 from ..costs import Size
+from ..protocol import traits
 from .record import Proof, finite
 from .schema import Config
-from .solvers import AnySolver
+from .solvers import Solver
 
 
 class Fold(NamedTuple):
@@ -128,14 +129,14 @@ def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Cer
     """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
     is not."""
     made = config.solver[0].build()
-    judge = made if made.exact else None
+    judge = made if traits(made).exact else None
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
 
-def judged(cert: jals.Certificate, solver: AnySolver, sweeps: int) -> Proof:
+def judged(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
     """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
     just made them."""
-    required = solver.build().exact and sweeps > 0
+    required = traits(solver.build()).exact and sweeps > 0
     unjudged = cert.unjudged
     return Proof(
         **{side: _worst(getattr(cert, side)) for side in unjudged},

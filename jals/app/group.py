@@ -25,9 +25,7 @@ class Group:
 
     def __init__(self, table: Table, members: list[Planned], work: float = 0.0):
         self._table, self._members, self._work = table, members, work
-        solver = members[0].solver
-        batch = getattr(solver, "batch_size", None)
-        self.kind = solver.kind if batch is None else f"{solver.kind}, minibatch"
+        self.kind = members[0].solver.batched
         self._folds = sorted({each.fold for each in members}, key=lambda fold: fold or 0)
         self._masks: Any = None
 

@@ -55,7 +55,7 @@ class Keeper:
         counts = (np.asarray(history[name], float) for name in ("sweep", "passes"))
         size, objective = table.size(planned.fold), planned.config.objective.build()
         if planned.descent is None:  # of derivatives there is no estimate
-            history["operations"] = solver.build().operations(objective, size, *counts).tolist()
+            history["operations"] = planned.traits.operations(objective, size, *counts).tolist()
         if not settings.timed:
             history["seconds"] = [math.nan] * len(history["sweep"])
         reason = result.reason

@@ -15,11 +15,12 @@ import jals
 
 from ..descent import TRAVERSALS
 from ..errors import ConfigError, StorageError
+from ..protocol import Traits, traits
 from . import config as configs
 from . import search
 from .record import Fit, label
 from .schema import Config
-from .solvers import AnySolver
+from .solvers import Solver
 
 _SWEEPS = 15  # of a fit without any budget
 _RECORDS = 10  # of a trial
@@ -143,8 +144,13 @@ class Planned(NamedTuple):
     descent: Descent | None = None
 
     @property
-    def solver(self) -> AnySolver:
+    def solver(self) -> Solver:
         return self.config.solver[0]
+
+    @property
+    def traits(self) -> Traits:
+        """What its solver says of itself."""
+        return traits(self.solver.build())
 
     @property
     def seed(self) -> int:
@@ -157,10 +163,12 @@ class Planned(NamedTuple):
         return called + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
-        """Of all that decides what the fit finds: its config, fold, data, and the version of jals."""
+        """Of all that decides what the fit finds: its config, fold, data, the version of jals, and the file of a solver
+        that is not jals's."""
         config = self.config.model_dump(mode="json", exclude={"data"})
         decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
         decides += [] if self.descent is None else [self.descent._asdict()]
+        decides += [self.solver.module] if self.solver.module else []
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
     def sweeps(self) -> int:
@@ -168,7 +176,7 @@ class Planned(NamedTuple):
         if self.descent is not None:
             return self.descent.sweeps()
         fit = self.config.fit
-        each = self.solver.build().passes_per_sweep
+        each = self.traits.passes_per_sweep
         given = [] if fit.sweeps is None else [fit.sweeps]
         given += [] if fit.passes is None else [max(fit.passes // (each or 2), 1)]
         return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
@@ -176,7 +184,7 @@ class Planned(NamedTuple):
     def watched(self) -> bool:
         """Whether what is seen at a record may end the fit."""
         fit = self.config.fit
-        by_passes = fit.passes is not None and self.solver.build().passes_per_sweep is None
+        by_passes = fit.passes is not None and self.traits.passes_per_sweep is None
         return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))
 
     def table(self) -> str:
@@ -194,7 +202,7 @@ class Planned(NamedTuple):
             return "each fit's seconds are kept"
         if fit.patience is not None:
             return "patience keeps the best factors of each fit"
-        if fit.passes is not None and self.solver.build().passes_per_sweep is None:
+        if fit.passes is not None and self.traits.passes_per_sweep is None:
             return "its sweeps take as many passes as they need"
         return None
 

@@ -71,7 +71,7 @@ def recommend(
     """
     place = as_path(place)
     fits = folder.read(place).all
-    config = configs.load(place / folder.CONFIG)
+    config = configs.load(place / folder.CONFIG, classes=False)
     fit, why, left_out = choice.choose(fits, config, solver, key)
     name = str(fit.factors)
     planned = plan.of_record(config, fit).of_record(fit)

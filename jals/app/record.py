@@ -211,6 +211,7 @@ class Run(_Kept):
     hardware: dict[str, str | int | float | None]
     command: str
     config: Config
+    modules: dict[str, str] | None = None  # of solvers that are not jals's, with the SHA-256 of their files
     data: list[Data] = []
     programs: list[Program] = []
     loops: dict[str, Loop] = {}
@@ -223,6 +224,10 @@ class Run(_Kept):
     def settings(self) -> dict[str, Any]:
         """The config as tables, defaults written out."""
         return self.config.model_dump(mode="json", exclude_none=True)
+
+    def decisive(self) -> dict[str, Any]:
+        """What two runs must have in common for the fits of the one to be those of the other."""
+        return self.settings() | ({"modules": self.modules} if self.modules else {})
 
 
 def label(solver: str, fold: int | None, point: dict[str, Any], trial: int | None, descent: bool) -> str:

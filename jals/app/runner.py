@@ -70,14 +70,6 @@ def _run(
     held: Held, path: Path, config: Config, overwrite: bool, console: Console, changes: Sequence[str], extend: bool
 ) -> int:
     place, started = held.folder, time.perf_counter()
-    earlier = None if overwrite else _earlier(place, config, extend, console)
-    extend = extend and earlier is not None and bool(_differences(earlier.run.settings(), _settings(config)))
-    if earlier is not None:
-        said.found(console, place, earlier, extend)
-        if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
-            said.results(console, place, earlier)
-            return verdict(earlier)
-    folder.swept(place)
     run = Run(
         status="running",
         started=datetime.datetime.now().astimezone().isoformat("T", "seconds"),
@@ -86,10 +78,19 @@ def _run(
         hardware=_hardware(),
         command=_command(path, place, changes),
         config=config,
+        modules={name: file for solver in config.solver for name, file in solver.module.items()} or None,
         data=[],
         programs=[],
         loops={},
     )
+    earlier = None if overwrite else _earlier(place, run, extend, console)
+    extend = extend and earlier is not None and bool(_differences(earlier.run.decisive(), run.decisive()))
+    if earlier is not None:
+        said.found(console, place, earlier, extend)
+        if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
+            said.results(console, place, earlier)
+            return verdict(earlier)
+    folder.swept(place)
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
@@ -112,7 +113,7 @@ def _run(
 def _kept(place: Path, config: Config) -> bool:
     """Whether the folder holds this config, and whole."""
     try:
-        return not _differences(_settings(configs.load(place / folder.CONFIG)), _settings(config))
+        return not _differences(_settings(configs.load(place / folder.CONFIG, classes=False)), _settings(config))
     except ConfigError:
         return False
 
@@ -140,9 +141,8 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
             tried = study.tried
             chosen = {key: high for key, (_, high) in study.ranges.items()}  # it is not known yet, and may be these
             for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
-                made = planned.solver.build()
-                passes = (made.passes_per_sweep or 2) * planned.sweeps()
-                size = 0 if table is None else held_bytes(made, table.size(study.fold), problem.fit.dtype)
+                passes = (planned.traits.passes_per_sweep or 2) * planned.sweeps()
+                size = 0 if table is None else held_bytes(planned.traits, table.size(study.fold), problem.fit.dtype)
                 how = "one program" if planned.alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
@@ -186,8 +186,8 @@ def certify(place: Path, console: Console) -> int:
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 
-def _earlier(place: Path, config: Config, extend: bool, console: Console) -> folder.Found | None:
-    """What there is of an earlier run in the folder, of this very config unless it is to be extended, or None where
+def _earlier(place: Path, run: Run, extend: bool, console: Console) -> folder.Found | None:
+    """What there is of an earlier run in the folder, of the same config unless it is to be extended, or None where
     there is no run.
 
     Raises:
@@ -201,7 +201,7 @@ def _earlier(place: Path, config: Config, extend: bool, console: Console) -> fol
     if not (place / folder.RESULT).exists():
         return None
     earlier = folder.read(place, under_way=False)
-    changed = _differences(earlier.run.settings(), _settings(config))
+    changed = _differences(earlier.run.decisive(), run.decisive())
     if changed and not extend:
         listing = "".join(f"\n  {key}: {before} there, {now} here" for key, before, now in changed)
         raise StorageError(

@@ -7,6 +7,7 @@
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
+    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours, `own`)
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
@@ -264,7 +265,7 @@ class Config(Table):
     split: Annotated[Split, Field(discriminator="kind")]
     problem: Problem = Problem()
     objective: Annotated[Objective, Field(discriminator="preset")]
-    solver: Annotated[list[Annotated[AnySolver, Field(discriminator="kind")]], Field(min_length=1)]
+    solver: Annotated[list[AnySolver], Field(min_length=1)]
     fit: Fit = Fit()
     grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
     tune: Tune | None = None

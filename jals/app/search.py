@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..protocol import traits
 from .record import Fit
 from .schema import Tune
-from .solvers import AnySolver
+from .solvers import Solver
 
 Numbers = dict[str, float]
 
@@ -115,11 +116,11 @@ def uneven(trials: int, ranges: int, solver: str) -> str:
     return f"is {trials:,}, but each of the {ranges} ranges of solver {solver} has as many points: take {near}."
 
 
-def refused(solver: AnySolver) -> str | None:
+def refused(solver: Solver) -> str | None:
     """Why no descent goes through the sweeps of a solver, or None where one does."""
-    if solver.build().differentiable:
+    if traits(solver.build()).differentiable:
         return None
-    name = solver.optimizer if solver.kind == "gradient" else solver.kind
+    _, name = solver.method
     how = 'Take "als", or an optimizer without a line search; or method = "random" or "grid" in [tune]'
     return f'is "{name}", whose sweeps loop until satisfied: no descent goes through them. {how}.'
 

@@ -1,6 +1,7 @@
 """A run under way: which fits are there, which have to be made, and what is kept of each."""
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 import jals
 
+from .. import costs
 from ..errors import FitError, Interrupted, StorageError
 from . import checkpoint, choice, descents, experiment, folder, plan
 from . import terminal as said
@@ -178,8 +180,10 @@ class Session:
             return planned.config.fit.seconds
         size = self.tables.latest.size(planned.fold)
         sweeps = min(planned.sweeps(), 1000)
-        made, objective = planned.solver.build(), planned.config.objective.build()
-        return float(made.operations(objective, size, sweeps, (made.passes_per_sweep or 4) * sweeps))
+        of, objective = planned.traits, planned.config.objective.build()
+        passes = (of.passes_per_sweep or 4) * sweeps
+        work = float(of.operations(objective, size, sweeps, passes))
+        return work if math.isfinite(work) else passes * costs.terms(planned.solver.rank, objective, size).one_pass
 
     # Fits that run alone.
 

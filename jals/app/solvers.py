@@ -1,26 +1,26 @@
-"""The tables of a config that name a solver: ALS, plain or accelerated, Newton's method, or any optimizer and schedule
-of optax with its arguments."""
+"""The tables of a config that name a solver: ALS, plain or accelerated, Newton's method, any optimizer and schedule of
+optax with its arguments, or a class of the user's."""
 
 import functools
 import inspect
 import math
-import types
 import warnings
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
-from pydantic import Field, PlainValidator
+from pydantic import ConfigDict, Discriminator, Field, PlainValidator, Tag
 from pydantic_core import PydanticCustomError
 
 import jals
 
 from ..anderson import MOST_MEMORY, AndersonALS
-from ..errors import did_you_mean
+from ..errors import ConfigError, did_you_mean
 from ..newton import NewtonCG
 from ..protocol import MOST_RANK
-from .strict import Count, Number, Table
+from . import own, toml
+from .strict import Count, Number, Table, types_of
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
     name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
@@ -53,16 +53,43 @@ class Solver(Table):
     def whole(self, key: str) -> bool:
         """Whether a key of the table, such as "rank" or "hyper.memory_size", is one of integers."""
         field = type(self).model_fields.get(key)
-        return field is not None and int in _types(field.annotation)
+        return field is not None and int in types_of(field.annotation)
 
     @property
     def label(self) -> str:
-        return self.name or self.kind
+        return toml.called({"kind": self.kind} | ({"name": self.name} if self.name else {}))
+
+    @property
+    def method(self) -> tuple[str, str]:
+        """(the key that says how its sweeps go, its value)."""
+        return "kind", self.kind
+
+    @property
+    def batched(self) -> str:
+        """What a measurement of loops holds for."""
+        return self.kind
 
     @property
     def own_minimiser(self) -> bool:
         """Whether it heads for another minimum than the loss's."""
         return False
+
+    @property
+    def inner(self) -> dict[str, dict[str, Any]]:
+        """The tables inside its own, with what holds where they are not given: a key set in one changes that alone."""
+        return {}
+
+    @property
+    def module(self) -> dict[str, str]:
+        """The module that it needs beside jals, with the SHA-256 of its file."""
+        return {}
+
+    def misfits(self) -> list[tuple[str, str]]:
+        """(key, what is wrong) where code beside jals, which a config names, is missing or does not fit."""
+        return []
+
+    def build(self) -> Any:
+        raise NotImplementedError
 
 
 class AlsSolver(Solver):
@@ -104,15 +131,6 @@ class NewtonSolver(Solver):
         return NewtonCG(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
-def _types(annotation: Any) -> set[Any]:
-    """The types that an annotation allows."""
-    if get_origin(annotation) is Annotated:
-        return _types(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return set().union(*map(_types, get_args(annotation)))
-    return {annotation}
-
-
 def _number(value):
     """A number, whole or not, or a switch: optimizers take all three. A table is a schedule."""
     if isinstance(value, dict):
@@ -129,6 +147,18 @@ class GradientSolver(Solver):
     hyper: dict[str, Annotated[Any, PlainValidator(_number)]] = Field(default={"learning_rate": 1e-2})
     batch_size: Count | None = None
     init_scale: Number | None = None
+
+    @property
+    def method(self) -> tuple[str, str]:
+        return "optimizer", self.optimizer
+
+    @property
+    def batched(self) -> str:
+        return self.kind if self.batch_size is None else f"{self.kind}, minibatch"
+
+    @property
+    def inner(self) -> dict[str, dict[str, Any]]:
+        return {"hyper": dict(self.hyper)}
 
     @property
     def schedule(self) -> dict[str, Any] | None:
@@ -237,7 +267,7 @@ def _kind(function: Any, name: str) -> str | None:
     each = inspect.signature(function).parameters.get(name)
     if each is None:
         return None
-    allowed = _types(each.annotation)
+    allowed = types_of(each.annotation)
     if name in ("key", "seed"):  # of a random generator, which optax annotates like any number
         return "an integer"
     if isinstance(each.default, bool) and allowed == {bool}:
@@ -275,4 +305,55 @@ def _traced(form: Any, count: int) -> None:
     jax.eval_shape(stepped, [jax.ShapeDtypeStruct((), jnp.float32)] * count)
 
 
-AnySolver = AlsSolver | AndersonSolver | NewtonSolver | GradientSolver
+def _plain(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
+        raise PydanticCustomError("plain_type", "must be a finite number, a text, or true or false")
+    return value
+
+
+class OwnSolver(Solver):
+    """A class of the user's, by its module and name; every other key is a field of it. See `own`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_plain)]]
+
+    kind: Annotated[str, Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")]
+
+    def whole(self, key: str) -> bool:
+        try:
+            return super().whole(key) or own.whole(own.named(self.kind), key)
+        except ConfigError:  # the record of a run is read without it
+            return False
+
+    @property
+    def module(self) -> dict[str, str]:
+        return {self.kind.partition(":")[0]: own.digest(own.named(self.kind))}
+
+    def misfits(self) -> list[tuple[str, str]]:
+        try:
+            return own.misfits(own.named(self.kind), self.rank, self.__pydantic_extra__)
+        except ConfigError as error:
+            return [("kind", str(error))]
+
+    def build(self) -> Any:
+        return own.made(own.named(self.kind), self.rank, self.__pydantic_extra__)
+
+
+OWN = "module:Class"
+
+
+def _tag(table: Any) -> str | None:
+    """Which of the tables one is: by its kind."""
+    kind = table.get("kind") if isinstance(table, dict) else getattr(table, "kind", None)
+    return OWN if isinstance(kind, str) and ":" in kind else None if kind is None else str(kind)
+
+
+AnySolver = Annotated[
+    Annotated[AlsSolver, Tag("als")]
+    | Annotated[AndersonSolver, Tag("anderson")]
+    | Annotated[NewtonSolver, Tag("newton")]
+    | Annotated[GradientSolver, Tag("gradient")]
+    | Annotated[OwnSolver, Tag(OWN)],
+    Discriminator(_tag),
+]
+KINDS = {tag.tag: table for table, tag in map(get_args, get_args(get_args(AnySolver)[0]))}

@@ -1,6 +1,7 @@
 """What every table of a config has in common: strict types, and keys that cannot stand together."""
 
-from typing import Annotated
+import types
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +14,15 @@ Count = Annotated[int, Field(ge=1, le=MOST)]  # as the library bounds every size
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[float, Field(ge=0)]
 Path = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]  # no system has the character NUL in a path
+
+
+def types_of(annotation: Any) -> set[Any]:
+    """The types that an annotation allows."""
+    if get_origin(annotation) is Annotated:
+        return types_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return set().union(*map(types_of, get_args(annotation)))
+    return {annotation}
 
 
 class Table(BaseModel):

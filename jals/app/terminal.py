@@ -48,11 +48,12 @@ def setting(console: Console, config: schema.Config, data: list[Data], folder: P
 
 
 def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: list[tuple[str, float]]) -> None:
-    """The fits that a config stands for: (name, passes, bytes, how it runs); and (table, bytes of its problem)."""
+    """The fits that a config stands for: (name, passes, bytes, how it runs); and (table, bytes of its problem). NaN:
+    not known."""
     table = _table("", "fits", "passes\neach", "MiB\neach", "how")
     rows: dict[tuple, int] = {}
     for name, passes, size, how in fits:
-        row = (name, f"{passes:,}", f"{size / 2**20:,.1f}", how)
+        row = (name, f"{passes:,}", "–" if math.isnan(size) else f"{size / 2**20:,.1f}", how)
         rows[row] = rows.get(row, 0) + 1
     for (name, passes, size, how), count in rows.items():
         table.add_row(name, f"{count:,}", passes, size, how)

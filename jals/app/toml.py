@@ -151,7 +151,13 @@ def _labels(tables: Any) -> list[Any]:
     """What the tables of a list are called; of what is no list, none."""
     if not isinstance(tables, list):
         return []
-    return [table.get("name", table.get("kind")) if isinstance(table, dict) else None for table in tables]
+    return [called(table) if isinstance(table, dict) else None for table in tables]
+
+
+def called(table: dict[str, Any]) -> Any:
+    """What a table of a list is called: by its name, without one by its kind; of a class in a module, by the class."""
+    kind = table.get("kind")
+    return table.get("name", kind.rpartition(":")[2] if isinstance(kind, str) else kind)
 
 
 def _deepest(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...files import as_path
-from .. import folder, record
+from .. import folder, record, toml
 
 Values = tuple[tuple[str, Any], ...]  # (axis, value) of several axes of a grid
 COSTS = ("seconds", "passes", "operations")
@@ -137,7 +137,7 @@ class Comparison:
         return list(dict.fromkeys(fit.name for fit in sorted(self.fits + self.trials, key=self._order)))
 
     def _order(self, fit: Fit) -> tuple[int, int]:
-        labels = [_label(solver) for solver in self.runs[fit.run].config["solver"]]
+        labels = [toml.called(solver) for solver in self.runs[fit.run].config["solver"]]
         label = fit.record.solver
         return fit.run, labels.index(label) if label in labels else len(labels)
 
@@ -276,7 +276,7 @@ def _configured(config: dict, line: record.Fit, axis: str) -> Any:
     keys = axis.split(".")
     table: Any = config
     if keys[0] == "solver":
-        table = next((each for each in config.get("solver", []) if _label(each) == line.solver), {})
+        table = next((each for each in config.get("solver", []) if toml.called(each) == line.solver), {})
         keys = axis.removeprefix(f"solver.{line.solver}.").removeprefix("solver.*.").split(".")
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
@@ -310,10 +310,6 @@ def _hash(run: Run, line: record.Fit) -> str:
 
 def _labels(run: Run, fits: list[record.Fit]) -> set[tuple[str, str]]:
     return {(fit.solver, _hash(run, fit)) for fit in fits}
-
-
-def _label(solver: dict) -> str:
-    return solver.get("name") or solver["kind"]
 
 
 def _names(places: list[Path]) -> list[str]:
