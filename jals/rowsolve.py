@@ -216,7 +216,7 @@ class Backend(NamedTuple):
 
     Attributes:
         solve: (how, view, right-hand side or None for the equations' own, start or None) -> `Found`.
-        linsolves: the algorithms that it has.
+        linsolves: the algorithms that it has; "cg" is `solve_cg`'s.
         wants: what it can return.
         platform: of jax, the only one that it is for; None for all.
         dealt: whether it can share a side's rows out over the devices of a mesh.
@@ -320,7 +320,7 @@ def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Ar
 
 
 _TABLE = {
-    "xla": Backend(_solve_by_xla, ("cholesky", "lu"), WANTS, None, True, lambda: ""),
+    "xla": Backend(_solve_by_xla, LINSOLVES, WANTS, None, True, lambda: ""),
     "native": Backend(_solve_by_kernel, ("cholesky",), WANTS, "cpu", False, lambda: native.status().reason),
 }
 BACKENDS = ("auto", *_TABLE)

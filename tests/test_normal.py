@@ -1,6 +1,7 @@
 """The row solve beyond ALS's own use: other priors, matrix precisions, and the Cholesky factor it hands back."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals import normal, rowsolve
+from jals import curvature, native, normal, rowsolve
 from tests import tables
 
 
@@ -94,6 +95,68 @@ def test_the_factor_can_be_differentiated(setting):
 
     difference = (log_determinant(0.5 + 1e-6) - log_determinant(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(log_determinant)(0.5), difference, rtol=1e-7)
+
+
+def test_whatever_solves_rows_exactly_calls_the_kernel(setting):
+    if not native.status().available:
+        pytest.skip(native.status().reason)
+    _, problem = setting
+    problem, objective = problem.arrange(), jals.als_wr(0.3, bias=True).cast(float)
+    buckets = {"user": problem.user_side.buckets, "item": problem.item_side.buckets}
+    factors = jals.ALS(tables.RANK).init(jax.random.key(0), problem, objective).factors
+
+    def calls(function, *arguments):
+        return jax.jit(function).lower(*arguments).as_text().count("jals_solve_rows")
+
+    def sweep(solver):
+        state = solver.init(jax.random.key(0), problem, objective)
+        return calls(lambda state: solver.sweep(state, problem, objective), state)
+
+    assert sweep(jals.ALS(tables.RANK)) == 2
+    assert sweep(jals.AndersonALS(tables.RANK)) == 2
+    assert sweep(jals.NewtonCG(tables.RANK)) == 3  # the users before and after the step, and the items' matrices
+    assert calls(lambda factors: curvature.point(factors, problem, objective)[:-1], factors) == 2  # of the adjoint
+    for side in buckets:
+        walked = sum(bucket.width > 0 for bucket in buckets[side])
+        assert calls(functools.partial(jals.leave_one_out, side=side), factors, problem, objective) == walked
+
+
+@pytest.mark.parametrize("backend", ["xla", "native"])
+def test_the_inverse_and_a_start_are_those_of_the_systems(setting, backend):
+    """With all that a row's system may hold, and derivatives of all that is returned against differences."""
+    table, problem = setting
+    tables.als("native" if backend == "native" else "cholesky")  # skips where it is not built
+    rng = np.random.default_rng(1)
+    objective = jals.explicit(0.3, bias=True, center=True, reg_bias=0.7).cast(float)
+    state = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, objective)
+    held = dataclasses.replace(state.factors, item_bias=jnp.asarray(rng.normal(size=table.num_items)))
+    root = rng.normal(size=(table.num_users, tables.RANK, tables.RANK))
+    prior = jnp.asarray(rng.normal(size=(table.num_users, tables.RANK)))
+    start = jnp.asarray(rng.normal(size=(table.num_users, tables.RANK + 1)))
+    precision = jnp.asarray(root @ np.swapaxes(root, 1, 2))
+
+    def viewed(items):
+        factors = dataclasses.replace(held, item=items)
+        return normal.view(factors, problem, objective, "user", precision, prior)
+
+    def solved(items, want=("value", "inverse"), start=start):
+        return rowsolve.solve(viewed(items), backend=backend, want=want, start=start)
+
+    view, found = viewed(held.item), solved(held.item)
+    matrix, rhs = normal.systems(view)
+    assert found.good.all()
+    np.testing.assert_allclose(found.inverse @ matrix, np.broadcast_to(np.eye(tables.RANK + 1), matrix.shape), atol=1e-9)
+    np.testing.assert_allclose(jnp.einsum("rij,rj->ri", matrix, found.joint()), rhs, atol=1e-9)
+    np.testing.assert_allclose(found.value, normal.row_losses(view, found.joint()), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(solved(held.item, start=None).value, found.value, rtol=1e-9, atol=1e-12)
+
+    along = jnp.asarray(rng.normal(size=held.item.shape))
+    for want in ((), ("value",), ("inverse",), ("cholesky", "value")):
+        kept = lambda step, want=want: solved(held.item + step * along, want)._replace(good=None)  # noqa: E731
+        _, dot = jax.jvp(kept, (0.0,), (1.0,))
+        differences = jax.tree.map(lambda up, down: (up - down) / 2e-6, kept(1e-6), kept(-1e-6))
+        for ours, theirs in zip(jax.tree.leaves(dot), jax.tree.leaves(differences), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("linsolve", tables.EXACT)
