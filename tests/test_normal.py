@@ -145,7 +145,7 @@ def test_the_inverse_and_a_start_are_those_of_the_systems(setting, backend):
     view, found = viewed(held.item), solved(held.item)
     matrix, rhs = normal.systems(view)
     assert found.good.all()
-    np.testing.assert_allclose(found.inverse @ matrix, np.broadcast_to(np.eye(tables.RANK + 1), matrix.shape), atol=1e-9)
+    np.testing.assert_allclose(found.inverse @ matrix - np.eye(tables.RANK + 1), 0, atol=1e-9)
     np.testing.assert_allclose(jnp.einsum("rij,rj->ri", matrix, found.joint()), rhs, atol=1e-9)
     np.testing.assert_allclose(found.value, normal.row_losses(view, found.joint()), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(solved(held.item, start=None).value, found.value, rtol=1e-9, atol=1e-12)
