@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import normal
+from . import normal, rowsolve
 from .devices import alike
 from .factors import Factors
 from .feedback import feature, slope
+from .norms import bits, norm, units
 from .objectives import NUMBERS, Objective
 from .problem import Problem
 from .view import Piece, View, gathered
-from .walk import Slab, over_rows
 
 _CHUNK = 2**16  # entries looked at together
 
@@ -28,13 +28,6 @@ _CHUNK = 2**16  # entries looked at together
 def bound(dtype: Any) -> float:
     """What an exact solver's backward errors stay under."""
     return 1e-13 if dtype == jnp.float64 else 1e-5
-
-
-def norm(numbers: jax.Array, axis: Any = None) -> jax.Array:
-    """The Euclidean norm, whose squares neither overflow nor underflow. Not for differentiation."""
-    unit, inverse = _units(jnp.max(jnp.abs(numbers), axis=axis, keepdims=True, initial=0))
-    root = jnp.sqrt(jnp.sum((numbers * inverse) ** 2, axis=axis, keepdims=True))
-    return jnp.squeeze(root * unit, axis)
 
 
 class Sizes(NamedTuple):
@@ -75,7 +68,7 @@ class Error(NamedTuple):
     def together(errors: list["Error"]) -> "Error":
         """Of all rows of these together."""
         rows = Error(*map(jnp.concatenate, zip(*errors, strict=True)))
-        unit, inverse = _units(jnp.max(rows.unit))
+        unit, inverse = units(jnp.max(rows.unit))
         share = rows.unit * inverse
         residual, scale, lost = (norm(each * share) for each in (rows.residual, rows.scale, rows.lost))
         return Error(residual, scale, lost + jnp.sign(jnp.max(rows.lost)), unit)
@@ -84,7 +77,7 @@ class Error(NamedTuple):
 def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
     """Of every row, from |A x - b| `(rows,)` and x `(rows, k)`."""
     length = norm(x, axis=-1)
-    unit, inverse = _units(jnp.maximum(length, 1))
+    unit, inverse = units(jnp.maximum(length, 1))
     scale = sizes.matrix * (length * inverse) + sizes.rhs * inverse
     unseen = jnp.sum((jnp.abs(x) < jnp.finfo(x.dtype).tiny).astype(x.dtype), axis=-1)  # 0 may be any such number
     lost = sizes.lost * inverse + sizes.lost_by_x * (length * inverse) + jnp.sign(sizes.lost)  # scaled, it is off anew
@@ -98,28 +91,9 @@ def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -
     here = normal.view(factors, problem, objective, side)
     lost, by_x, vanished = _lost_in_entries(here, problem, side)
     fixed = _of_prior_and_all_pairs(here)
-    matrix, rhs = over_rows(here, _slab_norms, (fixed.matrix, fixed.rhs), fixed.matrix, fixed.rhs)
+    norms = rowsolve.solve(here, want=("norms",)).norms
+    matrix, rhs = (jnp.where(here.blank, own, each) for own, each in zip(fixed, norms.T, strict=False))
     return Sizes(matrix, rhs, fixed.lost + lost, fixed.lost_by_x + by_x, fixed.vanished | (vanished > 0))
-
-
-def _slab_norms(slab: Slab, *fixed: jax.Array) -> tuple[jax.Array, ...]:
-    """(|A|_F, |b|) of a slab's rows; those of blank rows are `fixed`."""
-    matrix, rhs, _ = normal.slab_systems(slab)
-    here = norm(matrix, (-2, -1)), norm(rhs, -1)
-    return tuple(jnp.where(slab.view.blank, *each) for each in zip(fixed, here, strict=True))
-
-
-def _units(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the power of two nearest below each number >= 0, or as near as a normal reciprocal allows; that reciprocal).
-
-    To multiply with: two divisions, XLA makes one of, by a product that may overflow; and a division by a number that
-    is the same along a row it makes a product with the reciprocal, which may be flushed to 0.
-    """
-    info = jnp.finfo(numbers.dtype)
-    one = -info.minexp + 1  # the exponent's bits of 1
-    bits = jnp.clip(_bits(numbers) >> info.nmant, 1, 2 * one - 1)
-    power = lambda bits: jax.lax.bitcast_convert_type(bits << info.nmant, numbers.dtype)  # noqa: E731
-    return power(bits), power(2 * one - bits)
 
 
 # ---- what underflow may take ----
@@ -208,11 +182,7 @@ def _small(numbers: jax.Array) -> float:
 
 def _nonzero(numbers: jax.Array) -> jax.Array:
     """Whether numbers differ from 0: by their bits, as arithmetic takes what lies under the least normal one for 0."""
-    return (_bits(numbers) << 1) != 0
-
-
-def _bits(numbers: jax.Array) -> jax.Array:
-    return jax.lax.bitcast_convert_type(numbers, jnp.dtype(f"uint{8 * numbers.dtype.itemsize}"))
+    return (bits(numbers) << 1) != 0
 
 
 def _faint(numbers: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from .als import ALS
 from .devices import alike
 from .errors import is_traced
 from .factors import Factors
+from .norms import norm
 from .objectives import Objective, loss
 from .problem import Problem
 from .protocol import matched
@@ -119,7 +120,7 @@ def _certify(factors: Factors, problem: Problem, objective: Objective, solver: A
 
     def errors(at: Factors) -> list[backward.Error]:
         gradient = jax.grad(loss)(at, problem, objective)
-        residual = [backward.norm(gradient.joint(side), axis=-1) / 2 for side in sides]
+        residual = [norm(gradient.joint(side), axis=-1) / 2 for side in sides]
         return [backward.error(*each) for each in zip(residual, map(at.joint, sides), sizes, strict=True)]
 
     # As given, and with each side updated: one loop, so that the gradient is compiled once.

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from . import backward, normal, rowsolve
 from .devices import alike
 from .factors import Factors
+from .norms import norm
 from .objectives import Objective, squared_sum
 from .problem import Problem
 
@@ -141,7 +142,7 @@ def stationarity(factors: Factors, problem: Problem, objective: Objective) -> ja
     errors = []
     for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
         sizes = backward.sizes(factors, problem, objective, side)
-        errors.append(backward.error(backward.norm(gradient, axis=-1), factors.joint(side), sizes))
+        errors.append(backward.error(norm(gradient, axis=-1), factors.joint(side), sizes))
     return backward.Error.together(errors).ratio()
 
 

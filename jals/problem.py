@@ -284,15 +284,12 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
     numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
 
     def slots(side: Side, row_first: bool) -> Slots:
-        def read(slab):  # slab by slab: no temporaries of the table's size
-            entry, row, other = slab
-            value, weight = (column.at[entry].get(mode="promise_in_bounds") for column in numbers)
-            return value, weight, soundness.slab_fingerprint(entry, row, other, side.num_entries, row_first)
-
-        slabs = [(bucket.entry, side.of_pieces(bucket), bucket.other) for bucket in side.buckets]
-        values, weights, prints = zip(*[jax.lax.map(read, each) for each in slabs], strict=True)
+        entries = [bucket.entry for bucket in side.buckets]
+        values, weights = (
+            tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
+        )
         count = _counts(side, weights, problem.weight.dtype)
-        sound = soundness.has_rows(side) & (jnp.concatenate(prints).sum(dtype=jnp.uint32) == table)
+        sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
         return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
 
     return slots(problem.user_side, True), slots(problem.item_side, False)
@@ -300,10 +297,9 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
 
 def _counts(side: Side, weights: Any, dtype: Any) -> jax.Array:
     """n of every row, from the weights of each bucket's slots."""
-    count = jnp.zeros(side.num_rows, dtype)
-    for bucket, weight in zip(side.buckets, weights, strict=True):
-        count = count.at[side.of_pieces(bucket)].add((weight > 0).sum(axis=-1).astype(dtype), mode="drop")
-    return count
+    rows = jnp.concatenate([side.of_pieces(bucket).reshape(-1) for bucket in side.buckets])
+    here = jnp.concatenate([(weight > 0).sum(axis=-1).reshape(-1) for weight in weights])
+    return jnp.zeros(side.num_rows, dtype).at[rows].add(here.astype(dtype), mode="drop")
 
 
 def _as_real(values: Any) -> jax.Array:

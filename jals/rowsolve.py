@@ -25,12 +25,13 @@ from .normal import (
     slab_systems,
     systems,
 )
+from .norms import norm
 from .opaque import Opaque
 from .view import View
 from .walk import Slab, over_rows
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-WANTS = ("value", "cholesky", "inverse")
+WANTS = ("value", "cholesky", "inverse", "norms")
 LINSOLVES = ("cholesky", "lu", "cg")
 
 
@@ -48,6 +49,7 @@ class Solved(NamedTuple):
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
         inverse: `(rows, k, k)`, of each row's matrix, or None. What has to be solved many times with the same matrices
             is then a product.
+        norms: `(rows, 2)`, |A|_F and |b| of each row's system (of 1 and m in blank rows), or None.
     """
 
     rows: jax.Array
@@ -56,6 +58,7 @@ class Solved(NamedTuple):
     value: Any = None
     cholesky: Any = None
     inverse: Any = None
+    norms: Any = None
 
     def joint(self) -> jax.Array:
         """`(rows, k)`, the bias last."""
@@ -88,7 +91,8 @@ def solve(
     Args:
         backend: a row of `BACKENDS`; "auto", the kernel where it can be used, else XLA, chosen for the platform that
             the program is compiled for.
-        want: of "value", "cholesky" and "inverse", see `Solved`; the last two, k^2 numbers a row, by Cholesky only.
+        want: of "value", "cholesky", "inverse" and "norms", see `Solved`; "cholesky" and "inverse", k^2 numbers a row,
+            by Cholesky only.
         start: `(rows, k)`, where `value` is reckoned from; it has no derivative.
     """
     x, good, *wanted = _exact(_How(linsolve, backend, tuple(want)), (view, start))
@@ -154,7 +158,8 @@ def _solution(how: _How, argument: _Argument) -> list[jax.Array]:
     """[x, good as 0 or 1, what is wanted] for every row."""
     view, start = argument
     found = _by_backend(how, view, None, start)
-    return [found.x, view.good(found.solvable).astype(found.x.dtype), *(getattr(found, name) for name in how.want)]
+    good = view.good(jnp.isfinite(found.x).all(axis=-1))
+    return [found.x, good.astype(found.x.dtype), *(getattr(found, name) for name in how.want)]
 
 
 def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.Array], list[jax.Array]]:
@@ -182,6 +187,8 @@ def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.A
     if "cholesky" in how.want:
         factor = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
         dots["cholesky"] = jax.jvp(lambda view: _each_row(factor, False, systems(view)[0]), (view,), (view_dot,))[1]
+    if "norms" in how.want:
+        dots["norms"] = jax.jvp(lambda view: _norms(*systems(view)), (view,), (view_dot,))[1]
     if "value" in how.want:
         dots["value"] = jax.jvp(row_losses, (view, x), (view_dot, x_dot))[1]
     return solution, [x_dot, jnp.zeros_like(good), *(dots[name] for name in how.want)]
@@ -189,7 +196,7 @@ def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.A
 
 def _solution_like(how: _How, argument: _Argument) -> list[jax.ShapeDtypeStruct]:
     (rows, k), dtype = argument[0].reg.shape, argument[0].reg.dtype
-    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k)}
+    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k), "norms": (rows, 2)}
     return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((rows, k), (rows,), *(shapes[name] for name in how.want))]
 
 
@@ -200,15 +207,14 @@ _exact = Opaque(_solution, _solution_rule, _solution_like)
 
 
 class Found(NamedTuple):
-    """What a backend finds for every row: `x` `(rows, k)`, whether its matrix is not singular (`solvable`, bool
-    `(rows,)`: every pivot is positive, and more than k eps (the largest diagonal element) in strict rows), and what
-    was wanted, else None."""
+    """What a backend finds for every row: `x` `(rows, k)`, and what was wanted, else None. x is NaN where the matrix is
+    singular: where a pivot is not positive, or in a strict row not more than k eps (the largest diagonal element)."""
 
     x: jax.Array
-    solvable: jax.Array
     value: jax.Array | None = None
     cholesky: jax.Array | None = None
     inverse: jax.Array | None = None
+    norms: jax.Array | None = None
 
 
 class Backend(NamedTuple):
@@ -256,13 +262,14 @@ def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array
     rows = len(view.reg)
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
-    matrices = {"cholesky": jnp.sqrt(diagonal), "inverse": 1 / diagonal}
-    initial = Found(
-        view.prior if rhs is None else rhs / diagonal,
-        jnp.ones(rows, bool),
-        jnp.zeros(rows, diagonal.dtype) if "value" in how.want else None,
-        *(jax.vmap(jnp.diag)(numbers) if name in how.want else None for name, numbers in matrices.items()),
-    )
+    beside = {
+        "value": lambda: jnp.zeros(rows, diagonal.dtype),
+        "cholesky": lambda: jax.vmap(jnp.diag)(jnp.sqrt(diagonal)),
+        "inverse": lambda: jax.vmap(jnp.diag)(1 / diagonal),
+        "norms": lambda: _norms(diagonal, diagonal * view.prior),
+    }
+    x = view.prior if rhs is None else rhs / diagonal
+    initial = Found(x, **{name: beside[name]() for name in how.want})
     return over_rows(view, functools.partial(_solve_slab, how), initial, rhs, start)
 
 
@@ -271,13 +278,18 @@ def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array |
     one = _lu if how.linsolve == "lu" else functools.partial(_cholesky, how.want)
     x, pivots, cholesky, inverse = _each_row(one, True, matrix, own if rhs is None else rhs)
     largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
-    least = x.shape[-1] * jnp.finfo(x.dtype).eps * largest
-    solvable = ~slab.view.strict | (pivots.min(axis=-1) > least)
+    least = jnp.where(slab.view.strict, x.shape[-1] * jnp.finfo(x.dtype).eps * largest, 0)
     if loss is not None:
         away, both = (-x, x) if start is None else (start - x, start + x)
         left = jnp.einsum("rkl,rl->rk", matrix, both, precision=_HIGHEST)
         loss -= jnp.sum(away * (left - own - own), axis=-1)
-    return Found(x, jnp.isfinite(x).all(axis=-1) & solvable, loss, cholesky, inverse)
+    norms = _norms(matrix, own) if "norms" in how.want else None
+    return Found(jnp.where((pivots.min(axis=-1) > least)[:, None], x, jnp.nan), loss, cholesky, inverse, norms)
+
+
+def _norms(matrix: jax.Array, rhs: jax.Array) -> jax.Array:
+    """`Found.norms` of systems, whose matrices may be given by their diagonals."""
+    return jnp.stack([norm(matrix, tuple(range(1, matrix.ndim))), norm(rhs, -1)], axis=-1)
 
 
 def _cholesky(want: tuple[str, ...], matrix: jax.Array, rhs: jax.Array) -> tuple[Any, ...]:

@@ -55,22 +55,22 @@ def _sizes(name: str, array: Any, axes: int) -> tuple[int, ...]:
     return shape
 
 
-def slab_fingerprint(
-    entry: jax.Array, row: jax.Array, other: jax.Array, num_entries: int, row_first: bool
-) -> jax.Array:
-    """A number of all places of a slab's entries, uint32, from `entry` and `other` `(pieces, width)` and `row`
-    `(pieces,)`. Over a layout they add up to `table_fingerprint` of the table's columns where every entry lies in one
-    slot, that of its row and other row; otherwise to another number, except by a chance of 2^-32."""
-    row = row[:, None]
-    places = _mixed(entry, *((row, other) if row_first else (other, row)))
-    return _sum_of(jnp.where(entry != num_entries, places, jnp.uint32(0)))
+def fingerprint(side: Side, row_first: bool) -> jax.Array:
+    """A number of all places of a layout's entries, uint32: `table_fingerprint` of the table's columns where every
+    entry lies in one slot, that of its row and other row; otherwise another number, except by a chance of 2^-32."""
+    total = jnp.zeros((), jnp.uint32)
+    for bucket in side.buckets:
+        row = side.of_pieces(bucket)[..., None]
+        places = _mixed(bucket.entry, *((row, bucket.other) if row_first else (bucket.other, row)))
+        total += jnp.sum(jnp.where(bucket.entry != side.num_entries, places, jnp.uint32(0)), dtype=jnp.uint32)
+    return total
 
 
 def table_fingerprint(user: jax.Array, item: jax.Array, num_users: int, num_items: int) -> jax.Array:
-    """That of a table's entries, see `slab_fingerprint`; one that no layout has where an index is out of range."""
+    """That of a table's entries, see `fingerprint`; one that no layout has where an index is out of range."""
     entry = jnp.arange(len(user), dtype=jnp.int32)
     off = (user < 0) | (user >= num_users) | (item < 0) | (item >= num_items)
-    return _sum_of(_mixed(entry, user, item) + off.astype(jnp.uint32))
+    return jnp.sum(_mixed(entry, user, item) + off.astype(jnp.uint32), dtype=jnp.uint32)
 
 
 def has_rows(side: Side) -> jax.Array:
@@ -120,13 +120,6 @@ def _mixed(*parts: jax.Array) -> jax.Array:
         total = total + part.astype(jnp.uint32) * jnp.uint32(odd)
     total = (total ^ (total >> 15)) * jnp.uint32(0x2C1B3C6D)
     return total ^ (total >> 13)
-
-
-def _sum_of(numbers: jax.Array) -> jax.Array:
-    """Modulo 2^32; by the first axis first, which XLA's CPU code does in vectors."""
-    if numbers.ndim == 1:
-        return numbers.sum(dtype=jnp.uint32)
-    return _sum_of(numbers.sum(axis=0, dtype=jnp.uint32))
 
 
 def _first(wrong: np.ndarray) -> tuple[int, ...] | None:

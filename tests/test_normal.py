@@ -139,7 +139,7 @@ def test_the_inverse_and_a_start_are_those_of_the_systems(setting, backend):
         factors = dataclasses.replace(held, item=items)
         return normal.view(factors, problem, objective, "user", precision, prior)
 
-    def solved(items, want=("value", "inverse"), start=start):
+    def solved(items, want=("value", "inverse", "norms"), start=start):
         return rowsolve.solve(viewed(items), backend=backend, want=want, start=start)
 
     view, found = viewed(held.item), solved(held.item)
@@ -148,10 +148,12 @@ def test_the_inverse_and_a_start_are_those_of_the_systems(setting, backend):
     np.testing.assert_allclose(found.inverse @ matrix - np.eye(tables.RANK + 1), 0, atol=1e-9)
     np.testing.assert_allclose(jnp.einsum("rij,rj->ri", matrix, found.joint()), rhs, atol=1e-9)
     np.testing.assert_allclose(found.value, normal.row_losses(view, found.joint()), rtol=1e-10, atol=1e-12)
+    sizes = np.linalg.norm(matrix, axis=(1, 2)), np.linalg.norm(rhs, axis=1)
+    np.testing.assert_allclose(found.norms, np.stack(sizes, axis=1), rtol=1e-12)
     np.testing.assert_allclose(solved(held.item, start=None).value, found.value, rtol=1e-9, atol=1e-12)
 
     along = jnp.asarray(rng.normal(size=held.item.shape))
-    for want in ((), ("value",), ("inverse",), ("cholesky", "value")):
+    for want in (("value",), ("inverse",), ("cholesky", "norms")):
         kept = lambda step, want=want: solved(held.item + step * along, want)._replace(good=None)  # noqa: E731
         _, dot = jax.jvp(kept, (0.0,), (1.0,))
         differences = jax.tree.map(lambda up, down: (up - down) / 2e-6, kept(1e-6), kept(-1e-6))

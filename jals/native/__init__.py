@@ -20,7 +20,7 @@ from ..normal import with_held_loss
 from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
-RETURNS = ("value", "cholesky", "inverse")
+RETURNS = ("value", "cholesky", "inverse", "norms")
 
 
 class Status(NamedTuple):
@@ -82,24 +82,24 @@ def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want:
     """Solves the normal equations of all rows of a side, or the same matrices with another right-hand side
     `(rows, k)`. Under `vmap` it is called once for each.
 
-    Returns: [x `(rows, k)`, NaN where not good; good, bool `(rows,)`: every pivot is positive, and more than k eps (the
-        largest diagonal element) in strict rows; then for each of `RETURNS` what it is, or None where it is not wanted.
-        "value" is `(rows,)`, each row's part of the loss at x; "cholesky" and "inverse", `(rows, k, k)`, of its matrix.
-        See `rowsolve.Solved`].
+    Returns: [x `(rows, k)`, NaN where a pivot is not positive, or in a strict row not more than k eps (the largest
+        diagonal element); then for each of `RETURNS` what it is, or None where it is not wanted.
+        "value" is `(rows,)`, each row's part of the loss at x; "cholesky" and "inverse", `(rows, k, k)`, of its matrix;
+        "norms" `(rows, 2)`. See `rowsolve.Solved`].
     """
     rows, k = view.reg.shape
     dtype = view.reg.dtype
     operands, attributes = _operands(view, rhs, start)
-    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k)}
+    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k), "norms": (rows, 2)}
     results = [jax.ShapeDtypeStruct((rows, k), dtype), jax.ShapeDtypeStruct((rows,), bool)]
     results += [jax.ShapeDtypeStruct(shapes[name], dtype) for name in RETURNS if name in want]
     attributes |= {name: name in want for name in RETURNS}
     call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
-    (x, good, *rest), _ = alike(call(*operands, **attributes), view)  # as what XLA solves is
+    (x, _, *rest), _ = alike(call(*operands, **attributes), view)  # as what XLA solves is
     found = {name: rest.pop(0) if name in want else None for name in RETURNS}
     if start is not None and found["value"] is not None:
         found["value"] = with_held_loss(view, start, found["value"])
-    return [x, good, *found.values()]
+    return [x, *found.values()]
 
 
 def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tuple[list[jax.Array], dict[str, Any]]:

@@ -120,7 +120,7 @@ class Arguments {
 template <class T>
 ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int64_t cut_buckets, bool bias,
                       bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool value,
-                      bool cholesky, bool inverse, ffi::RemainingArgs given, ffi::RemainingRets results) try {
+                      bool cholesky, bool inverse, bool norms, ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
   auto reals = [&](const char* name, const std::vector<int64_t>& shape) { return next.take<T>(name, real, shape); };
@@ -191,6 +191,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
   if (value) side.value = result(at++, "the rows' loss", number, real, {rows});
   if (cholesky) side.cholesky = result(at++, "cholesky", number, real, {rows, k, k});
   if (inverse) side.inverse = result(at++, "inverse", number, real, {rows, k, k});
+  if (norms) side.norms = result(at++, "norms", number, real, {rows, 2});
   if (!solve_side(side, kernel<T>(side.rank), pool)) throw std::bad_alloc();
   return ffi::Error::Success();
 } catch (const Refused& refused) {
@@ -214,6 +215,7 @@ auto binding() {
       .Attr<bool>("value")
       .Attr<bool>("cholesky")
       .Attr<bool>("inverse")
+      .Attr<bool>("norms")
       .RemainingArgs()
       .RemainingRets();
 }

@@ -67,17 +67,18 @@ struct Slots {  // a bucket's arrays
 
 template <class T>
 struct Results {
-  std::vector<T> x, value, cholesky, inverse;
+  std::vector<T> x, value, cholesky, inverse, norms;
   std::vector<char> good;
 
   Results(int64_t rows, int64_t k)
-      : x(rows * k, T(7)), value(rows, T(7)), cholesky(rows * k * k, T(7)), inverse(rows * k * k, T(7)), good(rows, 7) {}
+      : x(rows * k, T(7)), value(rows, T(7)), cholesky(rows * k * k, T(7)), inverse(rows * k * k, T(7)),
+        norms(rows * 2, T(7)), good(rows, 7) {}
   bool operator==(const Results& other) const {
     auto same = [](const auto& a, const auto& b) {
       return a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]);
     };
     return same(x, other.x) && same(value, other.value) && same(cholesky, other.cholesky) && same(inverse, other.inverse) &&
-           same(good, other.good);
+           same(norms, other.norms) && same(good, other.good);
   }
 };
 
@@ -179,7 +180,7 @@ class Case {
     auto add = [&](bool there, const char* name) { text += there ? std::string(", ") + name : ""; };
     add(bias_, "bias"), add(!prior_.empty(), "prior"), add(!precision_.empty(), "precision");
     add(!gram_.empty(), "gram"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
-    add(!start_.empty(), "start"), add(inverse_, "inverse"), add(side_.part, "part");
+    add(!start_.empty(), "start"), add(inverse_, "inverse"), add(norms_, "norms"), add(side_.part, "part");
     return text + ", entries by row:" + degrees_;
   }
 
@@ -260,6 +261,7 @@ class Case {
     value_ = chance(0.5);
     cholesky_ = chance(0.5);
     inverse_ = chance(0.5);
+    norms_ = chance(0.5);
     if (chance(0.4)) start_ = normals(rows * k_, 1);
     side_.part = chance(0.2);
     if (chance(0.2)) rhs_ = normals(rows * k_, 1);
@@ -382,6 +384,7 @@ class Case {
     side_.value = value_ ? results.value.data() : nullptr;
     side_.cholesky = cholesky_ ? results.cholesky.data() : nullptr;
     side_.inverse = inverse_ ? results.inverse.data() : nullptr;
+    side_.norms = norms_ ? results.norms.data() : nullptr;
     return solve_side(side_, JALS_ISA::make<T>(side_.rank), pool) ? "" : "memory ran out";
   }
 
@@ -452,6 +455,16 @@ class Case {
     for (int64_t i = 0; i < k; ++i)
       for (int64_t j = i + 1; j < k; ++j) a[i * k + j] = a[j * k + i], a_size[i * k + j] = a_size[j * k + i];
 
+    // Good or not, a row's system has norms.
+    for (int64_t part = 0; part < 2 && norms_; ++part) {
+      Real squares = 0, sizes = 0;
+      for (Real number : part ? b : a) squares += number * number;
+      for (Real number : part ? b_size : a_size) sizes += number * number;
+      const Real off = std::abs(got.norms[2 * r + part] - std::sqrt(squares));
+      const Real most = (8 + k + std::sqrt(Real(rows_[r].size()))) * std::numeric_limits<T>::epsilon() * std::sqrt(sizes);
+      if (!(off <= most)) return "norm " + text(got.norms[2 * r + part]) + ", not " + text(std::sqrt(squares));
+    }
+
     const T* x = &got.x[r * k];
     const T* l = &got.cholesky[r * k * k];
     if (got.good[r] ? kinds_[r] == Kind::bad : kinds_[r] == Kind::good)
@@ -518,7 +531,7 @@ class Case {
   std::mt19937_64 random_;
   Side<T> side_{};
   int64_t k_ = 0;
-  bool bias_ = false, value_ = false, cholesky_ = false, inverse_ = false;
+  bool bias_ = false, value_ = false, cholesky_ = false, inverse_ = false, norms_ = false;
   std::vector<std::vector<Entry>> rows_;
   std::string degrees_;
   std::vector<Slots<T>> slots_;

@@ -565,6 +565,31 @@ void add_prior(const Side<T>& side, int64_t row, const Sums<T>& sums, int64_t np
   }
 }
 
+// |A|_F and |b|, as they are before they are solved: in double, and scaled, so that no square leaves its range.
+template <class T>
+void write_norms(const Side<T>& side, const Sums<T>& sums, T* to) {
+  const bool bias = side.held_bias != nullptr;
+  auto norm = [&](auto&& each) {
+    double largest = 0, total = 0;
+    each([&](double number, double) { largest = std::abs(number) <= largest ? largest : std::abs(number); });
+    if (!(largest > 0) || std::isinf(largest)) return largest;
+    const double unit = std::ldexp(1.0, std::ilogb(largest));
+    each([&](double number, double times) { total += times * (number / unit) * (number / unit); });
+    return unit * std::sqrt(total);
+  };
+  to[0] = T(norm([&](auto&& add) {
+    for (int64_t j = 0; j < side.rank; ++j)
+      for (int64_t i = j; i < side.rank; ++i)
+        add(sums.matrix[triangle<T>(i / V<T>) + j * V<T> + i % V<T>], i == j ? 1 : 2);
+    for (int64_t i = 0; bias && i < side.rank; ++i) add(sums.border[i], 2);
+    if (bias) add(sums.corner(), 1);
+  }));
+  to[1] = T(norm([&](auto&& add) {
+    for (int64_t i = 0; i < side.rank; ++i) add(sums.rhs[i], 1);
+    if (bias) add(sums.corner_rhs(), 1);
+  }));
+}
+
 // Factors block column q in place and solves for its part of the right-hand sides; returns the least pivot.
 template <class T, int Sides>
 INLINE T factor_block(T* matrix, int64_t q, int64_t np, T* const* rhs, T* scale) {
@@ -731,6 +756,7 @@ void solve_row(const Side<T>& side, int64_t row, const Sums<T>& sums, const Work
     for (int64_t i = 0; i < rank; ++i) sums.rhs[i] = side.rhs[row * k + i];
     if (bias) sums.corner_rhs() = side.rhs[row * k + rank];
   }
+  if (side.norms) write_norms(side, sums, side.norms + 2 * row);
 
   T largest = bias ? T(sums.corner()) : T(0);
   if (side.strict[row])

@@ -46,6 +46,7 @@ struct Side {
                        // the row's part falls from there to x); null when not asked for
   T* cholesky;         // (num_rows, k, k), the lower factor; null when not asked for
   T* inverse;          // (num_rows, k, k), of the matrix; null when not asked for
+  T* norms;            // (num_rows, 2), of the matrix (Frobenius) and the right-hand side; null when not asked for
 
   int64_t unknowns() const { return rank + (held_bias != nullptr); }
 };

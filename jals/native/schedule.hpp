@@ -98,6 +98,7 @@ void refuse_rows(const Side<T>& side) {
   std::fill_n(side.x, rows * k, nan);
   std::fill_n(side.good, rows, false);
   if (side.value) std::fill_n(side.value, rows, nan);
+  if (side.norms) std::fill_n(side.norms, rows * 2, nan);
   for (T* matrices : {side.cholesky, side.inverse})
     if (matrices) std::fill_n(matrices, rows * k * k, nan);
 }
