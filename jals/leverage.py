@@ -76,10 +76,10 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
         residual where the row has none without the entry (a row with lambda 0 needs more entries than it has unknowns),
         or one that rounding cannot tell from none.
 
-    Two passes over the entries a side, and k^2 numbers a row for one slab of rows at a time; "both" also keeps 2 k
+    Three passes over the entries a side, and k^2 numbers a row for one slab of rows at a time; "both" also keeps 2 k
     numbers an entry. Pure; jit, vmap, forward and reverse derivatives of any order in the factors, values, weights (at
     weights > 0) and every number of the objective, by products with the inverses at hand. With `jvp` four passes a
-    side, with `grad` six: two there, two that work out each slab again on the way back, two back.
+    side, with `grad` nine: three there, four that work out each slab again on the way back, two back.
 
     Raises:
         ArgumentError: for another side; where factors, problem and objective do not fit together.
