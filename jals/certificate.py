@@ -10,7 +10,7 @@ from . import backward
 from .als import ALS
 from .devices import alike
 from .errors import is_traced
-from .factors import Factors
+from .factors import Factors, in_brief
 from .norms import norm
 from .objectives import Objective, loss
 from .problem import Problem
@@ -23,7 +23,7 @@ WHAT_UNJUDGED = (
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Certificate:
     """How well rows solve their normal equations, measured by the gradient of the loss.
 
@@ -70,6 +70,15 @@ class Certificate:
     def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
         errors = {"user": self.user, "item": self.item}
         return errors | {"last_updated": self.last_updated} if last_updated else errors
+
+    def __repr__(self) -> str:
+        """Whether it holds, and the worst row of each kind beside the bound; dtypes and shapes of what is traced."""
+        if not all(isinstance(leaf, jax.Array) and not is_traced(leaf) for leaf in vars(self).values()):
+            return f"Certificate({', '.join(f'{name} {in_brief(leaf)}' for name, leaf in vars(self).items())})"
+        verdict = "holds" if self.holds() else "holds of updates" if self.holds(last_updated=False) else "does not hold"
+        worst = [f"{side} {float(jnp.max(error)):.1e}" for side, error in self._errors().items()]
+        worst += [f"bound {self.bound:.0e}", f"stationarity {float(jnp.max(self.stationarity)):.1e}"]
+        return f"Certificate({verdict}: {', '.join(worst)})"
 
     def __str__(self) -> str:
         """What holds, the largest backward errors, and the rows that could not be judged."""

@@ -37,6 +37,10 @@ class Dataset(NamedTuple):
     vocab: Vocabulary
     titles: np.ndarray | None
 
+    def __repr__(self) -> str:
+        titles = "no titles" if self.titles is None else f"{len(self.titles):,} titles"
+        return f"Dataset({self.ratings!r}, {self.vocab!r}, {titles})"
+
 
 def load(name: Name) -> Dataset:
     """The data set of that name. All but "movielens-latest-small" are files in the folder that JALS_DATA names.

@@ -13,7 +13,7 @@ from .reals import FLOATS, float_dtype, is_number, reals
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Factors:
     """What is learnt, a pytree. Biases and mean are None where the objective has none.
 
@@ -29,6 +29,11 @@ class Factors:
     user_bias: jax.Array | None = None
     item_bias: jax.Array | None = None
     mean: jax.Array | None = None
+
+    def __repr__(self) -> str:
+        """Dtypes and shapes; of the mean its value. Never the numbers of a row."""
+        said = [f"{name} {in_brief(part)}" for name, part in vars(self).items() if part is not None]
+        return f"Factors({', '.join(said)})"
 
     @property
     def rank(self) -> int:
@@ -49,6 +54,15 @@ class Factors:
         if getattr(self, f"{side}_bias") is None:
             return dataclasses.replace(self, **{side: joint})
         return dataclasses.replace(self, **{side: joint[:, :-1], f"{side}_bias": joint[:, -1]})
+
+
+def in_brief(array: Any) -> str:
+    """An array's dtype and shape, or the number that it is; what is none, as it prints itself."""
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        return repr(array)
+    if array.shape == () and isinstance(array, (jax.Array, np.ndarray, np.generic)) and not is_traced(array):
+        return f"{float(array):.6g}"
+    return f"{array.dtype.name}[{', '.join(map(str, array.shape))}]"
 
 
 def score_terms(factors: Factors, user: jax.Array, item: jax.Array) -> list[jax.Array]:

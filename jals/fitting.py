@@ -75,7 +75,7 @@ class Progress(Record):
     result: "Result"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What `fit` returns.
 
@@ -98,6 +98,18 @@ class Result:
     converged: bool
     reason: str
     sweep: int
+
+    def __repr__(self) -> str:
+        """How it ended, and the numbers of the record that `factors` are of."""
+        said = [f"{self.done} sweeps, {self.reason}"]
+        if self.sweep in self.history.sweep:
+            at = self.best()
+            said[0] += f", factors of sweep {self.sweep}" if self.sweep != self.done else ""
+            for name, what in (("loss", "loss"), ("validation", "validation RMSE")):
+                number = getattr(self.history, name)[at]
+                said += [f"{what} {number:.6g}"] if np.isfinite(number) else []
+            said.append(f"{self.history.seconds[-1]:.3g} s and {self.compile_seconds:.3g} s of compiling")
+        return f"Result({', '.join(said)}: {self.factors!r})"
 
     @property
     def done(self) -> int:

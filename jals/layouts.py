@@ -37,7 +37,7 @@ _PADDED_LIMIT = 2 * 2**30  # bytes of indices above which `padded` refuses a tab
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Bucket:
     """Rows whose pieces share one width.
 
@@ -56,13 +56,17 @@ class Bucket:
     piece_row: jax.Array | None
     step: int = dataclasses.field(metadata={"static": True})
 
+    def __repr__(self) -> str:
+        slabs = "x".join(map(str, jnp.shape(self.other)))
+        return f"Bucket({slabs} slots, {'whole rows' if self.piece_row is None else 'rows in pieces'})"
+
     @property
     def width(self) -> int:
         return self.other.shape[-1]
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Side:
     """All rows of one side of the table, or a `part` of them, with some of its entries. Rows without entries lie in a
     bucket of width 0."""
@@ -72,6 +76,11 @@ class Side:
     num_entries: int = dataclasses.field(metadata={"static": True})
     part: bool = dataclasses.field(default=False, metadata={"static": True})
     mesh: jax.sharding.Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """Sizes and widths, never indices. (jax may build one of placeholders.)"""
+        widths = [str(bucket.width) for bucket in self.buckets if isinstance(bucket, Bucket)]
+        return f"Side({self.num_rows:,} rows, {self.num_entries:,} entries, widths {', '.join(widths)})"
 
     def shard(self, mesh: jax.sharding.Mesh) -> "Side":
         """The same rows with each bucket's slabs dealt out over the devices of a mesh with one axis; buckets get

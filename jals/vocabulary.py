@@ -32,6 +32,12 @@ class Vocabulary:
     user: np.ndarray
     item: np.ndarray
 
+    def __repr__(self) -> str:
+        """How many ids there are of each side, and of what kind."""
+        sides = (("user", self.user), ("item", self.item))
+        said = (f"{len(ids):,} {side}s ({ids.dtype if ids.dtype.kind in 'iu' else 'text'})" for side, ids in sides)
+        return f"Vocabulary({', '.join(said)})"
+
     @classmethod
     def from_ids(cls, user_ids: Any, item_ids: Any) -> tuple["Vocabulary", np.ndarray, np.ndarray]:
         """The vocabulary of a table's two columns of outside ids, and the columns as rows.
