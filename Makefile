@@ -11,7 +11,7 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
 # What the CPU kernel is built from: an environment is set up again when it changes.
-NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/native/*.cpp jals/native/*.hpp))
+NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/rows/native/*.cpp jals/rows/native/*.hpp))
 
 # Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give; the
 # fuzz and the benchmark do not depend on jax.
@@ -52,7 +52,7 @@ docs: $(VENV)/ready  ## the documentation as a site, in site/
 
 clean:  ## remove environments, runs and caches
 	rm -rf $(VENV) $(FLOOR) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	rm -f jals/native/_kernel*
+	rm -f jals/rows/native/_kernel*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python

@@ -19,7 +19,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = Path("jals/native")
+SOURCES = Path("jals/rows/native")
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
 ISAS = {  # builds of kernel.cpp: which of them a machine gets is settled when it loads the library
     "baseline": "-DJALS_BYTES=16",
@@ -90,7 +90,7 @@ class Build(build_ext):
 
     def get_ext_filename(self, fullname):
         # A library works with the interface of its headers and newer ones. Named for it, one of an older jax and one
-        # of a newer can lie side by side, and jals/native/__init__.py takes the one that fits.
+        # of a newer can lie side by side, and jals/rows/native/__init__.py takes the one that fits.
         found = headers()
         return os.path.join(*fullname.split(".")[:-1], f"_kernel_{found[1]}.so" if found else "_kernel.so")
 
@@ -135,5 +135,6 @@ class Wheel(bdist_wheel):
         return "py3", "none", platform
 
 
-kernel = Extension("jals.native._kernel", [str(SOURCES / name) for name in ("kernel.cpp", "ffi.cpp")], optional=True)
+sources = [str(SOURCES / name) for name in ("kernel.cpp", "ffi.cpp")]
+kernel = Extension("jals.rows.native._kernel", sources, optional=True)
 setup(ext_modules=[kernel], cmdclass={"build_ext": Build, "bdist_wheel": Wheel})

@@ -22,8 +22,8 @@ import jax
 import numpy as np
 
 import jals
-from jals import curvature
-from jals.gradient import layout_loss
+from jals.rows import curvature
+from jals.solvers.gradient import layout_loss
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-8, 1e-4, 3e-4, 1e-3)  # the first is the reference

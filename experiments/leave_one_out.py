@@ -34,8 +34,8 @@ import matplotlib
 import numpy as np
 
 import jals
-from jals.fitting import Result
-from jals.leverage import leave_one_out
+from jals.diagnostics.leverage import leave_one_out
+from jals.fitting.single import Result
 
 HERE = Path(__file__).parent
 CRITERIA = ("user", "item", "mean", "both", "validation")

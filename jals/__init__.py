@@ -1,25 +1,15 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import (
-    adjoint,
-    datasets,
-    errors,
-    experiment,
-    layouts,
-    metrics,
-    native,
-    normal,
-    protocol,
-    rowsolve,
-    split,
-    tuning,
-    view,
-    walk,
-)
-from .als import ALS
-from .anderson import AndersonALS
-from .certificate import Certificate, certify
-from .crosscheck import check_hypergradient
+from . import datasets, errors, experiment, metrics, tuning
+from .data import split
+from .data.io import read_ratings
+from .data.ratings import Ratings
+from .data.vocabulary import Vocabulary
+from .derivatives import adjoint
+from .derivatives.crosscheck import check_hypergradient
+from .derivatives.solution import solution_map
+from .diagnostics.certificate import Certificate, certify
+from .diagnostics.leverage import LeaveOneOut, leave_one_out
 from .errors import (
     AdjointError,
     ArgumentError,
@@ -31,24 +21,24 @@ from .errors import (
     JalsError,
     StorageError,
 )
-from .factors import Factors, predict
-from .fitting import History, Progress, Result, fit, run
-from .gradient import Gradient
-from .grids import fit_grid
-from .io import read_ratings
-from .leverage import LeaveOneOut, leave_one_out
-from .many import fit_many
-from .newton import NewtonCG
-from .objectives import Objective, als_wr, explicit, hu_koren, ials
-from .paths import regularisation_path
-from .problem import Problem
-from .protocol import Info, State, loss
-from .ratings import Ratings
-from .schedules import scheduled
-from .solution import solution_map
-from .storage import Saved, load, save
+from .files.storage import Saved, load, save
+from .fitting.grids import fit_grid
+from .fitting.many import fit_many
+from .fitting.paths import regularisation_path
+from .fitting.single import History, Progress, Result, fit, run
+from .model import layouts
+from .model.factors import Factors, predict
+from .model.objectives import Objective, als_wr, explicit, hu_koren, ials
+from .model.problem import Problem
+from .rows import native, normal, rowsolve, view, walk
+from .solvers import protocol
+from .solvers.als import ALS
+from .solvers.anderson import AndersonALS
+from .solvers.gradient import Gradient
+from .solvers.newton import NewtonCG
+from .solvers.protocol import Info, State, loss
+from .solvers.schedules import scheduled
 from .tuning import Tuned, tune
-from .vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from .data.files import as_path
+from .data.io import read_ratings
+from .data.ratings import Ratings
+from .data.vocabulary import Vocabulary
 from .errors import ArgumentError, DataError, check_choice
-from .factors import Factors
-from .files import as_path
-from .io import read_ratings
-from .ratings import Ratings
-from .vocabulary import Vocabulary
+from .model.factors import Factors
 
 Name = Literal["movielens-latest-small", "ml100k", "ml1m", "movietweetings100k"]
 

@@ -94,6 +94,14 @@ class Interrupted(_Travels, KeyboardInterrupt):
         self.result = result
 
 
+class EntryError(DataError):
+    """One entry that cannot be: `column` ("user", "value", ...), `entry` (its place), `problem` ("is nan, but ...")."""
+
+    def __init__(self, column: str, entry: int, problem: str):
+        super().__init__(f"{column} of entry {entry} {problem}")
+        self.column, self.entry, self.problem = column, entry, problem
+
+
 def is_traced(value: Any) -> bool:
     """Whether a value is known only while a transformation runs the program, so that no range can be checked."""
     return isinstance(value, Tracer)

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from .files import as_path
+from .data.files import as_path
 
 _WHICH = ("key", "solver", "fold", "seed", "trial")
 _HISTORY = ("sweep", "loss", "seconds", "passes", "operations", "validation")
@@ -92,7 +92,7 @@ def _row(fit: Any) -> dict[str, Any]:
 
 def _frame(rows: list[dict], always: tuple[str, ...]) -> Any:
     """A polars frame of what the rows hold, and of columns that are always there; null where a row has nothing."""
-    from .frames import polars
+    from .data.frames import polars
 
     pl = polars()
     fixed = {name: getattr(pl, kind) for kind, names in _TYPES.items() for name in names}

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .data.ratings import Ratings
 from .errors import ArgumentError
-from .factors import Factors, remainder, score_terms
 from .forks import check_jax
-from .objectives import CHUNK, Objective
-from .ratings import Ratings
+from .model.factors import Factors, remainder, score_terms
+from .model.objectives import CHUNK, Objective
 from .reals import as_floats, reals
 
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .entries import unmasked
-from .errors import ArgumentError, DataError, is_traced
+from .errors import ArgumentError, DataError, EntryError, is_traced
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # what the library computes in
 MOST = 2**31 - 1  # of every size: counts and numbers of rows, entries and sweeps are int32
@@ -18,6 +17,19 @@ def is_real(dtype: Any) -> bool:
     numbers, or booleans for 0 and 1."""
     kinds = (np.floating, np.integer, np.bool_)
     return getattr(dtype, "kind", "") not in "mM" and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def unmasked(name: str, column: Any) -> Any:
+    """The column itself, once it is sure that nothing in it is masked: NumPy drops a mask without a word.
+
+    Raises:
+        EntryError: naming the first masked entry.
+    """
+    mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else np.zeros(0, bool)
+    if mask.dtype == bool and mask.any():  # a record has a mask of its own kind, and is no column anyway
+        at = int(np.argmax(mask.ravel()))
+        raise EntryError(name, at, "is masked. Leave such entries out, of every column alike.")
+    return column
 
 
 def reals(name: str, value: Any) -> Any:

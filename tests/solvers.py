@@ -8,7 +8,7 @@ from typing import Any
 import optax
 
 import jals
-from jals.protocol import Traits, traits
+from jals.solvers.protocol import Traits, traits
 from tests import tables
 from tests.damped import DampedALS
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import jals
-import jals.native
 from tests.reference import Setting, Table
 
 RANK = 4
@@ -108,7 +107,7 @@ def problem(table: Table, layout: str, dtype: Any = np.float64) -> jals.Problem:
     layout, _, cut = layout.partition(",")
     small = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_WIDTH_SLOTS": 0, "_MAX_WIDTHS": 2}
     small |= {"_STEP_SLOTS": 8, "_SLAB_PIECES": 5, "_SLAB_ROWS": 3}
-    with mock.patch.multiple("jals.layouts", **small) if cut else contextlib.nullcontext():
+    with mock.patch.multiple("jals.model.layouts", **small) if cut else contextlib.nullcontext():
         ratings = jals.Ratings.from_arrays(
             table.user,
             table.item,

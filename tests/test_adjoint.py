@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 import jals
-from jals import adjoint, curvature, native, solution
+from jals import adjoint, native
+from jals.derivatives import solution
+from jals.rows import curvature
 from tests import tables
 
 RNG = np.random.default_rng(3)
@@ -322,7 +324,7 @@ def test_passes_are_those_of_the_compiled_program(monkeypatch):
     rng = np.random.default_rng(0)
     user, item = np.nonzero(rng.random((70, 33)) < 0.5)
     ratings = jals.Ratings.from_arrays(user, item, rng.normal(size=len(user)), 70, 33)
-    with mock.patch.multiple("jals.layouts", _SLAB_ROWS=10):
+    with mock.patch.multiple("jals.model.layouts", _SLAB_ROWS=10):
         problem = jals.Problem.build(ratings, "padded").arrange()
     slabs = [len(side.buckets[0].row) for side in (problem.user_side, problem.item_side)]
     objective = jals.als_wr(0.1).cast(float)

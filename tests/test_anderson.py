@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.anderson import AndersonALS, _solve
+from jals.solvers.anderson import AndersonALS, _solve
 from tests import tables
 
 pytestmark = pytest.mark.usefixtures("fresh_caches")

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import jals
-from jals import certificate, normal
+from jals import normal
+from jals.diagnostics import certificate
 from tests import reference, tables
 
 VIEW = normal.view

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals import backward
+from jals.rows import backward
 from tests import reference, tables
 
 FLOATS = (np.float32, np.float64)

@@ -11,8 +11,8 @@ import pytest
 
 import jals
 from jals import datasets
-from jals.io import read_ratings
-from jals.vocabulary import Vocabulary
+from jals.data.io import read_ratings
+from jals.data.vocabulary import Vocabulary
 
 
 def test_vocabulary_leads_both_ways():

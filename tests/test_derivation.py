@@ -19,8 +19,8 @@ import jals
 from jals.app import derivation
 from jals.app.derivation import steps
 from jals.app.derivation.text import Text
+from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
-from jals.vocabulary import Vocabulary
 from tests import reference
 
 REG = 0.3
@@ -306,7 +306,7 @@ def test_a_failed_certificate_is_exit_code_1(monkeypatch):
 def test_a_table_of_the_readers_own(tmp_path):
     """The built-in table again, from a file with ids of its own."""
     pytest.importorskip("polars", reason='text files need the extra "tables"')
-    from jals.io import read_ratings
+    from jals.data.io import read_ratings
 
     people, drinks, table = ("pia", "quin", "rosa", "sam", "tom"), ("ale", "bun", "cake", "dip"), derivation.built_in()
     entries = zip(table.ratings.user, table.ratings.item, table.ratings.value, strict=True)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import jals
-from jals.io import read_ratings
-from jals.vocabulary import Vocabulary
+from jals.data.io import read_ratings
+from jals.data.vocabulary import Vocabulary
 
 COLUMNS = ("user", "item", "value", "weight", "time")
 NAMES = {"user": "userId", "item": "movieId", "value": "rating", "time": "timestamp", "weight": "weight"}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jals
-from jals.feedback import KINDS, coefficients, entry_of, feature
-from jals.regs import One
-from jals.tunable import names_of
+from jals.model.feedback import KINDS, coefficients, entry_of, feature
+from jals.tuning.arguments import names_of
+from jals.tuning.rules import One
 from tests import tables
 
 ALPHA, EPSILON = 2.5, 0.7

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jals
-from jals.protocol import sweep_info
+from jals.solvers.protocol import sweep_info
 
 USERS, ITEMS = 14, 11  # the last of each has no entries
 

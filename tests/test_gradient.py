@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jals
-from jals.gradient import batch_loss, epoch_batches, layout_loss
+from jals.solvers.gradient import batch_loss, epoch_batches, layout_loss
 from tests import tables
 
 
@@ -109,7 +109,7 @@ def test_passes_are_counted(monkeypatch):
         jax.debug.callback(lambda: calls.append(1))
         return jax.jvp(layout_loss, primals, tangents)
 
-    monkeypatch.setattr("jals.gradient.layout_loss", counted)
+    monkeypatch.setattr("jals.solvers.gradient.layout_loss", counted)
     jax.clear_caches()
     solver = jals.Gradient(2, optax.lbfgs, {"memory_size": 3})
     state, passes = solver.init(jax.random.key(0), problem, objective), 0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jals
-from jals import grids
-from jals.grids import at_once, even_sizes, fit_grid, quicker_loop
-from jals.many import fit_bytes
+from jals.fitting import grids
+from jals.fitting.grids import at_once, even_sizes, fit_grid, quicker_loop
+from jals.fitting.many import fit_bytes
 
 from .test_fit import HELD_OUT, PROBLEM, SGD, SOLVER, TRAIN, make_ratings
 from .test_many import KEYS, alone, als_wr, assert_same_fit

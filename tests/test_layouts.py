@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jals
-from jals.layouts import LAYOUTS, build_side
+from jals.model.layouts import LAYOUTS, build_side
 
 RAGGED = st.lists(st.integers(0, 40) | st.sampled_from([0, 1, 255, 256, 300, 513, 700, 1500]), min_size=1, max_size=40)
 SKEWED = [1] * 3000 + [600, 700, 40_000] + [0] * 50  # many slabs, cut rows, one giant

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.leverage import leave_one_out
+from jals.diagnostics.leverage import leave_one_out
 from tests import tables
 from tests.reference import confidence, row_reg
 

@@ -12,8 +12,9 @@ import optax
 import pytest
 
 import jals
-from jals import costs, many
-from jals.many import fit_bytes, fit_many
+from jals.fitting import many
+from jals.fitting.many import fit_bytes, fit_many
+from jals.solvers import costs
 
 from .test_fit import HELD_OUT, ITEMS, PROBLEM, SGD, SOLVER, TRAIN, USERS, Scripted, make_ratings, plain
 

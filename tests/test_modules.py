@@ -39,6 +39,40 @@ def strange(tree: ast.Module):
                 yield node.lineno, ast.unparse(node)
 
 
+# The rooms from the lowest up: each uses those before it, and what lies beside it.
+ROOMS = (
+    *("errors", "clock", "forks", "devices", "reals", "data", "model", "metrics", "rows", "files", "solvers"),
+    *("fitting", "diagnostics", "derivatives", "tuning", "datasets", "app", "experiment"),
+)
+
+
+def rooms_used(path: Path):
+    """(line, room) of each import of another module of jals, wherever in the module it stands."""
+    package = ["jals", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = package[: len(package) + 1 - node.level] if node.level else []
+        full = base + (node.module or "").split(".") * bool(node.module)
+        if full[:1] == ["jals"]:
+            yield from ((node.lineno, room) for room in (full[1:2] or [alias.name for alias in node.names]))
+
+
+def test_imports_go_down():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE)
+        room = place.parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        assert room in ROOMS, f"{place} lies in no room that is known: say in ROOMS what it may use"
+        for line, used in rooms_used(path):
+            if used in ROOMS and ROOMS.index(used) > ROOMS.index(room):
+                found.append(f"{place}:{line} uses {used}")
+    listing = "\n".join(found)
+    assert not found, f"a room uses only those below it, {' < '.join(ROOMS)}.\n{listing}"
+
+
 def test_no_module_uses_a_private_name_of_another():
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The kernel without XLA on cases nobody thought of (jals/native/fuzz.cpp), under sanitizers too.
+"""The kernel without XLA on cases nobody thought of (jals/rows/native/fuzz.cpp), under sanitizers too.
 
 Short here; `make sanitize` runs JALS_FUZZ cases of each instruction set under each sanitizer.
 """
@@ -48,7 +48,8 @@ def test_the_kernel_agrees_with_plain_sums(tmp_path, isa, sanitizer):
         tried = build(tmp_path / "nothing.cpp", tmp_path / "nothing", *flags)
         if tried.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
             pytest.skip(f"needs a compiler with -fsanitize={sanitizer}")
-    built = build(ROOT / "jals/native/fuzz.cpp", tmp_path / "fuzz", *flags, f"-DJALS_ISA={isa}", *ISAS[isa].split())
+    source = ROOT / "jals/rows/native/fuzz.cpp"
+    built = build(source, tmp_path / "fuzz", *flags, f"-DJALS_ISA={isa}", *ISAS[isa].split())
     assert built.returncode == 0, built.stderr
     cases, seed = str(CASES or 100), os.environ.get("JALS_SEED", "0")
     done = subprocess.run([tmp_path / "fuzz", cases, seed], capture_output=True, text=True, timeout=1000)

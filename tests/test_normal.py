@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jals
-from jals import curvature, native, normal, rowsolve
+from jals import native, normal, rowsolve
+from jals.rows import curvature
 from tests import tables
 
 

@@ -25,8 +25,8 @@ from jals.app import choice, page
 from jals.app import record as records
 from jals.app.page import plots
 from jals.app.schema import Config
+from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
-from jals.vocabulary import Vocabulary
 
 PROOF = {"user": 1e-8, "item": 1e-8, "last_updated": 1e-8, "last_updated_required": True} | {
     "stationarity": 1e-3,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jals
-from jals import fitting, paths
-from jals.fitting import History
-from jals.paths import regularisation_path
+from jals.fitting import paths
+from jals.fitting import single as fitting
+from jals.fitting.paths import regularisation_path
+from jals.fitting.single import History
 
 from .test_fit import HELD_OUT, ITEMS, OBJECTIVE, PROBLEM, SGD, SOLVER, TRAIN, USERS
 from .test_many import alone, als_wr

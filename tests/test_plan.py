@@ -17,7 +17,7 @@ from jals.app import descents, plan
 from jals.app.record import Fit
 from jals.app.schema import Config
 from jals.app.solvers import GradientSolver
-from jals.costs import Size
+from jals.solvers.costs import Size
 
 RAW = {
     "data": {"path": "table.npz"},

@@ -18,8 +18,8 @@ import jals
 from jals.app import config as configs
 from jals.app import experiment, folder, plan, record
 from jals.app.recommend import best_unseen, recommend
+from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
-from jals.vocabulary import Vocabulary
 
 from .records import resealed
 

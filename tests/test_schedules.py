@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jals
-from jals.schedules import scheduled
+from jals.solvers.schedules import scheduled
 from tests import tables
 
 # Every schedule, with two sets of real numbers that share the whole ones: (schedule, whole, real, other real).

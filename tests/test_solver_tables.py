@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import jals
-from jals import costs
-from jals.anderson import AndersonALS
-from jals.costs import Size
-from jals.newton import NewtonCG
-from jals.protocol import traits
+from jals.solvers import costs
+from jals.solvers.anderson import AndersonALS
+from jals.solvers.costs import Size
+from jals.solvers.newton import NewtonCG
+from jals.solvers.protocol import traits
 
 pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import jals
-from jals.descent import check_reverse
-from jals.protocol import traits
+from jals.solvers.protocol import traits
+from jals.tuning.step import check_reverse
 from tests import solvers, tables
 
 COMPILED = collections.Counter()

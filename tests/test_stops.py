@@ -20,7 +20,7 @@ pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra
 
 import jals
 from jals.app import folder, lock, signals
-from jals.whole import leftovers
+from jals.files.whole import leftovers
 
 from .records import read_run
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment

@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jals
-from jals.formats import FORMATS
-from jals.vocabulary import Vocabulary
+from jals.data.vocabulary import Vocabulary
+from jals.files.formats import FORMATS
 
 PACKAGES = {".npz": ("numpy", ""), ".safetensors": ("safetensors", "safetensors"), ".parquet": ("polars", "tables")}
 

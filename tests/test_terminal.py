@@ -33,8 +33,8 @@ from jals.app.console import Console, Table, lasting, printable, settle
 from jals.app.derivation import picture, steps
 from jals.app.page import plots
 from jals.app.schema import Config, Fit
+from jals.data.vocabulary import Vocabulary
 from jals.errors import did_you_mean
-from jals.vocabulary import Vocabulary
 
 from .records import made_run
 from .test_cli import jals_command, write_experiment

@@ -13,8 +13,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jals
-from jals import descent, tunable
-from jals.tuning import ByDegree, Groups, Learned, PerRow, tune
+from jals.tuning import arguments as tunable
+from jals.tuning import step as descent
+from jals.tuning.descend import ByDegree, Groups, Learned, PerRow, tune
 
 RANK = 3
 SOLVER = jals.ALS(RANK, init_scale=1.0)

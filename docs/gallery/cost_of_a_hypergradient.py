@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jals
+from jals.derivatives.solution import passes as passes_of
 
 
 def main(small: bool = False, picture: str = "cost_of_a_hypergradient.png") -> dict:
@@ -38,7 +39,7 @@ def main(small: bool = False, picture: str = "cost_of_a_hypergradient.png") -> d
     def differences(error, h=1e-3):
         return lambda x, *at: jax.lax.map(lambda e: error(x + e, *at) - error(x - e, *at), h * jnp.eye(2)) / (2 * h)
 
-    told, logs, passes = {}, jnp.log(jnp.array([0.12, 0.12])), functools.partial(jals.solution.passes, solver)
+    told, logs, passes = {}, jnp.log(jnp.array([0.12, 0.12])), functools.partial(passes_of, solver)
     start = solver.init(jax.random.key(0), problem, objective(logs))
     fit = jals.fit(solver, problem, objective(logs), loss_every=0)
     jals.adjoint.hypergradient(test, fit.factors, problem, objective(logs))  # so that it is compiled

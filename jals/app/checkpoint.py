@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 
 import jals
-from jals.fitting import History
+from jals.fitting.single import History
 
 from ..errors import StorageError
 from .folder import UNFINISHED

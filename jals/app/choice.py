@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import ArgumentError, StorageError, did_you_mean
-from ..feedback import KINDS
+from ..model.feedback import KINDS
 from . import config as configs
 from .record import Fit, Unfinished, label
 from .schema import Config

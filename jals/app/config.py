@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from ..data.files import as_path
 from ..errors import ConfigError, did_you_mean
-from ..files import as_path
 
 try:
     import tomli_w

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 import jals
-from jals import native
-from jals.files import as_path
+from jals.data.files import as_path
+from jals.rows import native
 
 if TYPE_CHECKING:
     from rich.console import Console

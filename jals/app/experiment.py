@@ -10,8 +10,8 @@ import numpy as np
 import jals
 
 from .. import datasets
-from ..costs import Size
-from ..protocol import traits
+from ..solvers.costs import Size
+from ..solvers.protocol import traits
 from .record import Proof, finite
 from .schema import Config
 from .solvers import Solver

@@ -7,8 +7,8 @@ import jax
 import jals
 
 from ..errors import Interrupted
-from ..grids import at_once, even_sizes, quicker_loop
-from ..many import fit_bytes
+from ..fitting.grids import at_once, even_sizes, quicker_loop
+from ..fitting.many import fit_bytes
 from .experiment import Table
 from .plan import Planned
 from .record import Loop

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ConfigError, did_you_mean
-from ..protocol import check_solver, traits
+from ..solvers.protocol import check_solver, traits
 from .strict import types_of
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}

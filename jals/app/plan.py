@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 import jals
 
-from ..descent import TRAVERSALS
 from ..errors import ConfigError, StorageError
-from ..protocol import Traits, traits
+from ..solvers.protocol import Traits, traits
+from ..tuning.step import TRAVERSALS
 from . import config as configs
 from . import search
 from .record import Fit, label

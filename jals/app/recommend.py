@@ -8,8 +8,8 @@ from rich.console import Console
 
 import jals
 
+from ..data.files import as_path
 from ..errors import ArgumentError, DataError, StorageError
-from ..files import as_path
 from . import choice, experiment, folder, plan
 from . import config as configs
 from .console import Table

@@ -19,10 +19,10 @@ from rich.console import Console
 
 import jals
 
-from ..costs import held_bytes, table_bytes
+from ..data.files import as_path
 from ..errors import ConfigError, JalsError, StorageError
-from ..files import as_path
-from ..grids import memory_bytes
+from ..fitting.grids import memory_bytes
+from ..solvers.costs import held_bytes, table_bytes
 from . import config as configs
 from . import experiment, folder, plan
 from . import terminal as said

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..protocol import traits
+from ..solvers.protocol import traits
 from .record import Fit
 from .schema import Tune
 from .solvers import Solver

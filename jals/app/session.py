@@ -10,8 +10,8 @@ from rich.console import Console
 
 import jals
 
-from .. import costs
 from ..errors import FitError, Interrupted, StorageError
+from ..solvers import costs
 from . import checkpoint, choice, descents, experiment, folder, plan
 from . import terminal as said
 from .group import Group

@@ -15,10 +15,10 @@ from pydantic_core import PydanticCustomError
 
 import jals
 
-from ..anderson import MOST_MEMORY, AndersonALS
 from ..errors import ConfigError, did_you_mean
-from ..newton import NewtonCG
-from ..protocol import MOST_RANK
+from ..solvers.anderson import MOST_MEMORY, AndersonALS
+from ..solvers.newton import NewtonCG
+from ..solvers.protocol import MOST_RANK
 from . import own, toml
 from .strict import Count, Number, Table, types_of
 

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 
 from .. import datasets
+from ..data.vocabulary import Vocabulary
 from ..errors import StorageError
-from ..vocabulary import Vocabulary
 from . import experiment, terminal
 from .plan import Planned
 from .record import Data

@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.text import Text
 
-from ..certificate import WHAT_UNJUDGED
-from ..vocabulary import Vocabulary
+from ..data.vocabulary import Vocabulary
+from ..diagnostics.certificate import WHAT_UNJUDGED
 from . import schema
 from .console import Table, spinner
 from .folder import FITS, PAGE, REPORT, RESULT, Found

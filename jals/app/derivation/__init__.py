@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from ...data.ratings import Ratings
+from ...data.vocabulary import Vocabulary
 from ...datasets import Dataset
-from ...ratings import Ratings
-from ...vocabulary import Vocabulary
 from . import picture as pictures
 from . import steps
 from .text import Text

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...data.files import as_path
+from ...data.vocabulary import Vocabulary
 from ...errors import ArgumentError, StorageError
-from ...files import as_path
-from ...vocabulary import Vocabulary
 from ..console import printable
 from . import steps
 

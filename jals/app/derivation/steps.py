@@ -16,10 +16,10 @@ import numpy as np
 
 import jals
 
-from ... import normal
+from ...data.ratings import Ratings
+from ...data.vocabulary import Vocabulary
 from ...errors import ArgumentError, DataError
-from ...ratings import Ratings
-from ...vocabulary import Vocabulary
+from ...rows import normal
 
 STEP = 0.5  # of the finite differences: L is a parabola in each coordinate, so a long step costs no accuracy
 SHOWN = 3  # coordinates of a vector that are differenced and shown

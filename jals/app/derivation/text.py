@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from ...vocabulary import Vocabulary
+from ...data.vocabulary import Vocabulary
 from ..console import printable
 from . import steps
 

@@ -18,7 +18,7 @@ except ImportError as missing:
     raise ImportError('the page of a run is made by the extra "cli": pip install "jals[cli]"') from missing
 
 from ...errors import StorageError
-from ...feedback import KINDS
+from ...model.feedback import KINDS
 from .. import choice, folder
 from ..choice import Ranking
 from ..console import printable

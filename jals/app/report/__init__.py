@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from ...data.files import as_path
 from ...errors import StorageError
-from ...files import as_path
 from .. import folder
 from ..page import templates
 from . import records, sections, sensitivity, setting, words

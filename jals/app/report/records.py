@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...files import as_path
+from ...data.files import as_path
 from .. import folder, record, toml
 
 Values = tuple[tuple[str, Any], ...]  # (axis, value) of several axes of a grid

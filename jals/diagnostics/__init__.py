@@ -1,0 +1,1 @@
+"""Is it right, and what does an entry weigh: certificates, and leave one out."""

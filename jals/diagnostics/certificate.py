@@ -1,0 +1,139 @@
+"""Certificates: proof, by autodiff of the loss, that the closed-form updates are right."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..devices import alike
+from ..errors import is_traced
+from ..model.factors import Factors, in_brief
+from ..model.objectives import Objective, loss
+from ..model.problem import Problem
+from ..rows import backward
+from ..rows.norms import norm
+from ..solvers.als import ALS
+from ..solvers.protocol import matched
+
+WHAT_UNJUDGED = (
+    "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
+    "prior means and lambda), or take float64."
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Certificate:
+    """How well rows solve their normal equations, measured by the gradient of the loss.
+
+    The backward error of a row x, the smallest relative change of A and b that makes it exact, is
+
+        |A x - b| / (|A|_F |x| + |b|)
+
+    over the joint (row, bias) system. The numerator is half the norm of the row's gradient by `jax.grad(jals.loss)`,
+    which knows nothing of layouts and normal equations; so one number checks algebra, mask, padding and lambda.
+
+    It is 0 where nothing pulls: in rows of zeros whose b is 0 since every product in it has a factor that is exactly 0
+    (no entries, targets of 0), or where A is. It is NaN, *unjudged*, where the dtype cannot tell: where something
+    overflows, where a row is NaN, and where what products under the least normal number of the dtype may have taken
+    (XLA makes them 0) is more than half the bound times the denominator. That takes numbers of very small or very large
+    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` tells of it;
+    scale the values towards 1, or take float64.
+
+    Attributes:
+        user, item: `(rows,)`, of a fresh update of that side from the other side as given.
+        last_updated: `(num_items,)`, of the item rows as given: a sweep ends with the items.
+        stationarity: `()`, |grad L / 2| / sqrt(sum over all rows of (|A|_F |x| + |b|)^2) at the factors as given: how
+            far both sides together are from a stationary point. 0 and NaN as for a row.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    last_updated: jax.Array
+    stationarity: jax.Array
+
+    @property
+    def bound(self) -> float:
+        """What an exact solver's backward errors stay under: 1e-5 in float32, 1e-13 in float64."""
+        return backward.bound(self.user.dtype)
+
+    @property
+    def unjudged(self) -> dict[str, int]:
+        """How many rows the dtype cannot judge: {"user": ..., "item": ..., "last_updated": ...}."""
+        return {side: int(jnp.isnan(error).sum()) for side, error in self._errors().items()}
+
+    def holds(self, last_updated: bool = True) -> bool:
+        """Whether every fresh update meets the bound, and (unless False) the item rows as given too. A NaN fails."""
+        return all(bool((error <= self.bound).all()) for error in self._errors(last_updated).values())
+
+    def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
+        errors = {"user": self.user, "item": self.item}
+        return errors | {"last_updated": self.last_updated} if last_updated else errors
+
+    def __repr__(self) -> str:
+        """Whether it holds, and the worst row of each kind beside the bound; dtypes and shapes of what is traced."""
+        if not all(isinstance(leaf, jax.Array) and not is_traced(leaf) for leaf in vars(self).values()):
+            return f"Certificate({', '.join(f'{name} {in_brief(leaf)}' for name, leaf in vars(self).items())})"
+        verdict = "holds" if self.holds() else "holds of updates" if self.holds(last_updated=False) else "does not hold"
+        worst = [f"{side} {float(jnp.max(error)):.1e}" for side, error in self._errors().items()]
+        worst += [f"bound {self.bound:.0e}", f"stationarity {float(jnp.max(self.stationarity)):.1e}"]
+        return f"Certificate({verdict}: {', '.join(worst)})"
+
+    def __str__(self) -> str:
+        """What holds, the largest backward errors, and the rows that could not be judged."""
+        if any(map(is_traced, jax.tree.leaves(self))):
+            return repr(self)
+        unjudged, said = self.unjudged, []
+        for side, error in self._errors().items():
+            rows = f"items as given ({error.size:,})" if side == "last_updated" else f"{side}s ({error.size:,})"
+            known = unjudged[side] < error.size
+            said.append(f"{rows} {float(jnp.nanmax(error)):.1e}" if known else f"{rows} none")
+            said[-1] += f" and {unjudged[side]:,} unjudged" if unjudged[side] else ""
+        verdict = "holds" if self.holds() else "does not hold"
+        text = f"certificate {verdict}: largest backward errors {', '.join(said)}; bound {self.bound:.0e}; "
+        text += f"stationarity {float(jnp.max(self.stationarity)):.1e}."
+        return f"{text} {WHAT_UNJUDGED}" if any(unjudged.values()) else text
+
+
+def certify(factors: Factors, problem: Problem, objective: Objective, solver: Any = None) -> Certificate:
+    """Checks closed-form updates against the gradient of the loss; see `Certificate`.
+
+    Args:
+        factors: where to check. `user` and `item` hold for any factors; `last_updated` is small after a sweep of exact
+            ALS on this problem and objective.
+        solver: makes the updates, where it has an `update` as `ALS` does; None for Cholesky, and so for solvers
+            without one: their rows are judged in `last_updated` and `stationarity`, the updates are Cholesky's.
+
+    Twelve passes over the entries. Pure and jittable.
+
+    Raises:
+        ArgumentError: where factors, problem and objective do not fit together.
+        DataError: see `Problem.check`.
+    """
+    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
+    if not hasattr(solver, "update"):
+        solver = ALS(factors.rank)
+    problem = problem.checked()
+    given.check(problem, factors.rank)
+    return _certify(*alike(factors, problem, objective), solver)
+
+
+@jax.jit
+def _certify(factors: Factors, problem: Problem, objective: Objective, solver: Any) -> Certificate:
+    problem = problem.arrange()
+
+    sides = ("user", "item")
+    # A row's system is the same for the row as given and as updated: it depends on the other side alone.
+    sizes = [backward.sizes(factors, problem, objective, side) for side in sides]
+
+    def errors(at: Factors) -> list[backward.Error]:
+        gradient = jax.grad(loss)(at, problem, objective)
+        residual = [norm(gradient.joint(side), axis=-1) / 2 for side in sides]
+        return [backward.error(*each) for each in zip(residual, map(at.joint, sides), sizes, strict=True)]
+
+    # As given, and with each side updated: one loop, so that the gradient is compiled once.
+    places = [factors, *(solver.update(factors, problem, objective, side)[0] for side in sides)]
+    every = jax.lax.map(errors, jax.tree.map(lambda *leaves: jnp.stack(leaves), *places))
+    given, (user, _), (_, item) = (jax.tree.map(lambda leaf, at=at: leaf[at], every) for at in range(3))
+    return Certificate(user.ratio(), item.ratio(), given[1].ratio(), backward.Error.together(given).ratio())

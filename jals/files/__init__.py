@@ -1,0 +1,1 @@
+"""Factors in files, and files that are written whole."""

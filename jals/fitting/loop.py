@@ -1,0 +1,153 @@
+"""The loop that everything which is fitted goes through: rounds of work, each with a record, until there is a reason to
+stop or Ctrl-C comes. `fit`, `fit_many` and `tune` say what a round is; the rest stands here."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, Self
+
+from ..errors import ArgumentError, DataError, FitError, Interrupted
+from ..reals import one_real
+from ..solvers.protocol import check_kind, check_whole
+
+RUNNING = "running"  # the `reason` of a result that is under way
+
+
+class Columns:
+    """A history: parallel lists, one for each attribute of its records. Its dataclass names them."""
+
+    record: ClassVar[Any]  # the class of one
+
+    @property
+    def records(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def last(self) -> Any:
+        return self.record(**{name: column[-1] for name, column in vars(self).items()})
+
+    def with_record(self, record: Any) -> Self:
+        """A longer history. This one stays as it is: whoever holds it never sees half a record."""
+        return type(self)(**{name: [*column, getattr(record, name)] for name, column in vars(self).items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """How long to go on, as the caller was asked to. See `fit` for what each means.
+
+    Attributes:
+        most: so many at most.
+        of: what these are to the caller: "sweeps" or "steps".
+    """
+
+    most: int
+    of: str = "sweeps"
+    tol: float | None = None
+    patience: int | None = None
+    loss_every: int = 1
+    callbacks: Iterable[Callable[[Any], Any]] = ()
+
+    def checked(self, least: int = 0) -> Self:
+        """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for what cannot be meant,
+        in the caller's own names."""
+        check_kind("callbacks", self.callbacks, Iterable, "give a list of functions")
+        check_whole(self.of, self.most, least)
+        check_whole("loss_every", self.loss_every, 0)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1)
+        tol, every = self.tol, int(self.loss_every)
+        if tol is not None and not (one_real("tol", tol, "a number >= 0, or None") >= 0 and every):
+            raise ArgumentError(f"tol is {tol!r} with loss_every={every}, but must be >= 0 and needs loss_every >= 1.")
+        return dataclasses.replace(self, most=int(self.most), loss_every=every, callbacks=tuple(self.callbacks))
+
+    def until_record(self, done: int, watched: bool) -> int:
+        """How many from `done` to the next record; without losses it is the last, unless every one is `watched`."""
+        return min(self.loss_every or (1 if watched else self.most), self.most - done)
+
+    def reason(self, now: Any, answers: list[Any]) -> str | None:
+        """Why to stop after the newest record, to which callbacks gave these answers; None to go on."""
+        records = now.history.records
+        if not records:
+            return None
+        if any(answer is True for answer in answers):
+            return "callback"
+        if self.tol is not None and records > 1:
+            before, after = now.history.loss[-2:]
+            if abs(before - after) <= self.tol * abs(before):
+                return "tol"
+        if self.patience is not None and records - 1 - now.best() >= self.patience:
+            return "patience"
+        return self.of if now.done >= self.most else None
+
+
+def together(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> list:
+    """Makes rounds until nothing is under way.
+
+    Args:
+        start: makes what there is at first, of each that is to be fitted a result: its `reason` is `RUNNING` until it
+            ends, `with_reason()` gives it another; its `history` tells of `done` sweeps, best in record `best()`. (A
+            function, so that nobody holds the first state while the rounds go on.)
+        step: a round: the same with a record more of each that is under way, or the FitError that it broke down with.
+        seen: what the callbacks are called with.
+        begin: like `step`, but what comes before the first round and makes no record.
+
+    Returns: each with the reason that it stopped for, or its FitError. Raises Interrupted on Ctrl-C, with what the last
+        step that ended had made, those under way then as "interrupted".
+    """
+
+    def answered(shown: Any) -> list[Any]:
+        return [callback(shown) for callback in asked.callbacks]  # each is called, whatever another says
+
+    now = start()
+    try:
+        for prepare in begin:
+            now = prepare(now)
+        answers: list[Any] = []
+        while True:
+            now = _settled(now, lambda each, answers=answers: asked.reason(each, answers))
+            if not any(map(_under_way, now)):
+                return now
+            now = step(now)
+            if asked.callbacks and any(map(_under_way, now)):
+                answers = answered(seen(now))
+    except KeyboardInterrupt:
+        left = [each.done for each in now if _under_way(each)]
+        said = f"interrupted after {max(left, default=asked.most)} of {asked.most} {asked.of}"
+        said += f", with {len(left)} of {len(now)} fits under way" if len(now) > 1 else ""
+        raise Interrupted(said, result=_settled(now, lambda _: "interrupted")) from None
+
+
+def alone(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> Any:
+    """`together` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
+
+    def listed(function: Callable) -> Callable:
+        return lambda now: [function(*now)]
+
+    try:
+        return together(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
+    except Interrupted as stopped:
+        (stopped.result,) = stopped.result
+        raise
+
+
+def _under_way(outcome: Any) -> bool:
+    return getattr(outcome, "reason", None) == RUNNING
+
+
+def _settled(now: list[Any], why: Callable[[Any], str | None]) -> list[Any]:
+    """The same, where each that is under way and has a reason to stop has that reason."""
+    reasons = [why(each) if _under_way(each) else None for each in now]
+    return [each.with_reason(reason) if reason else each for each, reason in zip(now, reasons, strict=True)]
+
+
+def failed(now: Any, number: int, what: str, of: str = "sweep", side: Any = None, row: int | None = None) -> FitError:
+    """The error of one that broke down in sweep or step `number`, which carries what there was before."""
+    return FitError(f"{of} {number}: {what}", sweep=number, side=side, row=row, result=now.with_reason("failed"))
+
+
+@contextlib.contextmanager
+def naming(which: str) -> Iterator[None]:
+    """Within, what is refused is refused with the name of what it belongs to: "fit 3: sweeps is ..."."""
+    try:
+        yield
+    except (ArgumentError, DataError) as error:
+        raise type(error)(f"{which}: {error}") from None

@@ -1,0 +1,195 @@
+"""The factors, and the prediction they make."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import ArgumentError, is_traced
+from ..forks import check_jax
+from ..reals import FLOATS, float_dtype, is_number, reals
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Factors:
+    """What is learnt, a pytree. Biases and mean are None where the objective has none.
+
+    Attributes:
+        user: `(num_users, rank)`, X.
+        item: `(num_items, rank)`, Y.
+        user_bias, item_bias: `(num_users,)`, `(num_items,)`.
+        mean: `()`, the weighted mean of the training values, set by `init` and never changed by a solver.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    user_bias: jax.Array | None = None
+    item_bias: jax.Array | None = None
+    mean: jax.Array | None = None
+
+    def __repr__(self) -> str:
+        """Dtypes and shapes; of the mean its value. Never the numbers of a row."""
+        said = [f"{name} {in_brief(part)}" for name, part in vars(self).items() if part is not None]
+        return f"Factors({', '.join(said)})"
+
+    @property
+    def rank(self) -> int:
+        return self.user.shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.user.dtype
+
+    def joint(self, side: str) -> jax.Array:
+        """The unknowns of one side, "user" or "item", as its normal equations see them: the rows, and where there are
+        biases the bias as last column."""
+        rows, bias = getattr(self, side), getattr(self, f"{side}_bias")
+        return rows if bias is None else jnp.concatenate([rows, bias[:, None]], axis=1)
+
+    def with_joint(self, side: str, joint: jax.Array) -> "Factors":
+        """The factors with one side's unknowns as `joint` has them."""
+        if getattr(self, f"{side}_bias") is None:
+            return dataclasses.replace(self, **{side: joint})
+        return dataclasses.replace(self, **{side: joint[:, :-1], f"{side}_bias": joint[:, -1]})
+
+
+def in_brief(array: Any) -> str:
+    """An array's dtype and shape, or the number that it is; what is none, as it prints itself."""
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        return repr(array)
+    if array.shape == () and isinstance(array, (jax.Array, np.ndarray, np.generic)) and not is_traced(array):
+        return f"{float(array):.6g}"
+    return f"{array.dtype.name}[{', '.join(map(str, array.shape))}]"
+
+
+def score_terms(factors: Factors, user: jax.Array, item: jax.Array) -> list[jax.Array]:
+    """The terms of s = mean + b_u + b_i + x_u . y_i that there are, for parallel arrays of ids."""
+    terms = [] if factors.mean is None else [jnp.broadcast_to(factors.mean, user.shape)]
+    if factors.user_bias is not None:
+        terms += [factors.user_bias[user], factors.item_bias[item]]
+    return [*terms, jnp.sum(factors.user[user] * factors.item[item], axis=-1)]
+
+
+def remainder(value: jax.Array, terms: list[jax.Array]) -> jax.Array:
+    """value - sum(terms), with the rounding errors carried along.
+
+    Where mean and biases all but explain a value, what is left for the factors is far smaller than the terms; a plain
+    sum would round it away in float32, and a row with few entries would then miss its certificate. Source: Neumaier's
+    variant of Kahan's sum (1974). The errors are constants to autodiff, as they are to mathematics.
+    """
+    total, lost = value, jnp.zeros_like(value)
+    for term in terms:
+        new = total - term
+        part = new - total
+        lost += jax.lax.stop_gradient((total - (new - part)) - (term + part))
+        total = new
+    return total + lost
+
+
+def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | None = None) -> jax.Array:
+    """The score of each (user, item) pair, mean + b_u + b_i + x_u . y_i, on the scale of the training values.
+
+    A user or item without training entries has factors at the prior mean (0 by default) and bias 0, so it is
+    predicted by the mean and the other's bias; never NaN.
+
+    Args:
+        factors: as fitted.
+        user, item: integer ids of one shape (or shapes that broadcast).
+        clip: (low, high) to limit the scores to, low <= high, or None.
+
+    Returns: the scores, in the factors' dtype; float32 for factors that are neither float32 nor float64 (bfloat16,
+        whole numbers). Differentiable in the factors.
+
+    Raises:
+        ArgumentError: for ids that are not integers, out of range, or of shapes that do not broadcast; for a clip that
+            is no such pair. (What a transformation traces cannot be checked: jax clamps ids out of range to the last
+            row.)
+    """
+    check_jax()
+    factors = _consistent(factors)
+    user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
+    try:
+        user, item = jnp.broadcast_arrays(user, item)
+    except ValueError:
+        raise ArgumentError(
+            f"user has shape {user.shape}, item {item.shape}: give ids of one shape, or of shapes that broadcast."
+        ) from None
+    limits = None if clip is None else _checked_limits(clip)
+    score = _scores(factors, user, item)
+    return score if limits is None else jnp.clip(score, *(jnp.asarray(limit, score.dtype) for limit in limits))
+
+
+def as_arrays(name: str, factors: Any) -> Factors:
+    """The factors with lists made arrays. Raises ArgumentError for what holds no numbers, or is no `Factors`."""
+    if not isinstance(factors, Factors):
+        raise ArgumentError(f"{name} is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
+    parts = {field.name: getattr(factors, field.name) for field in dataclasses.fields(Factors)}
+    for part, numbers in parts.items():
+        if numbers is None and part in ("user", "item"):
+            raise ArgumentError(f"{name}.{part} is None, but must be an array.")
+        if numbers is not None:
+            parts[part] = reals(f"{name}.{part}", numbers)
+    for part in ("user", "item"):
+        if parts[part].ndim != 2:
+            raise ArgumentError(f"{name}.{part} is of shape {parts[part].shape}, but must be (num_{part}s, rank).")
+    return Factors(**parts)
+
+
+def _consistent(factors: Any) -> Factors:
+    """Factors that fit one another, of one float dtype."""
+    factors = as_arrays("factors", factors)
+    shapes = {
+        "item": (len(factors.item), factors.rank),
+        "user_bias": (len(factors.user),),
+        "item_bias": (len(factors.item),),
+        "mean": (),
+    }
+    given = {part: array for part, array in vars(factors).items() if array is not None}
+    for part, shape in shapes.items():
+        if part in given and given[part].shape != shape:
+            have = given[part].shape
+            raise ArgumentError(f"factors.{part} is of shape {have}, but must be {shape} beside the others.")
+    if ("user_bias" in given) != ("item_bias" in given):
+        raise ArgumentError("factors has one of user_bias and item_bias, but must have both or none.")
+    dtype = common_float(factors)
+    return jax.tree.map(lambda array: jnp.asarray(array, dtype), factors)
+
+
+def common_float(factors: Factors, otherwise: Any = np.float32) -> Any:
+    """The dtype that factors are read in: theirs, the wider one where they are float32 and float64; `otherwise` where
+    one is of another kind."""
+    dtypes = {float_dtype(array) for array in jax.tree.leaves(factors)}
+    return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes <= {*FLOATS} else np.dtype(otherwise)
+
+
+_scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
+
+
+def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
+    if not is_traced(ids):
+        try:
+            ids = np.asarray(ids)
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"{name} ids are no array of integers ({error}).") from error
+        if not np.issubdtype(ids.dtype, np.integer) or ids.dtype.kind == "m":
+            raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
+        if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s.")
+    return jnp.asarray(ids)
+
+
+def _checked_limits(clip: Any) -> tuple[Any, Any]:
+    try:
+        low, high = clip
+    except (TypeError, ValueError):
+        raise ArgumentError(f"clip is {clip!r}, but must be a pair (low, high), or None.") from None
+    known = [limit for limit in (low, high) if not is_traced(limit)]
+    if not all(map(is_number, known)):
+        raise ArgumentError(f"clip is {clip!r}, but must be a pair of numbers, or None.")
+    if len(known) == 2 and not low <= high:  # a NaN too
+        raise ArgumentError(f"clip is ({low}, {high}), but the low limit must not be above the high one.")
+    return low, high

@@ -1,0 +1,287 @@
+"""Layouts: how the ragged rows of a table become rectangular arrays that XLA can work on.
+
+A `Side` holds all rows of one side of the table (users, or items) in a few `Bucket`s. The entries of a row lie in one
+or more *pieces* of one *width*; what is left over in the last piece is padding. Pieces lie in *slabs*: solvers loop
+over the slabs, so the memory they need is bounded whatever the table. The three layouts are this one structure and
+differ only in how they choose widths:
+
+- `bucketed`: at most eight widths a side, fitted to the table; long rows are cut into pieces. The default.
+- `padded`: every row is one piece, as wide as the longest row. Simple, and wasteful for a skewed table.
+- `segmented`: every row is cut into pieces of one small width. A single shape to compile, many pieces to add up.
+
+A layout holds integers only: values and weights stay in the `Problem`, so that gradients reach them.
+"""
+
+import dataclasses
+import heapq
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import DataError, check_choice
+
+LAYOUTS = ("bucketed", "padded", "segmented")
+
+_MAX_WIDTHS = 8  # each width is compiled on its own
+_MAX_WIDTH = 512  # longer rows are cut; wider pieces cost padding, narrower ones cost additions of partial Grams
+_MIN_CUT_WIDTH = 256  # cut rows use the widths from here up: narrow ones would cost too many pieces
+_PIECE_SLOTS = 8  # what adding up one more piece costs, in slots
+# How many slots another width must save to be worth compiling: 15 sweeps at rank 128 over them take as long.
+_WIDTH_SLOTS = 32_768
+_STEP_SLOTS = 32_768  # slots worked on at a time; 4k to 64k measured alike, more costs page faults
+_SLAB_ROWS = 1_024  # rows in a slab, each with a matrix of its own
+_SLAB_PIECES = 1_024  # pieces in a slab of cut rows: many, so that giant rows even out among slabs
+_PADDED_LIMIT = 2 * 2**30  # bytes of indices above which `padded` refuses a table
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bucket:
+    """Rows whose pieces share one width.
+
+    Attributes:
+        row: int32 `(slabs, rows)`, the row's number; `num_rows` of the side where the place is unused.
+        other: int32 `(slabs, pieces, width)`, the other side's row in each slot; 0 in padding.
+        entry: int32 `(slabs, pieces, width)`, the entry in each slot; `num_entries` in padding.
+        piece_row: None where piece p is all of row p. Else int32 `(slabs, pieces)`, the place in `row` that each
+            piece belongs to; `rows` where the piece is unused.
+        step: how many pieces of a slab are worked on at a time (it divides `pieces`); static.
+    """
+
+    row: jax.Array
+    other: jax.Array
+    entry: jax.Array
+    piece_row: jax.Array | None
+    step: int = dataclasses.field(metadata={"static": True})
+
+    def __repr__(self) -> str:
+        slabs = "x".join(map(str, jnp.shape(self.other)))
+        return f"Bucket({slabs} slots, {'whole rows' if self.piece_row is None else 'rows in pieces'})"
+
+    @property
+    def width(self) -> int:
+        return self.other.shape[-1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Side:
+    """All rows of one side of the table, or a `part` of them, with some of its entries. Rows without entries lie in a
+    bucket of width 0."""
+
+    buckets: tuple[Bucket, ...]
+    num_rows: int = dataclasses.field(metadata={"static": True})
+    num_entries: int = dataclasses.field(metadata={"static": True})
+    part: bool = dataclasses.field(default=False, metadata={"static": True})
+    mesh: jax.sharding.Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """Sizes and widths, never indices. (jax may build one of placeholders.)"""
+        widths = [str(bucket.width) for bucket in self.buckets if isinstance(bucket, Bucket)]
+        return f"Side({self.num_rows:,} rows, {self.num_entries:,} entries, widths {', '.join(widths)})"
+
+    def shard(self, mesh: jax.sharding.Mesh) -> "Side":
+        """The same rows with each bucket's slabs dealt out over the devices of a mesh with one axis; buckets get
+        unused slabs until they can be."""
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+
+        def deal(bucket: Bucket) -> Bucket:
+            unused = Bucket(self.num_rows, 0, self.num_entries, bucket.row.shape[1], bucket.step)  # pyright: ignore
+            missing = -bucket.row.shape[0] % mesh.size
+            return jax.tree.map(
+                lambda array, fill: jax.device_put(
+                    jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=fill), sharding
+                ),
+                bucket,
+                unused if bucket.piece_row is not None else dataclasses.replace(unused, piece_row=None),
+            )
+
+        return dataclasses.replace(self, buckets=tuple(map(deal, self.buckets)), mesh=mesh)
+
+    def of_pieces(self, bucket: Bucket) -> jax.Array:
+        """The row of each piece of a bucket, `(slabs, pieces)`; `num_rows` where it is unused."""
+        if bucket.piece_row is None:
+            return bucket.row
+        beyond = jnp.full((bucket.row.shape[0], 1), self.num_rows, bucket.row.dtype)
+        return jnp.take_along_axis(jnp.concatenate([bucket.row, beyond], axis=1), bucket.piece_row, axis=1)
+
+    def describe(self) -> dict:
+        """What the layout costs: widths, rows with entries, slots (padding included) and pieces, bytes of indices."""
+        buckets = [bucket for bucket in self.buckets if bucket.width]
+        rows = sum(int((np.asarray(bucket.row) < self.num_rows).sum()) for bucket in buckets)
+        pieces = sum(
+            int(np.sum(np.asarray(bucket.entry[..., 0]) < self.num_entries)) for bucket in buckets
+        )  # a piece in use has an entry in its first slot
+        slots = sum(bucket.other.size for bucket in buckets)
+        return {
+            "widths": sorted(bucket.width for bucket in buckets),
+            "rows": rows,
+            "entries": self.num_entries,
+            "slots": slots,
+            "slots_per_entry": slots / self.num_entries,
+            "pieces_per_row": pieces / rows,
+            "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(self)),
+        }
+
+
+def build_side(row: np.ndarray, other: np.ndarray, num_rows: int, layout: str) -> Side:
+    """Lays out the entries `(row[e], other[e])` of one side, on the host.
+
+    Args:
+        row, other: int32 `(entries,)`, this side's and the other side's row of every entry.
+        num_rows: rows of this side, empty ones included.
+        layout: "bucketed", "padded" or "segmented".
+
+    Raises:
+        DataError: when `padded` would need more than 2 GiB for this table.
+    """
+    check_choice("layout", layout, LAYOUTS)
+    degree = np.bincount(row, minlength=num_rows)
+    order = _sorting(row)
+    other = other if order is None else other[order]
+    filled = np.flatnonzero(degree)
+    widths, at, pieces = _choose_widths(degree[filled], layout)
+    start = np.cumsum(degree) - degree
+    buckets = []
+    for place, width in enumerate(widths):
+        chosen = filled[at == place]
+        count = pieces[at == place]
+        plan = _whole_rows(chosen, width) if (count == 1).all() else _cut_rows(chosen, count, width)
+        buckets.append(_fill(*plan, int(width), start, degree, order, other, num_rows))
+    empty = np.flatnonzero(degree == 0)
+    if len(empty):
+        buckets.append(_fill(*_whole_rows(empty, 0), 0, start, degree, order, other, num_rows))
+    return Side(tuple(buckets), num_rows, len(row))
+
+
+def _sorting(row: np.ndarray) -> np.ndarray | None:
+    """The order that sorts entries by row, equal rows in input order; None when they are sorted already."""
+    if (row[1:] >= row[:-1]).all():
+        return None
+    keys = row.astype(np.int64) << 32
+    keys |= np.arange(len(row), dtype=np.int64)
+    keys.sort()  # several times faster than a stable argsort
+    return keys.astype(np.int32)  # the low half
+
+
+def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(widths, the place of each row's width in them, pieces of each row) for rows of these degrees, all >= 1."""
+    longest = int(degree.max())
+    if layout == "padded":
+        slot_bytes = 8 * len(degree) * longest
+        if slot_bytes > _PADDED_LIMIT:
+            raise DataError(
+                f'layout "padded" would need {slot_bytes / 2**30:,.1f} GiB of indices: {len(degree):,} rows as wide '
+                f"as the longest, {longest:,} ({len(degree) * longest / degree.sum():,.0f} slots an entry). "
+                'Use layout="bucketed".'
+            )
+        widths = np.array([longest])
+    elif layout == "segmented":
+        widths = np.array([min(longest, 1 << int(np.clip(np.ceil(np.log2(np.median(degree))), 3, 7)))])
+    else:
+        widths = _fitted_widths(np.minimum(degree, _MAX_WIDTH))
+    at = np.searchsorted(widths, degree)
+    pieces = np.ones_like(degree)
+    cut = degree > widths[-1]
+    choices = np.flatnonzero(widths >= min(_MIN_CUT_WIDTH, widths[-1]))
+    needed = -(-degree[cut, None] // widths[choices])
+    best = np.argmin(needed * (widths[choices] + _PIECE_SLOTS), axis=1)
+    at[cut], pieces[cut] = choices[best], needed[np.arange(len(best)), best]
+    used, at = np.unique(at, return_inverse=True)
+    return widths[used], at, pieces
+
+
+def _fitted_widths(degree: np.ndarray) -> np.ndarray:
+    """At most eight widths that waste the fewest slots when every row takes the least width that holds it.
+
+    Dynamic programming over the distinct degrees: `cost[j]` is the fewest slots for the rows of degree up to
+    `size[j]` with so many widths, the last of them `size[j]`.
+    """
+    size, rows = np.unique(degree, return_counts=True)
+    up_to = np.cumsum(rows)
+    cost, previous = size * up_to, [np.full(len(size), -1)]
+    costs = [cost[-1]]
+    added = (up_to[None, :] - up_to[:, None]) * size[None, :].astype(float)  # [i, j]: rows of degree i+1 ... j
+    added[np.tril_indices(len(size))] = np.inf
+    for _ in range(_MAX_WIDTHS - 1):
+        total = cost[:, None] + added
+        previous.append(total.argmin(axis=0))
+        cost = total.min(axis=0)
+        costs.append(cost[-1])
+    count = int(np.argmin(np.array(costs) + _WIDTH_SLOTS * np.arange(len(costs))))
+    widths, j = [], len(size) - 1
+    for step in range(count, -1, -1):
+        widths.append(size[j])
+        j = previous[step][j]
+    return np.array(widths[::-1])
+
+
+def _whole_rows(rows: np.ndarray, width: int) -> tuple[np.ndarray, None, np.ndarray, np.ndarray, int]:
+    """Slabs of rows that are one piece each: (row, piece_row, each piece's row, its number in the row, step)."""
+    slabs = -(-len(rows) // int(np.clip(_STEP_SLOTS // max(width, 1), 1, _SLAB_ROWS)))
+    size = -(-len(rows) // slabs)
+    row = np.full(slabs * size, -1, np.int64)
+    row[: len(rows)] = rows
+    row = row.reshape(slabs, size)
+    return row, None, row, np.zeros_like(row), size
+
+
+def _cut_rows(
+    rows: np.ndarray, pieces: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Slabs of rows in pieces, all pieces of a row in one slab; returns as `_whole_rows`."""
+    slab = _balanced(pieces, -(-int(pieces.sum()) // _SLAB_PIECES))
+    slabs = int(slab.max()) + 1
+    order = np.argsort(slab, kind="stable")
+    rows, pieces, slab = rows[order], pieces[order], slab[order]
+    in_slab = np.bincount(slab, pieces, slabs).astype(np.int64)
+    steps = -(-int(in_slab.max()) // max(1, _STEP_SLOTS // width))
+    step = -(-int(in_slab.max()) // steps)
+    place = _number_within(slab)
+    row = np.full((slabs, int(place.max()) + 1), -1, np.int64)
+    row[slab, place] = rows
+    piece_slab = np.repeat(slab, pieces)
+    piece_place = _number_within(piece_slab)
+    piece_row = np.full((slabs, steps * step), row.shape[1], np.int32)
+    piece_row[piece_slab, piece_place] = np.repeat(place, pieces)
+    source = np.full(piece_row.shape, -1, np.int64)
+    source[piece_slab, piece_place] = np.repeat(rows, pieces)
+    number = np.zeros_like(source)
+    number[piece_slab, piece_place] = _number_within(np.repeat(rows, pieces))
+    return row, piece_row, source, number, step
+
+
+def _balanced(pieces: np.ndarray, slabs: int) -> np.ndarray:
+    """A slab for each row such that slabs hold about equally many pieces: the largest rows first, each to the
+    emptiest slab."""
+    slab = np.empty(len(pieces), np.int64)
+    load = [(0, s) for s in range(slabs)]
+    for row in np.argsort(-pieces, kind="stable").tolist():
+        total, s = load[0]
+        slab[row] = s
+        heapq.heapreplace(load, (total + int(pieces[row]), s))
+    return slab
+
+
+def _number_within(group: np.ndarray) -> np.ndarray:
+    """0, 1, 2 ... within each run of equal neighbours."""
+    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    return np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
+
+
+def _fill(row, piece_row, source, number, step, width, start, degree, order: Any, other, num_rows) -> Bucket:
+    """The bucket's index arrays: piece `number` of row `source` holds the row's entries number * width onward."""
+    used = source >= 0
+    begin = np.where(used, start[source] + number * width, 0).astype(np.int32)
+    length = np.where(used, np.minimum(degree[source] - number * width, width), 0).astype(np.int32)
+    slot = np.arange(width, dtype=np.int32)
+    padding = slot >= length[..., None]
+    position = begin[..., None] + slot
+    position[padding] = 0
+    other_slots = other[position]
+    other_slots[padding] = 0
+    entry: Any = position if order is None else order[position]
+    entry[padding] = len(other)
+    return Bucket(np.where(row >= 0, row, num_rows).astype(np.int32), other_slots, entry, piece_row, int(step))

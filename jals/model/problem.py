@@ -1,0 +1,308 @@
+"""A ratings table on the device, ready to be solved: entries in input order, and both sides' layouts."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..data.ratings import Ratings
+from ..errors import ArgumentError, DataError, is_traced
+from ..forks import check_jax
+from ..reals import FLOATS, MOST, float_dtype, reals
+from . import soundness
+from .layouts import Side, build_side
+
+
+class Slots(NamedTuple):
+    """The entries' numbers in the order of one side's layout.
+
+    `value` and `weight` hold one array `(slabs, pieces, width)` a bucket, 0 in padding; `count` `(num_rows,)` holds
+    n, how many of each row's entries have weight > 0, in the values' dtype; NaN where the layout is not the table's.
+    """
+
+    value: tuple[jax.Array, ...]
+    weight: tuple[jax.Array, ...]
+    count: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a solver works on. A pytree; make one with `Problem.build`.
+
+    Attributes:
+        user, item: int32 `(entries,)`, in the order of the ratings it was built from.
+        value, weight: float32 or float64 `(entries,)`. Factors take this dtype.
+        user_side, item_side: the layouts.
+        user_slots, item_slots: values and weights in layout order, or None before `arrange`.
+        num_users, num_items: static.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    value: jax.Array
+    weight: jax.Array
+    user_side: Side
+    item_side: Side
+    user_slots: Slots | None
+    item_slots: Slots | None
+    num_users: int = dataclasses.field(metadata={"static": True})
+    num_items: int = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def build(cls, ratings: Ratings, layout: str = "bucketed") -> "Problem":
+        """Lays the table out (on the host, NumPy) and puts it on the default device.
+
+        Args:
+            ratings: a checked table. float64 values stay float64 where x64 is enabled, else they become float32.
+            layout: "bucketed", "padded" or "segmented" (see `jals.layouts`); results agree up to rounding.
+
+        Raises:
+            DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
+            ForkError: in a process that was forked after jax had started, as from all that works on a problem.
+        """
+        check_jax()
+        if not isinstance(ratings, Ratings):
+            raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
+        value = jnp.asarray(ratings.value)
+        weight = jnp.ones_like(value) if ratings.weight is None else jnp.asarray(ratings.weight, value.dtype)
+        user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout)
+        item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout)
+        user, item, user_side, item_side = jax.tree.map(jnp.asarray, (ratings.user, ratings.item, user_side, item_side))
+        return cls(user, item, value, weight, user_side, item_side, None, None, ratings.num_users, ratings.num_items)
+
+    def __repr__(self) -> str:
+        shape = f"{self.num_users:,} users x {self.num_items:,} items"
+        return f"Problem({shape}, {self.num_entries:,} entries, {self.dtype})"
+
+    @property
+    def num_entries(self) -> int:
+        return self.user.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return float_dtype(self.value)
+
+    def astype(self, dtype: Any) -> "Problem":
+        """The same problem with values and weights of another dtype, float32 or float64 (where x64 is on); itself where
+        they have it. Traceable; what is in layout order stays there.
+
+        Raises:
+            ArgumentError: for another dtype.
+        """
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS or (dtype == np.float64 and not jax.config.read("jax_enable_x64")):
+            hint = ' To have float64: jax.config.update("jax_enable_x64", True).' if dtype == np.float64 else ""
+            raise ArgumentError(f"a problem of {dtype.name} cannot be made: float32, or float64 with x64 on.{hint}")
+        if self.value.dtype == dtype and self.weight.dtype == dtype:
+            return self
+
+        def cast(side: Side, slots: Slots | None) -> Slots | None:
+            if slots is None:
+                return None
+            value, weight = ([array.astype(dtype) for array in arrays] for arrays in (slots.value, slots.weight))
+            # Counted again: what was a weight > 0 may be none in the narrower dtype. A NaN stays one, see `_slots`.
+            count = jnp.where(jnp.isnan(slots.count), jnp.nan, _counts(side, weight, dtype)).astype(dtype)
+            return Slots(tuple(value), tuple(weight), count)
+
+        return dataclasses.replace(
+            self,
+            value=jnp.asarray(self.value, dtype),
+            weight=jnp.asarray(self.weight, dtype),
+            user_slots=cast(self.user_side, self.user_slots),
+            item_slots=cast(self.item_side, self.item_slots),
+        )
+
+    def with_values(self, values: Any, weight: Any = None) -> "Problem":
+        """The same entries with other numbers; traceable, and nothing is compiled again.
+
+        Args:
+            values: `(entries,)` in the order of the ratings; float64 where x64 is enabled and float64 is given, else
+                float32. Lists, and numbers of any real dtype.
+            weight: `(entries,)`, each >= 0, or None to keep the weights. A weight of 0 makes an entry missing, so a
+                fold of a cross-validation is a weight mask. Derivatives in a weight hold at weights > 0.
+
+        Raises:
+            ArgumentError: for what holds no real numbers, or another number of them.
+            DataError: for a masked array of NumPy with an entry that is masked.
+        """
+        values = _as_real(values)
+        weight = self.weight if weight is None else jnp.asarray(reals("weight", weight))
+        for name, array in (("values", values), ("weight", weight)):
+            if array.shape != self.value.shape:
+                raise ArgumentError(f"{name} has shape {array.shape}, but the table has {self.num_entries:,} entries.")
+        weight = weight.astype(values.dtype)
+        return dataclasses.replace(self, value=values, weight=weight, user_slots=None, item_slots=None)
+
+    def arrange(self) -> "Problem":
+        """The same problem with values and weights gathered into layout order (a problem that has them stays as it
+        is). Solvers do it themselves; doing it once before a loop of sweeps saves the gathers inside.
+
+        Where a side's layout is not one of this table's entries, as `Problem.build` makes it, the side's counts become
+        NaN, and with them all that is solved or summed. So an arranged problem that is altered by hand must be arranged
+        anew: `dataclasses.replace(..., user_slots=None, item_slots=None)`.
+        """
+        if self.user_slots is not None:
+            return self
+        user_slots, item_slots = _arranged(self)
+        return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
+
+    def shard(self, devices: Any = None) -> "Problem":
+        """The same problem on several devices: XLA solves and adds up the rows of the layouts' slabs on all of them at
+        once, and every device holds the factors. For CPUs without the kernel of `jals.native`, and for accelerators.
+
+        Sweeps, losses and certificates are those of the problem on one device. There are no derivatives (an error says
+        so): JAX's transposition of `shard_map` was seen to give wrong ones for what the rows share.
+
+        Args:
+            devices: a list of devices; None for all of the default platform.
+        """
+        devices = jax.devices() if devices is None else list(devices)
+        mesh = jax.sharding.Mesh(np.array(devices), ("slabs",))
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        names = ("user", "item", "value", "weight")
+        return dataclasses.replace(
+            self,
+            **{name: jax.device_put(getattr(self, name), everywhere) for name in names},
+            user_side=self.user_side.shard(mesh),
+            item_side=self.item_side.shard(mesh),
+            user_slots=None,
+            item_slots=None,
+        )
+
+    def check_shapes(self) -> None:
+        """Refuses arrays that do not belong together, by what is static; so under any transformation, and for nothing
+        at run time.
+
+        Raises:
+            ArgumentError: naming the array.
+        """
+        for name in ("num_users", "num_items"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 1 <= number <= MOST:
+                raise ArgumentError(f"problem.{name} is {number!r}, but must be a whole number from 1 to 2**31 - 1.")
+        entries = getattr(self.user, "shape", ())
+        if len(entries) != 1 or not entries[0]:
+            raise ArgumentError(f"problem.user has shape {entries}, but must be (entries,), with one entry at least.")
+        if getattr(self.value, "dtype", None) not in FLOATS:
+            have = getattr(self.value, "dtype", type(self.value).__name__)
+            raise ArgumentError(f"problem.value is {have}, but must be float32 or float64: Problem.with_values casts.")
+        for name, dtype in (("user", np.int32), ("item", np.int32), ("value", self.value.dtype)):
+            soundness.check_form(f"problem.{name}", getattr(self, name), dtype, entries)
+        soundness.check_form("problem.weight", self.weight, self.value.dtype, entries)
+        for name, rows in (("user", self.num_users), ("item", self.num_items)):
+            side, slots = getattr(self, f"{name}_side"), getattr(self, f"{name}_slots")
+            sizes = getattr(side, "num_rows", None), getattr(side, "num_entries", None)
+            if not isinstance(side, Side) or sizes != (rows, entries[0]):
+                have = f"of {sizes[0]} rows and {sizes[1]} entries" if isinstance(side, Side) else type(side).__name__
+                need = f"a layout of {rows} rows and {entries[0]} entries"
+                raise ArgumentError(f"problem.{name}_side is {have}, but must be {need}: make one with Problem.build.")
+            soundness.check_shapes(side, f"problem.{name}_side")
+            if slots is None:
+                continue
+            here, needed = f"problem.{name}_slots", [bucket.entry.shape for bucket in side.buckets]
+            if not isinstance(slots, Slots) or not len(slots.value) == len(slots.weight) == len(needed):
+                raise ArgumentError(f"{here} are not of this layout: give None, and `arrange` makes them.")
+            soundness.check_form(f"{here}.count", slots.count, self.value.dtype, (rows,))
+            for place, (shape, *arrays) in enumerate(zip(needed, slots.value, slots.weight, strict=True)):
+                for part, array in zip(("value", "weight"), arrays, strict=True):
+                    soundness.check_form(f"{here}.{part}[{place}]", array, self.value.dtype, shape)
+
+    def check(self) -> None:
+        """Refuses what no fit can use: arrays that do not belong together, and where they are not traced, values,
+        weights and indices.
+
+        Raises:
+            ArgumentError: naming an array of a wrong dtype or shape.
+            DataError: naming the first entry with a negative or non-finite weight, a non-finite value, or an index out
+                of range; or where a layout, altered by hand, is not one of the entries.
+        """
+        self.checked()
+
+    def checked(self) -> "Problem":
+        """The same problem, checked as by `check`, and arranged where nothing in it is traced."""
+        self.check_shapes()
+        self.check_numbers()
+        if any(map(is_traced, jax.tree.leaves(self))):
+            return self
+        # What is in layout order already may be of other numbers: whoever alters a problem may have left it there.
+        given = dataclasses.replace(self, user_slots=None, item_slots=None)
+        arranged = given.arrange()
+        with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
+            if is_traced(arranged.value) or is_traced(arranged.user_slots.count):
+                arranged = given.arrange()
+            for name, rows, slots in (
+                ("user", self.num_users, arranged.user_slots),
+                ("item", self.num_items, arranged.item_slots),
+            ):
+                if np.isnan(slots.count[0]):
+                    raise DataError(f"{self._fault(name, rows)}. Make problems with Problem.build.")
+        return arranged
+
+    def _fault(self, side: str, rows: int) -> str:
+        """What is off in the indices of a side, in words."""
+        columns = {name: np.asarray(getattr(self, name)) for name in ("user", "item")}
+        for name, most in (("user", self.num_users), ("item", self.num_items)):
+            wrong = (columns[name] < 0) | (columns[name] >= most)
+            if wrong.any():
+                at = int(wrong.argmax())
+                return f"{name} of entry {at} is {columns[name][at]}, but the problem has {most:,} {name}s"
+        opposite, others = ("item", self.num_items) if side == "user" else ("user", self.num_users)
+        return soundness.fault(
+            getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others
+        )
+
+    def check_numbers(self) -> None:
+        """Refuses values and weights that no fit can use, where they are not traced: a part of `check`."""
+        if is_traced(self.value) or is_traced(self.weight):
+            return
+        with jax.ensure_compile_time_eval():
+            for name, numbers, wrong in (
+                ("weight", self.weight, ~(jnp.isfinite(self.weight) & (self.weight >= 0))),
+                ("value", self.value, ~jnp.isfinite(self.value)),
+            ):
+                if wrong.any():
+                    at = int(jnp.argmax(wrong))
+                    need = "finite and >= 0" if name == "weight" else "finite"
+                    raise DataError(f"{name} of entry {at} is {numbers[at]}, but must be {need}.")
+            if not (self.weight > 0).any():
+                raise DataError("every entry has weight 0: there is nothing to learn from.")
+
+    def describe(self) -> dict:
+        """The layouts' cost by side: `{"user": {...}, "item": {...}}`, see `Side.describe`."""
+        return {"user": self.user_side.describe(), "item": self.item_side.describe()}
+
+
+@jax.jit
+def _arranged(problem: Problem) -> tuple[Slots, Slots]:
+    # An index that is off reads or writes a number of another row, which nobody would see in the result. So n becomes
+    # NaN, which reaches everything (`Objective.row_reg`).
+    table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
+
+    numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
+
+    def slots(side: Side, row_first: bool) -> Slots:
+        entries = [bucket.entry for bucket in side.buckets]
+        values, weights = (
+            tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
+        )
+        count = _counts(side, weights, problem.weight.dtype)
+        sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
+        return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
+
+    return slots(problem.user_side, True), slots(problem.item_side, False)
+
+
+def _counts(side: Side, weights: Any, dtype: Any) -> jax.Array:
+    """n of every row, from the weights of each bucket's slots."""
+    rows = jnp.concatenate([side.of_pieces(bucket).reshape(-1) for bucket in side.buckets])
+    here = jnp.concatenate([(weight > 0).sum(axis=-1).reshape(-1) for weight in weights])
+    return jnp.zeros(side.num_rows, dtype).at[rows].add(here.astype(dtype), mode="drop")
+
+
+def _as_real(values: Any) -> jax.Array:
+    values = reals("values", values)
+    double = values.dtype == np.float64 and jax.config.read("jax_enable_x64")
+    return jnp.asarray(values, np.float64 if double else np.float32)

@@ -1,0 +1,140 @@
+"""The row solve in C++ for CPUs: Gram, factorization and solution of each row in registers and cache.
+
+XLA calls it as a custom call inside any jitted program, on its own threads (`jals/native/ffi.cpp`). `rowsolve` decides
+when, and owns the derivative: nothing here is differentiable. The library is built when jals is installed where a C++
+compiler is at hand; `status` says whether it is here, and why not.
+"""
+
+import ctypes
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...devices import alike
+from ...model.feedback import coefficients, feature
+from ..normal import with_held_loss
+from ..view import View
+
+TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
+RETURNS = ("value", "cholesky", "inverse", "norms")
+
+
+class Status(NamedTuple):
+    """Whether the kernel can be used.
+
+    Attributes:
+        available: whether it is loaded and XLA knows it.
+        reason: why not, and what to do; "" where it is available.
+        isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); None where not available.
+        path: the library's file, or None.
+    """
+
+    available: bool
+    reason: str
+    isa: str | None
+    path: pathlib.Path | None
+
+
+def status() -> Status:
+    """Whether the kernel is here; it is loaded at the first call."""
+    library, path, reason = _load()
+    return Status(library is not None, reason, library and library.jals_isa().decode(), path)
+
+
+@functools.cache
+def _load() -> tuple[Any, pathlib.Path | None, str]:
+    """(the library or None, its path, why not)"""
+    # A tree that several versions of jax share has a library for each interface (setup.py): the newest that loads.
+    paths = sorted(pathlib.Path(__file__).parent.glob("_kernel*.so"), key=_interface, reverse=True)
+    why = (
+        "the CPU kernel is not built, most likely because no C++ compiler was found when jals was installed. "
+        "Install g++ 12 or a recent clang, and jals again (pip install -v says what is missing)."
+    )  # fmt: skip
+    for path in paths:
+        try:
+            # Before its CPU backend has started, XLA takes any library, and then does not start with a wrong one.
+            jax.local_devices(backend="cpu")
+            library = ctypes.CDLL(str(path))
+            library.jals_isa.restype = ctypes.c_char_p
+            library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
+            for target in TARGETS.values():
+                jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+        except Exception as error:  # damaged, or for another machine or a newer jax: XLA solves instead
+            why = (
+                f"the CPU kernel {path.name} does not load: {error}. Install jals again, with the jax it will run with "
+                "(pip install --no-build-isolation)."
+            )  # fmt: skip
+        else:
+            return library, path, ""
+    return None, paths[-1] if paths else None, why
+
+
+def _interface(path: pathlib.Path) -> list[int]:
+    """The version of XLA's interface in a library's name: [0, 3] of _kernel_0_3.so."""
+    return [int(number) for number in path.stem.split("_")[2:]]
+
+
+def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want: tuple[str, ...]) -> list[Any]:
+    """Solves the normal equations of all rows of a side, or the same matrices with another right-hand side
+    `(rows, k)`. Under `vmap` it is called once for each.
+
+    Returns: [x `(rows, k)`, NaN where a pivot is not positive, or in a strict row not more than k eps (the largest
+        diagonal element); then for each of `RETURNS` what it is, or None where it is not wanted.
+        "value" is `(rows,)`, each row's part of the loss at x; "cholesky" and "inverse", `(rows, k, k)`, of its matrix;
+        "norms" `(rows, 2)`. See `rowsolve.Solved`].
+    """
+    rows, k = view.reg.shape
+    dtype = view.reg.dtype
+    operands, attributes = _operands(view, rhs, start)
+    shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k), "norms": (rows, 2)}
+    results = [jax.ShapeDtypeStruct((rows, k), dtype), jax.ShapeDtypeStruct((rows,), bool)]
+    results += [jax.ShapeDtypeStruct(shapes[name], dtype) for name in RETURNS if name in want]
+    attributes |= {name: name in want for name in RETURNS}
+    call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
+    (x, _, *rest), _ = alike(call(*operands, **attributes), view)  # as what XLA solves is
+    found = {name: rest.pop(0) if name in want else None for name in RETURNS}
+    if start is not None and found["value"] is not None:
+        found["value"] = with_held_loss(view, start, found["value"])
+    return [x, *found.values()]
+
+
+def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tuple[list[jax.Array], dict[str, Any]]:
+    """The arguments in the order in which `ffi.cpp` reads them."""
+    dtype, rank = view.reg.dtype, view.reg.shape[1] - view.has_bias
+    mean = jnp.zeros((), dtype) if view.mean is None else view.mean
+    entry = coefficients(view.objective, dtype)
+    operands = [view.others.z[:, :rank], mean, entry, view.reg[:, 0], view.blank, view.strict]
+    if view.others.bias is not None:
+        operands += [view.others.bias, view.reg[:, -1]]
+    operands += [each for each in (rhs, start) if each is not None]
+    if view.prior_mean is not None:
+        operands.append(jnp.atleast_2d(view.prior_mean))
+    if view.precision is not None:
+        operands.append(view.precision if view.precision.ndim == 3 else view.precision[None])
+    if view.gram is not None:
+        operands.append(view.gram)
+    cut = 0
+    for place, (bucket, value, weight) in enumerate(
+        zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True)
+    ):
+        f = feature(view.objective, value, weight)
+        operands += [bucket.row, bucket.other, bucket.entry, f, weight]
+        if bucket.piece_row is not None:
+            operands.append(bucket.piece_row)
+            cut |= 1 << place
+    attributes = {
+        "num_entries": np.int64(view.layout.num_entries),
+        "part": view.layout.part,
+        "cut_buckets": np.int64(cut),  # a bit for each bucket that has piece_row
+        "bias": view.has_bias,
+        "with_rhs": rhs is not None,
+        "with_start": start is not None,
+        "with_prior": view.prior_mean is not None,
+        "with_precision": view.precision is not None,
+        "with_gram": view.gram is not None,
+    }
+    return operands, attributes

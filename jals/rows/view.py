@@ -1,0 +1,190 @@
+"""One side of a problem, ready to be solved for: its rows' equations, with the other side held.
+
+Seen from one side, the other side's rows are a fixed table z_i = (y_i, 1) (or y_i where there are no biases), and the
+unknown of a row is x = (x_u, b_u). With prior mean m and prior precision P (lambda on the diagonal, unless a matrix is
+given) a row's part of the loss is least where
+
+    (sum_entries w z z' + a0 Z'Z + P) x = sum_entries p z + P m,      p = w (t - o) + q,
+
+o being the part of the score that is held (mean + b_i). A `View` holds what goes into these systems; `walk` goes
+through it slab by slab, and `normal` forms the systems, their products and residuals.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..model.factors import Factors, remainder
+from ..model.layouts import Side
+from ..model.objectives import Entry, Objective, squared_sum
+from ..model.problem import Problem, Slots
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Whole(NamedTuple):
+    """The other side's rows, all of them at hand: `z` `(others, k)`, and `bias` `(others,)`, the held part of their
+    scores, or None. A walk asks for rows by `fetch` alone, so others may get them from elsewhere."""
+
+    z: jax.Array
+    bias: jax.Array | None
+
+    def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """(z, held bias or None) of these rows."""
+        z, bias = (None if each is None else each.at[other].get(mode="promise_in_bounds") for each in self)
+        assert z is not None
+        return z, bias
+
+
+class View(NamedTuple):
+    """What one side's rows are solved against; k = rank + 1 where there are biases, else rank.
+
+    Attributes:
+        layout, slots: the side's rows, and the entries' numbers in their order.
+        objective: where an entry's (w, t, q) come from.
+        others: the other side's rows and biases.
+        mean: `()`, which with the others' biases makes up o; None for 0.
+        prior_mean: `(k,)` or `(rows, k)`, m; None for 0.
+        reg: `(rows, k)`, the diagonal of P.
+        precision: `(k, k)` or `(rows, k, k)`, the rest of P; None for 0.
+        gram: `(k, k)`, a0 Z'Z; None without a0.
+        count: `(rows,)`, how many entries of weight > 0 each row has.
+        blank: bool `(rows,)`, rows that nothing pulls from their prior mean; their matrix counts as the identity.
+        strict: bool `(rows,)`, rows whose pivots must exceed k * eps * (the matrix's largest diagonal element), as
+            their P does not make them solvable.
+        needed: `(rows,)`, how many entries a strict row must have.
+    """
+
+    layout: Side
+    slots: Slots
+    objective: Objective
+    others: Whole
+    mean: jax.Array | None
+    prior_mean: jax.Array | None
+    reg: jax.Array
+    precision: jax.Array | None
+    gram: jax.Array | None
+    count: jax.Array
+    blank: jax.Array
+    strict: jax.Array
+    needed: jax.Array
+
+    @property
+    def has_bias(self) -> bool:
+        return self.others.bias is not None
+
+    @property
+    def prior(self) -> jax.Array:
+        """`(rows, k)`, m."""
+        prior = jnp.zeros((), self.reg.dtype) if self.prior_mean is None else self.prior_mean
+        return jnp.broadcast_to(prior, self.reg.shape)
+
+    @property
+    def empty(self) -> jax.Array:
+        """bool `(rows,)`: rows that equal their prior mean, since nothing but the prior knows them."""
+        return self.blank if self.gram is not None else self.count == 0
+
+    def rows(self) -> dict[str, jax.Array]:
+        """What there is of each row, by name: leaves `(rows, ...)`."""
+        named = {name: getattr(self, name) for name in ("reg", "count", "blank", "strict", "needed")}
+        shared = {"prior_mean": 1, "precision": 2}  # with so many axes it is the same for all rows
+        more = {name: getattr(self, name) for name in shared}
+        return named | {name: each for name, each in more.items() if each is not None and each.ndim > shared[name]}
+
+    @property
+    def by_entries(self) -> bool:
+        """Whether rows without entries have diagonal matrices, which need no solving."""
+        return self.gram is None and self.precision is None
+
+    def good(self, solvable: jax.Array) -> jax.Array:
+        """bool `(rows,)`: rows with a unique solution, of those whose matrix is not singular."""
+        return (solvable & (self.count >= self.needed)) | self.blank
+
+
+def view(
+    factors: Factors, problem: Problem, objective: Objective, side: str, precision: Any = None, prior: Any = None
+) -> View:
+    """The equations of `side`, "user" or "item", with the other side of `factors` held.
+
+    Args:
+        precision: in place of the objective's lambda of this side: `()`, `(rows,)`, or a symmetric positive definite
+            matrix `(rank, rank)` or `(rows, rank, rank)`. The biases keep the objective's lambda.
+        prior: in place of the objective's prior mean: `(rank,)` or `(rows, rank)`.
+    """
+    problem = problem.arrange()
+    if side == "user":
+        layout, slots, table, held_bias = problem.user_side, problem.user_slots, factors.item, factors.item_bias
+    else:
+        layout, slots, table, held_bias = problem.item_side, problem.item_slots, factors.user, factors.user_bias
+    assert slots is not None
+    rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
+    unknowns = rank
+    reg, reg_bias = objective.row_reg(side, count, others)
+    prior = getattr(objective, f"prior_{side}") if prior is None else prior
+    prior = None if prior is None else jnp.asarray(prior, dtype)
+
+    matrix = None
+    if precision is not None and jnp.ndim(precision) < 2:
+        reg = jnp.broadcast_to(jnp.asarray(precision, dtype), (rows,))
+    elif precision is not None:
+        reg, matrix = jnp.zeros(rows, dtype), jnp.asarray(precision, dtype)
+    strict = reg == 0
+    reg = jnp.broadcast_to(reg[:, None], (rows, rank))
+    if held_bias is not None:
+        unknowns += (reg_bias == 0).astype(jnp.int32)
+        table = jnp.concatenate([table, jnp.ones((others, 1), dtype)], axis=1)
+        reg = jnp.concatenate([reg, reg_bias[:, None]], axis=1)
+        prior = None if prior is None else jnp.pad(prior, [(0, 0)] * (prior.ndim - 1) + [(0, 1)])
+        matrix = None if matrix is None else jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, 1), (0, 1)])
+
+    gram = None if objective.unobserved_weight is None else objective.unobserved_weight * squared_sum(table)
+    blank = count == 0
+    if matrix is not None:
+        blank &= jnp.trace(matrix, axis1=-2, axis2=-1) == 0
+    if gram is not None:
+        blank &= reg.sum(axis=-1) + jnp.trace(gram) == 0
+    alone = matrix is None and gram is None  # then nothing but entries can make a row without lambda solvable
+    needed = jnp.where(strict & alone, unknowns, 0).astype(dtype)
+    other_side = Whole(table, held_bias)
+    return View(
+        layout, slots, objective, other_side, factors.mean, prior, reg, matrix, gram, count, blank, strict, needed
+    )
+
+
+# ---- one piece of a row ----
+
+
+class Piece(NamedTuple):
+    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), `gap`, t - o, and value and weight as given."""
+
+    z: jax.Array
+    entry: Entry
+    gap: jax.Array
+    value: jax.Array
+    weight: jax.Array
+
+    def target(self) -> jax.Array:
+        """p of each slot."""
+        return self.entry.w * self.gap + self.entry.q
+
+    def scores(self, x: jax.Array) -> jax.Array:
+        """z.x of each slot."""
+        return jnp.einsum("sk,k->s", self.z, x, precision=_HIGHEST)
+
+    def weighted(self, numbers: jax.Array) -> jax.Array:
+        """The sum of z, each times its slot's number: `(k,)`."""
+        return jnp.einsum("s,sk->k", numbers, self.z, precision=_HIGHEST)
+
+    def loss(self, x: jax.Array | None = None) -> jax.Array:
+        """The entries' part of the loss, `()`, where the row is x; None for 0."""
+        return self.entry.loss(self.gap if x is None else self.gap - self.scores(x)).sum()
+
+
+def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
+    """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`."""
+    z, bias = view.others.fetch(other)
+    entry = view.objective.entry(value, weight)
+    held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
+    held += [] if bias is None else [bias]
+    return Piece(z, entry, remainder(entry.t, held), value, weight)

@@ -1,0 +1,1 @@
+"""What goes from factors to better ones: ALS, its accelerations, optax on the same loss; what they share."""

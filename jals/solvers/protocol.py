@@ -1,0 +1,325 @@
+"""What every solver shares: two verbs, `init` and `sweep`, the state between sweeps, and where a fit starts.
+
+    state = solver.init(key, problem, objective)                        # pure, jittable
+    state, info = solver.sweep(state, problem, objective, loss=False)   # the same tree, shapes and dtypes come back
+
+It is a frozen dataclass, registered as a pytree, with a static `rank`; `init_scale` where `start_from` makes its start.
+Besides it may say of itself what `Traits` lists; one whose half-sweeps `certify` can judge has `update`, as `ALS`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..devices import alike, memory_bytes
+from ..errors import ArgumentError, check_choice, is_traced
+from ..forks import check_jax
+from ..model import objectives
+from ..model.factors import Factors, as_arrays, common_float
+from ..model.objectives import Objective, entry_counts
+from ..model.problem import Problem
+from ..reals import FLOATS, MOST, as_floats, float_dtype, reals
+
+
+class State(NamedTuple):
+    """A solver's state between sweeps: the factors, and what else the solver carries (None for ALS)."""
+
+    factors: Factors
+    memory: Any = None
+
+
+class Info(NamedTuple):
+    """What a sweep says about itself, a scalar each.
+
+    Attributes:
+        finite: bool, every factor is finite.
+        bad_row: int32, the first row without a unique solution, -1 for none. Its factors are NaN.
+        bad_side: int32, the side of `bad_row`: 0 for users, 1 for items, -1 for none.
+        passes: int32, how many times the sweep went through the entries.
+        loss: L after the sweep where asked for, else None. Not counted in `passes`.
+    """
+
+    finite: jax.Array
+    bad_row: jax.Array
+    bad_side: jax.Array
+    passes: jax.Array
+    loss: jax.Array | None
+
+
+def _unknown(objective: Objective, size: Any, sweeps: Any, passes: Any) -> Any:
+    return (sweeps + passes) * math.nan
+
+
+class Traits(NamedTuple):
+    """What a solver says of itself, by attributes of these names; the defaults hold of one that does not say.
+
+    Attributes:
+        exact: whether a half-sweep ends at the minimum: a certificate then asks it of the rows updated last.
+        monotone: whether no sweep raises the loss.
+        differentiable: whether a sweep has derivatives, forward and reverse. (Of one that does not say it is tried.)
+        loss_with_sweep: whether a sweep knows the loss without a pass of its own.
+        passes_per_sweep: passes over the entries a sweep makes; None for one whose sweeps take as many as they need.
+        operations: (objective, `costs.Size`, sweeps, passes) -> estimated operations of so many; NaN: not known.
+        numbers: `costs.Size` -> about how many numbers a fit holds; NaN: not known.
+    """
+
+    exact: bool = False
+    monotone: bool = False
+    differentiable: bool = True
+    loss_with_sweep: bool = False
+    passes_per_sweep: int | None = None
+    operations: Callable[..., Any] = _unknown
+    numbers: Callable[..., Any] = lambda size: math.nan
+
+
+def traits(solver: Any) -> Traits:
+    """What a solver says of itself, and the defaults of what it does not."""
+    return Traits(**{name: getattr(solver, name) for name in Traits._fields if hasattr(solver, name)})
+
+
+def sweep_info(factors: Factors, good_users: Any, good_items: Any, passes: Any, loss: jax.Array | None) -> Info:
+    """The `Info` of a sweep that ended with these factors, from the rows that went well, `(rows,)` a side."""
+    bad_user, bad_item = ~good_users.all(), ~good_items.all()
+    row = jnp.where(bad_user, jnp.argmin(good_users), jnp.where(bad_item, jnp.argmin(good_items), -1))
+    side = jnp.where(bad_user, 0, jnp.where(bad_item, 1, -1))
+    finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(factors)]).all()
+    return Info(finite, row.astype(jnp.int32), side.astype(jnp.int32), jnp.asarray(passes, jnp.int32), loss)
+
+
+@functools.partial(jax.jit, static_argnames=("rank",))
+def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, objective: Objective) -> Factors:
+    """Where every solver starts for this key: rows normal around their prior mean with standard deviation
+    scale / sqrt(rank), biases 0, and `mean` the weighted mean of the values where the objective centres.
+
+    Rows without entries start at their prior mean.
+    """
+    objective = objective.cast(problem.dtype)
+    keys = jax.random.split(key)
+    counts = entry_counts(problem)
+    rows = {}
+    for side, key, count in zip(("user", "item"), keys, counts, strict=True):
+        noise = jax.random.normal(key, (len(count), rank), problem.dtype) * (scale / rank**0.5)
+        prior = getattr(objective, f"prior_{side}")
+        rows[side] = jnp.where((count > 0)[:, None], noise, 0.0) + (0.0 if prior is None else prior)
+    biases = {f"{side}_bias": jnp.zeros_like(count) for side, count in zip(rows, counts, strict=True)}
+    return Factors(**rows, **(biases if objective.bias else {}), mean=mean_value(problem) if objective.center else None)
+
+
+def mean_value(problem: Problem) -> jax.Array:
+    """The weighted mean of the values, `()`."""
+    return jnp.sum(problem.weight * problem.value) / jnp.sum(problem.weight)
+
+
+# ---- sizes ----
+
+MOST_RANK = 2**15
+
+
+def check_rank(rank: Any) -> None:
+    check_whole("rank", rank, 1, MOST_RANK)
+
+
+def check_whole(name: str, value: Any, least: int, most: int = MOST) -> None:
+    """Raises ArgumentError unless a static size is a whole number from `least` to `most`."""
+    if is_traced(value):
+        raise ArgumentError(f"{name} is traced, but it is a size, part of the program: it cannot be differentiated.")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ArgumentError(f"{name} is {value!r}, but must be a whole number >= {least}.")
+    if value > most:
+        raise ArgumentError(f"{name} is {_short(int(value))}, but must be at most {most:,}.")
+
+
+def _short(value: int) -> str:
+    return f"{value:,}" if value < 10**18 else "10^18 or more"
+
+
+def check_room(problem: Problem, rank: int) -> None:
+    """Raises ArgumentError where factors of this rank are larger than the memory of a machine for each device."""
+    numbers = (problem.num_users + problem.num_items) * rank + rank**2
+    need, have = numbers * problem.dtype.itemsize, memory_bytes() * max(1, jax.device_count())
+    if need > have:
+        raise ArgumentError(
+            f"rank is {rank:,}, but then factors of {problem.num_users:,} users and {problem.num_items:,} items take "
+            f"{need / 2**30:,.0f} GiB, and this machine has {have / 2**30:,.0f}: lower the rank."
+        )
+
+
+# ---- the door ----
+
+
+def check_kind(name: str, value: Any, kind: Any, how: str) -> None:
+    """Raises ArgumentError unless an argument is of the right type, saying how to make one."""
+    if not isinstance(value, kind):
+        raise ArgumentError(f"{name} is of type {type(value).__name__}: {how}.")
+
+
+def check_problem(problem: Any, objective: Any) -> None:
+    check_jax()
+    check_kind("problem", problem, Problem, "make one with Problem.build(ratings)")
+    check_kind("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)")
+
+
+def check_solver(solver: Any) -> None:
+    if isinstance(solver, type) or not (hasattr(solver, "init") and hasattr(solver, "sweep")):
+        raise ArgumentError(f"solver is {solver!r}, but must be a solver such as jals.ALS(rank=32).")
+    if jax.tree_util.all_leaves([solver]):
+        raise ArgumentError(
+            f"solver is of type {type(solver).__name__}, no pytree: put @jax.tree_util.register_dataclass over "
+            'its @dataclasses.dataclass(frozen=True), and give its rank metadata={"static": True}.'
+        )
+    scale = getattr(solver, "init_scale", None)
+    if scale is not None and reals("init_scale", scale).ndim:
+        raise ArgumentError(f"init_scale is {scale!r}, but must be one number.")
+
+
+def matched(
+    factors: Any, problem: Any, objective: Any, *, rank: int | None = None, name: str = "factors", lead: str = "factors"
+) -> tuple[Any, Problem, Objective]:
+    """The door that every public call has arguments pass: types, shapes and kinds of numbers are checked, and all is
+    brought to one dtype. It looks at what is static only: under `jit` it costs nothing at run time, and a traced number
+    is never asked for.
+
+    Args:
+        factors: None where there are none yet.
+        rank: the solver's; None: that of the factors.
+        lead: whose dtype it is to be. "factors": theirs, float32 or float64 (the wider one where they differ); the
+            problem's where they are of another (bfloat16, float16, whole numbers). "problem": the problem's. "state":
+            the factors', which all must have, float32 or float64, as a state comes back as it went in.
+
+    Raises:
+        ArgumentError: naming what does not fit, and the cure.
+    """
+    check_problem(problem, objective)
+    problem.check_shapes()
+    dtype = problem.dtype
+    if factors is not None:
+        factors = as_arrays(name, factors)
+        rank = int(factors.rank if rank is None else rank)
+        check_factors(name, factors, problem, objective, rank)
+        if lead == "state":
+            _check_one_dtype(name, factors)
+        if lead != "problem":
+            dtype = common_float(factors, problem.dtype)
+        factors = cast(factors, dtype, name)
+    assert rank is not None
+    objective.check_shapes(problem, rank)
+    return factors, problem.astype(dtype), objective.cast(dtype)
+
+
+def _check_one_dtype(name: str, factors: Factors) -> None:
+    for part, array in vars(factors).items():
+        if array is not None and (float_dtype(array) not in FLOATS or float_dtype(array) != float_dtype(factors.user)):
+            raise ArgumentError(
+                f"{name}.{part} is {array.dtype}, but a sweep needs float32 or float64 throughout: bring all to one, "
+                "jax.tree.map(lambda leaf: leaf.astype(jnp.float32), factors), or start by fit(..., init=factors)."
+            )
+
+
+def check_factors(name: str, factors: Factors, problem: Problem, objective: Objective, rank: int) -> None:
+    """Raises ArgumentError unless the factors have the shapes that this problem, objective and rank need."""
+    expected = {
+        "user": (problem.num_users, rank),
+        "item": (problem.num_items, rank),
+        "user_bias": (problem.num_users,) if objective.bias else None,
+        "item_bias": (problem.num_items,) if objective.bias else None,
+        "mean": () if objective.center else None,
+    }
+    for part, shape in expected.items():
+        given = getattr(factors, part)
+        if (None if given is None else np.shape(given)) != shape:
+            have = "absent" if given is None else f"of shape {np.shape(given)}"
+            need = "absent" if shape is None else f"of shape {shape}"
+            raise ArgumentError(f"{name}.{part} is {have}, but this problem, objective and rank need it {need}.")
+
+
+def start_from(factors: Any, key: Any, solver: Any, problem: Any, objective: Any) -> tuple[Factors, Problem, Objective]:
+    """(the factors before a solver's first sweep, the problem and the objective it starts on), all of the problem's
+    dtype: the given factors, or initial ones."""
+    given, problem, objective = matched(factors, problem, objective, rank=solver.rank, lead="problem")
+    if given is None:
+        check_solver(solver)
+        check_room(problem, solver.rank)
+        check_key(key)
+        scale = as_floats("init_scale", solver.init_scale, problem.dtype)
+        given = initial_factors(key, solver.rank, scale, problem, objective)
+    return given, problem, objective
+
+
+def check_key(key: Any) -> None:
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise ArgumentError(f"key is of type {type(key).__name__}: make one with jax.random.key(0).")
+
+
+def entering(solver: Any, state: Any, problem: Any, objective: Any) -> tuple[Any, Any, Problem, Objective]:
+    """(solver, state, problem, objective) of one dtype, the state's, as a sweep takes them; and, under `jax.shard_map`,
+    differing by device where any of them does, as the state after a sweep will. See `matched`."""
+    if not isinstance(getattr(state, "factors", None), Factors):
+        kind = type(state).__name__
+        raise ArgumentError(f"state is of type {kind}: give one that solver.init or a sweep has returned.")
+    rank, name = getattr(solver, "rank", None), "state.factors"
+    factors, problem, objective = matched(state.factors, problem, objective, rank=rank, name=name, lead="state")
+    if isinstance(state, State):
+        state = state._replace(factors=factors)
+    return alike(cast(solver, factors.dtype, "solver"), state, problem, objective)
+
+
+def check_memory(solver: Any, state: State, problem: Problem, objective: Objective) -> None:
+    """Raises ArgumentError unless a state has what this solver keeps beside the factors. For traced code: it traces
+    `init`."""
+    key = getattr(state.memory, "key", None)
+    key = jax.random.key(0) if key is None else key
+    like = jax.eval_shape(lambda factors: solver.init(key, problem, objective, factors).memory, state.factors)
+    forms = (jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree) for tree in (state.memory, like))
+    if len({str(form) for form in forms}) > 1:
+        raise ArgumentError(
+            f"state.memory is not what {type(solver).__name__} keeps for this problem: give a state that this solver's "
+            "init, or a sweep of it, has returned."
+        )
+
+
+def check_side(side: Any) -> None:
+    check_choice("side", side, ("user", "item"))
+
+
+def cast(tree: Any, dtype: Any, name: str = "solver") -> Any:
+    """Every number of a solver, or of factors, as an array of one dtype, so that all spellings of a number share one
+    compilation. A solver's arrays of whole numbers and random keys stay what they are.
+
+    Raises:
+        ArgumentError: for what is no real number.
+    """
+
+    def one(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.dtype == dtype and not leaf.weak_type:
+            return leaf
+        if isinstance(leaf, jax.Array) and name == "solver" and not jnp.issubdtype(leaf.dtype, np.inexact):
+            return leaf
+        return as_floats(f"{name}{jax.tree_util.keystr(path)}", leaf, dtype)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+# ---- the loss ----
+
+
+def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    """L at these factors, `()`: exactly the sum at the top of `jals.model.objectives`, constants included.
+
+    Evaluated entry by entry in the order of the ratings, without the layouts, so that it can serve as a check of
+    them. One pass over the entries; differentiable, jittable and vmappable in everything that is a float.
+
+    Args:
+        factors: float32 or float64, which everything is computed in; of another kind of number (bfloat16, whole ones,
+            lists) they are read in the problem's dtype.
+
+    Returns: L; NaN where a user or item of the problem is out of range.
+
+    Raises:
+        ArgumentError: where factors, problem and objective do not fit together.
+    """
+    return objectives.loss(*matched(factors, problem, objective))
