@@ -28,8 +28,8 @@ _MAX_WIDTHS = 8  # each width is compiled on its own
 _MAX_WIDTH = 512  # longer rows are cut; wider pieces cost padding, narrower ones cost additions of partial Grams
 _MIN_CUT_WIDTH = 256  # cut rows use the widths from here up: narrow ones would cost too many pieces
 _PIECE_SLOTS = 8  # what adding up one more piece costs, in slots
-# How many slots another width must save to be worth compiling: 15 sweeps at rank 128 over them take as long.
-_WIDTH_SLOTS = 32_768
+# How many slots another width must save to be worth compiling: 25 sweeps at rank 128 over them take as long.
+_WIDTH_SLOTS = 16_384
 _STEP_SLOTS = 32_768  # slots worked on at a time; 4k to 64k measured alike, more costs page faults
 _SLAB_ROWS = 1_024  # rows in a slab, each with a matrix of its own
 _SLAB_PIECES = 1_024  # pieces in a slab of cut rows: many, so that giant rows even out among slabs
