@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from . import native
 from .devices import alike
-from .errors import ArgumentError
+from .errors import ArgumentError, check_choice
 from .normal import (
     products,
     residuals,
@@ -94,7 +94,14 @@ def solve(
         want: of "value", "cholesky", "inverse" and "norms", see `Solved`; "cholesky" and "inverse", k^2 numbers a row,
             by Cholesky only.
         start: `(rows, k)`, where `value` is reckoned from; it has no derivative.
+
+    Raises:
+        ArgumentError: for what cannot be wanted, or not by this linsolve.
     """
+    for each in want:
+        check_choice("want", each, WANTS)
+        if linsolve != "cholesky" and each in ("cholesky", "inverse"):
+            raise ArgumentError(f'want has "{each}", which linsolve="cholesky" alone returns, not "{linsolve}".')
     x, good, *wanted = _exact(_How(linsolve, backend, tuple(want)), (view, start))
     return _solved(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
 
