@@ -122,6 +122,15 @@ def test_whatever_solves_rows_exactly_calls_the_kernel(setting):
         assert calls(functools.partial(jals.leave_one_out, side=side), factors, problem, objective) == walked
 
 
+@pytest.mark.parametrize("linsolve, want, says", [("lu", "inverse", 'alone returns, not "lu"'), ("lu", "loss", "loss")])
+def test_what_cannot_be_wanted_is_refused(setting, linsolve, want, says):
+    _, problem = setting
+    objective = jals.explicit(1.0).cast(float)
+    factors = jals.ALS(tables.RANK).init(jax.random.key(0), problem, objective).factors
+    with pytest.raises(jals.ArgumentError, match=says):
+        rowsolve.solve(normal.view(factors, problem, objective, "user"), linsolve, want=(want,))
+
+
 @pytest.mark.parametrize("backend", ["xla", "native"])
 def test_the_inverse_and_a_start_are_those_of_the_systems(setting, backend):
     """With all that a row's system may hold, and derivatives of all that is returned against differences."""

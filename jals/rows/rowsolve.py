@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..devices import alike
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_choice
 from . import native
 from .normal import products, residuals, row_losses, slab_diagonals, slab_products, slab_systems, systems
 from .norms import norm
@@ -86,7 +86,14 @@ def solve(
         want: of "value", "cholesky", "inverse" and "norms", see `Solved`; "cholesky" and "inverse", k^2 numbers a row,
             by Cholesky only.
         start: `(rows, k)`, where `value` is reckoned from; it has no derivative.
+
+    Raises:
+        ArgumentError: for what cannot be wanted, or not by this linsolve.
     """
+    for each in want:
+        check_choice("want", each, WANTS)
+        if linsolve != "cholesky" and each in ("cholesky", "inverse"):
+            raise ArgumentError(f'want has "{each}", which linsolve="cholesky" alone returns, not "{linsolve}".')
     x, good, *wanted = _exact(_How(linsolve, backend, tuple(want)), (view, start))
     return _solved(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
 
