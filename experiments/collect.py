@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 
 import jals
-from jals.app.report import records, table
+from jals.app.show.report import records, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

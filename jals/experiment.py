@@ -51,7 +51,7 @@ def load(run: str | os.PathLike) -> Loaded:
     Raises:
         StorageError: when it is not the folder of a run, or damaged; ImportError: without the extra `cli`.
     """
-    from .app import folder
+    from .files.runs import folder
 
     fits = folder.read(as_path(run), factors=False).all
     records = [

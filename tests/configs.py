@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from jals.app import search
-from jals.app.schema import Config
-from jals.app.solvers import OPTIMIZERS, SCHEDULES, GradientSolver
+from jals.app.config.schema import Config
+from jals.app.config.solvers import OPTIMIZERS, SCHEDULES, GradientSolver
+from jals.app.study import search
 
 
 def write_tables(place: Path) -> None:

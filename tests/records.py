@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jals.app import folder, record
+from jals.files.runs import folder, record
 
 SOLVERS = {  # how fast the loss falls, and to how far above the best
     "als": ("als", 0.9, 0.0),

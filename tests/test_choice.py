@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("pydantic", reason='records are read by the extra "cli"')
 
 import jals
-from jals.app import choice, record
-from jals.app.schema import Config
+from jals.app.config.schema import Config
+from jals.app.study import choice
+from jals.files.runs import record
 
 ONLY = "the only fit that could be served, and has not ended"
 RANKS = {"solver.*.rank": [4, 8]}

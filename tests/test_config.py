@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
-from jals.app import config, plan
+from jals.app import config
+from jals.app.study import plan
 
 GOOD = """\
 [data]
@@ -290,7 +291,7 @@ def test_changes_that_python_cannot_read(tmp_path, change, words):
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_expanded(load, monkeypatch, old, new, words):
     assert old in GOOD
-    monkeypatch.setattr(config, "at", None)  # what each point, fold and solver would need
+    monkeypatch.setattr("jals.app.config.reading.at", None)  # what each point, fold and solver would need
     with pytest.raises(jals.ConfigError) as error:
         load(GOOD.replace(old, new, 1))
     assert words in str(error.value)

@@ -17,8 +17,10 @@ from rich.console import Console
 
 import jals
 from jals.app import config as configs
-from jals.app import folder, plan, runner, session
-from jals.app.schema import Config
+from jals.app.config.schema import Config
+from jals.app.run import runner, session
+from jals.app.study import plan
+from jals.files.runs import folder
 
 from .configs import Draw, changed, write_tables
 

@@ -19,7 +19,8 @@ import pytest
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
 import jals
-from jals.app import folder, session
+from jals.app.run import session
+from jals.files.runs import folder
 
 from .records import read_run
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment

@@ -16,9 +16,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import jals
-from jals.app import derivation
-from jals.app.derivation import steps
-from jals.app.derivation.text import Text
+from jals.app.commands import derivation
+from jals.app.commands.derivation import steps
+from jals.app.commands.derivation.text import Text
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
 from tests import reference
@@ -366,7 +366,7 @@ def test_picture_shows_the_row_and_no_words_overlap(row, long_names):
     from matplotlib import cbook
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from jals.app.derivation import picture
+    from jals.app.commands.derivation import picture
 
     data = derivation.built_in()
     titles = np.array([f"$5 or $6: {title}, the cut of it" for title in data.vocab.item]) if long_names else None
@@ -397,7 +397,7 @@ def structure(svg: str) -> tuple[list[str], int]:
 
 def test_pictures_of_the_page_are_up_to_date(tmp_path):
     pytest.importorskip("matplotlib", reason='pictures need the extra "cli"')
-    from jals.app.derivation import picture
+    from jals.app.commands.derivation import picture
 
     spec = importlib.util.spec_from_file_location("draw", FIGURES / "draw.py")
     assert spec and spec.loader

@@ -14,7 +14,7 @@ import pytest
 
 import jals
 from jals import native
-from jals.app import doctor
+from jals.app.commands import doctor
 
 ROOT = pathlib.Path(jals.__file__).parents[1]
 
@@ -291,7 +291,7 @@ def test_what_is_found_decides_the_exit_code(monkeypatch):
 
 
 VISIT = """
-import jals.app.doctor as doctor, os, rich.console
+import jals.app.commands.doctor as doctor, os, rich.console
 code = doctor.examine(rich.console.Console(highlight=False))
 found = doctor.devices_here()[0]
 expected = doctor.pool_size(doctor.usable_cores(), os.environ.get("NPROC"), len(found))

@@ -17,7 +17,8 @@ import jals
 
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
-from jals.app import checkpoint, folder, session
+from jals.app.run import checkpoint, session
+from jals.files.runs import folder
 
 from .records import read_run as recorded
 from .test_cli import SECOND_SOLVER, jals_command, write_experiment

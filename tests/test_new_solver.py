@@ -13,9 +13,9 @@ pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra
 
 import jals
 from jals.app import config as configs
-from jals.app import folder
-from jals.app.page import plots
+from jals.app.show.page import plots
 from jals.errors import ConfigError
+from jals.files.runs import folder
 
 from .records import read_run
 from .test_cli import jals_command, write_experiment

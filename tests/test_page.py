@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 
 import jals
-from jals.app import choice, page
-from jals.app import record as records
-from jals.app.page import plots
-from jals.app.schema import Config
+from jals.app.config.schema import Config
+from jals.app.show import page
+from jals.app.show.page import plots
+from jals.app.study import choice
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
+from jals.files.runs import record as records
 
 PROOF = {"user": 1e-8, "item": 1e-8, "last_updated": 1e-8, "last_updated_required": True} | {
     "stationarity": 1e-3,
@@ -120,7 +121,8 @@ def write(place, record: dict, data, drawn, others: Sequence[records.Fit] = ()):
     """Of a record as a run writes it; `others` are fits that are compared and not shown."""
     fits, run = [records.Fit.model_validate(fit) for fit in record["fits"]], records.Run.model_validate(record)
     every = [*others, *fits]
-    return page.write(place, run, fits, len(every), data, drawn, choice.ranking(every, run.config))
+    config = Config.model_validate(run.config)
+    return page.write(place, config, run, fits, len(every), data, drawn, choice.ranking(every, config))
 
 
 def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:
@@ -468,7 +470,7 @@ def weighted(part: jals.Ratings, weight) -> jals.Ratings:
 
 @pytest.mark.usefixtures("undrawn")
 def test_sampling_is_told(simple, tmp_path, monkeypatch):
-    from jals.app.page import summaries
+    from jals.app.show.page import summaries
 
     monkeypatch.setattr(summaries, "SAMPLE", 20)
     write(tmp_path, *simple)

@@ -13,10 +13,11 @@ pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 import jals
 from jals.app import config as configs
-from jals.app import descents, plan
-from jals.app.record import Fit
-from jals.app.schema import Config
-from jals.app.solvers import GradientSolver
+from jals.app.config.schema import Config
+from jals.app.config.solvers import GradientSolver
+from jals.app.run import descents
+from jals.app.study import plan
+from jals.files.runs.record import Fit
 from jals.solvers.costs import Size
 
 RAW = {

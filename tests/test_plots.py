@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("matplotlib", reason='figures need the extra "cli"')
 
 import jals
-from jals.app.page import plots, summaries
+from jals.app.show.page import plots, summaries
 
 
 @pytest.fixture

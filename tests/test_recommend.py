@@ -16,10 +16,14 @@ from rich.console import Console
 
 import jals
 from jals.app import config as configs
-from jals.app import experiment, folder, plan, record
-from jals.app.recommend import best_unseen, recommend
+from jals.app.commands.recommend import recommend
+from jals.app.run.data import SplitTable
+from jals.app.run.keeping import factors_name
+from jals.app.show.unseen import best_unseen
+from jals.app.study import plan
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
+from jals.files.runs import folder, record
 
 from .records import resealed
 
@@ -105,16 +109,16 @@ def saved(request, tmp_path, monkeypatch):
     ratings = jals.Ratings.from_arrays(user, item, (1.0 + pairs % 5).astype(np.float32), 12, 8)
     titles = np.array([f"[bold]Title {row} & <b>" for row in range(8)])
     table = Dataset(ratings, Vocabulary(USERS[request.param], np.arange(8) + 7000), titles)
-    monkeypatch.setattr(experiment, "read_data", lambda config: table)
+    monkeypatch.setattr("jals.app.commands.recommend.read_data", lambda config: table)
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / folder.CONFIG).write_text(CONFIG)
     config = configs.load(tmp_path / folder.CONFIG)
     fits, train = [], None
     for study in plan.studies(config):
         (planned,) = study.fits({})
-        learnt = experiment.Table(planned.config, table)
+        learnt = SplitTable(planned.config, table)
         train, solver = learnt.folds[study.fold].train, planned.solver
-        name = folder.factors_name(config, solver.label, study.fold, planned.key(learnt.hash))
+        name = factors_name(config, solver.label, study.fold, planned.key(learnt.hash))
         state = solver.build().init(jax.random.key(0), learnt.problem(study.fold), config.objective.build())
         jals.save(tmp_path / name, state.factors, table.vocab, data_hash=train.data_hash())
         rmse = {part: {"rmse": 1.0, "mae": 1.0} for part in ("train", "test")}
@@ -126,9 +130,8 @@ def saved(request, tmp_path, monkeypatch):
         fit |= {"history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}}
         fit |= {"certificate": proof | {"last_updated_required": False, "passed": True}}
         fits.append(record.Fit.model_validate(fit))
-    run = record.Run(
-        status="running", started="", wall_seconds=0.0, versions={}, hardware={}, command="", config=config
-    )
+    blank = {"started": "", "wall_seconds": 0.0, "versions": {}, "hardware": {}, "command": ""}
+    run = record.Run(status="running", config=configs.tables(config), **blank)
     folder.append(tmp_path, fits)
     folder.seal(tmp_path, run)
     return tmp_path, table, train

@@ -16,9 +16,10 @@ pytest.importorskip("jinja2", reason='the report needs the extra "cli"')
 pytest.importorskip("tomli_w", reason='the report needs the extra "cli"')
 
 import jals
-from jals.app import folder, report, terminal
-from jals.app.page import plots
-from jals.app.report import figures, records, table, words
+from jals.app.show import report, terminal
+from jals.app.show.page import plots
+from jals.app.show.report import figures, records, table, words
+from jals.files.runs import folder
 
 from .records import made_run, write_fits
 from .test_page import HOSTILE, Reader, browser, check_in_browser  # noqa: F401 - a fixture

@@ -15,7 +15,8 @@ pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra
 
 import jals
 from jals import experiment
-from jals.app import folder, group, session
+from jals.app.run import group, session
+from jals.files.runs import folder
 
 from . import reference
 from .records import read_run as recorded

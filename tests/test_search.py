@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
-from jals.app.record import Failure, Fit, History
-from jals.app.schema import Tune
-from jals.app.search import Search, foreseen, points_of_range, uneven
+from jals.app.config.schema import Tune
+from jals.app.config.trials import points_of_range, uneven
+from jals.app.study.search import Search, foreseen
+from jals.files.runs.record import Failure, Fit, History
 
 RANGES = {"solver.sgd.hyper.learning_rate": [1e-4, 1.0], "solver.sgd.hyper.momentum": [0.5, 0.99]}
 

@@ -145,7 +145,7 @@ def _models(annotation: Any) -> list[Any]:
 def _schema() -> dict[str, list[Any]]:
     """The default of every "table.key" in each model that has it; () where it must be given."""
     pytest.importorskip("pydantic", reason='configs need the extra "cli"')
-    from jals.app import schema
+    from jals.app.config import schema
 
     keys: dict[str, list[Any]] = {}
     for table, field in schema.Config.model_fields.items():

@@ -12,7 +12,7 @@ from jals.solvers.protocol import traits
 
 pydantic = pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
-from jals.app import solvers  # noqa: E402
+from jals.app.config import solvers  # noqa: E402
 
 TABLE = pydantic.TypeAdapter(solvers.AnySolver)
 SIZE = Size(users=5, items=4, entries=10)  # 9 rows

@@ -19,7 +19,8 @@ import pytest
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
 import jals
-from jals.app import folder, lock, signals
+from jals.app.run import lock, signals
+from jals.files.runs import folder
 from jals.files.whole import leftovers
 
 from .records import read_run

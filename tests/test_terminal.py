@@ -27,14 +27,16 @@ from rich.table import Table as PlainTable
 from rich.text import Text
 
 import jals
-from jals.app import console as door
-from jals.app import derivation, folder, page, recommend, record, terminal, watch
-from jals.app.console import Console, Table, lasting, printable, settle
-from jals.app.derivation import picture, steps
-from jals.app.page import plots
-from jals.app.schema import Config, Fit
+from jals.app.commands import derivation, recommend
+from jals.app.commands.derivation import picture, steps
+from jals.app.config.schema import Config, Fit
+from jals.app.show import console as door
+from jals.app.show import page, terminal, watch
+from jals.app.show.console import Console, Table, lasting, printable, settle
+from jals.app.show.page import plots
 from jals.data.vocabulary import Vocabulary
 from jals.errors import did_you_mean
+from jals.files.runs import folder, record
 
 from .records import made_run
 from .test_cli import jals_command, write_experiment
@@ -259,7 +261,7 @@ def test_a_page_shows_whatever_a_record_holds(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_report_shows_whatever_a_record_holds(tmp_path):
-    from jals.app import report
+    from jals.app.show import report
 
     made_run(
         tmp_path,

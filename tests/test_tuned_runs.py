@@ -6,8 +6,9 @@ import pytest
 
 pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra "cli"')
 
-from jals.app import folder, session
-from jals.app.record import History
+from jals.app.run import session
+from jals.files.runs import folder
+from jals.files.runs.record import History
 
 from .records import read_run as recorded
 from .test_cli import jals_command, write_experiment

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jals
-from jals.app import derivation
-from jals.app.derivation import picture, steps
+from jals.app.commands import derivation
+from jals.app.commands.derivation import picture, steps
 
 INK, LINE, ACCENT = picture.INK, "#3b6ea8", "#d1495b"
 

@@ -28,7 +28,7 @@ def main() -> None:
     if missing:
         print(f'jals: the command line needs {", ".join(missing)}: pip install "jals[cli]"', file=sys.stderr)
         raise SystemExit(2)
-    from . import console
+    from .show import console
 
     console.settle()
     _keep_compiled()
@@ -58,7 +58,7 @@ def build() -> "typer.Typer":
     import typer
     from typer.core import TyperGroup
 
-    from .console import printable
+    from .show.console import printable
 
     class Group(TyperGroup):
         """Says what is wrong with a command line without the control characters that may stand in it."""
@@ -117,7 +117,7 @@ def build() -> "typer.Typer":
         Ctrl-C keeps what is done (exit code 130), and so do SIGTERM (143) and SIGHUP (129); the same command then goes
         on from there.
         """
-        from . import runner
+        from .run import runner
 
         def work(console: "Console") -> int:
             if dry:
@@ -132,8 +132,8 @@ def build() -> "typer.Typer":
         out: Annotated[Path | None, typer.Option(help="Where to; for one run, its folder report/.")] = None,
     ) -> None:
         """Compare the fits of runs: index.html to look at, report.md to paste."""
-        from . import folder
-        from .report import write
+        from ..files.runs import folder
+        from .show.report import write
 
         def work(console: "Console") -> int:
             if out is None and len(runs) > 1:
@@ -167,14 +167,14 @@ def build() -> "typer.Typer":
     @command("jals config schema > jals.schema.json", configs)
     def schema() -> None:
         """The JSON schema of a config, for editors that check and complete TOML."""
-        from .schema import Config
+        from .config.schema import Config
 
         typer.echo(json.dumps(Config.model_json_schema(), indent=1))
 
     @command("jals certify runs/movielens")
     def certify(folder: Annotated[Path, folder_of_run]) -> None:
         """Check a saved run again from its files; exit code 1 when a certificate fails."""
-        from . import runner
+        from .run import runner
 
         raise typer.Exit(_exit_code(lambda console: runner.certify(folder, console)))
 
@@ -191,7 +191,7 @@ def build() -> "typer.Typer":
 
         Of several fits the best by validation RMSE serves; where there is none, choose with --solver or --fit.
         """
-        from . import recommend as room
+        from .commands import recommend as room
 
         raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver, min_entries, fit)))
 
@@ -209,8 +209,8 @@ def build() -> "typer.Typer":
         def walk(console: "Console") -> int:
             import jax
 
-            from . import derivation as room
-            from .experiment import opened
+            from .commands import derivation as room
+            from .run.data import opened
 
             jax.config.update("jax_enable_x64", True)  # zeros that look like zeros
             data = room.built_in() if table is None else opened(str(table))
@@ -221,7 +221,7 @@ def build() -> "typer.Typer":
     @command("jals doctor")
     def doctor() -> None:
         """Versions, devices, threads and extras here, what is wrong with them, and how to mend it."""
-        from . import doctor as room
+        from .commands import doctor as room
 
         raise typer.Exit(_exit_code(room.examine))
 
@@ -230,7 +230,7 @@ def build() -> "typer.Typer":
         name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None,
     ) -> None:
         """The data sets that a config can name: their sizes, and where they are looked for."""
-        from . import catalogue
+        from .commands import catalogue
 
         raise typer.Exit(_exit_code(lambda console: catalogue.show(console, name)))
 
@@ -238,7 +238,7 @@ def build() -> "typer.Typer":
 
 
 def _exit_code(work: Callable) -> int:
-    from .console import Console, printable
+    from .show.console import Console, printable
 
     try:
         return work(Console())

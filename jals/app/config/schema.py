@@ -1,0 +1,330 @@
+"""The schema of a config, one TOML file an experiment:
+
+    question = "what the experiment is to settle"                                       (the report begins with it)
+    [data]       source = "movielens-latest-small"  or  path = "ratings.csv", user = "userId", item = "movieId", ...
+    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "leave_last_out", "kfold"
+    [problem]    layout = "bucketed"
+    [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
+    [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
+    [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
+    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours, `own`)
+    [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
+    [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
+    [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
+                 or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... }
+    [output]     folder = "runs/name", factors = true
+
+Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file;
+`jals.app.study.plan` lists the fits that it stands for.
+"""
+
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+import jals
+
+from ... import datasets
+from ...errors import ArgumentError, did_you_mean
+from ...reals import MOST, check_held
+from .solvers import AnySolver
+from .strict import MOST_FITS, Count, Fraction, Number, Path, Seed, Table
+
+Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
+
+Ids = Literal["auto", "int", "str"]
+
+
+class Data(Table):
+    """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
+
+    source: datasets.Name | None = None
+    path: Path | None = None
+    user: Column | None = None
+    item: Column | None = None
+    value: Column | Literal[False] | None = None  # false: none, every value is 1
+    time: Column | Literal[False] | None = None
+    weight: Column | Literal[False] | None = None
+    delimiter: Annotated[str, Field(pattern=r"^(::|[\t -!#-~])$")] | None = None  # as `jals.read_ratings` takes it
+    header: bool | None = None
+    quoted: bool | None = None
+    ids: Ids | Annotated[list[Ids], Field(min_length=2, max_length=2)] = "auto"  # or a pair: of users, of items
+    duplicates: Literal["error", "last", "mean", "sum"] = "error"
+
+    def reading(self) -> dict[str, Any]:
+        """The arguments for `jals.read_ratings` besides the path."""
+        return self.model_dump(exclude={"source", "path"}, exclude_defaults=True)
+
+    def conflicts(self):
+        if self.source and self.path:
+            return [("path", "stands beside source: give one of the two.")]
+        if not (self.source or self.path):
+            return [("source", "is missing, and so is path: name a data set, or a file of ratings.")]
+        if self.source:
+            return [(key, "goes with path only: the named data sets are read as they are.") for key in self.reading()]
+        return []
+
+
+class RandomSplit(Table):
+    kind: Literal["random"]
+    test_fraction: Fraction = 0.1
+    validation_fraction: Fraction | None = None  # of what is left for training
+    seed: Seed = 0
+
+
+class KFoldSplit(Table):
+    kind: Literal["kfold"]
+    folds: Annotated[int, Field(ge=2, le=MOST_FITS)] = 5
+    validation_fraction: Fraction | None = None
+    seed: Seed = 0
+
+
+class ByUserSplit(Table):
+    kind: Literal["by_user"]
+    test_fraction: Fraction = 0.1
+    validation_fraction: Fraction | None = None
+    seed: Seed = 0
+
+
+class LeaveLastOutSplit(Table):
+    kind: Literal["leave_last_out"]
+    count: Count = 1  # of each user's entries, the latest
+    validation_fraction: Fraction | None = None
+    seed: Seed = 0  # of the validation part
+
+
+class Problem(Table):
+    layout: Literal["bucketed", "padded", "segmented"] = "bucketed"
+    # zeros: every pair that is no training entry becomes one, of value 0 (what ALS must not do; to show why)
+    missing: Literal["skipped", "zeros"] = "skipped"
+
+
+class Preset(Table):
+    """What every preset takes: one lambda, or one a side."""
+
+    preset: str
+    reg: Number | None = None
+    reg_user: Number | None = None
+    reg_item: Number | None = None
+
+    def conflicts(self):
+        given = [key for key in ("reg_user", "reg_item") if getattr(self, key) is not None]
+        if self.reg is not None:
+            return [(key, "stands beside reg: give reg, or reg_user and reg_item.") for key in given]
+        if len(given) < 2:
+            return [("reg", "is missing: give reg, or both reg_user and reg_item.")]
+        return []
+
+    def build(self) -> jals.Objective:
+        return getattr(jals, self.preset)(**self.model_dump(exclude={"preset"}, exclude_none=True))
+
+
+class Biased(Preset):
+    """Presets without a term over all pairs: only these can have biases and a mean."""
+
+    reg_bias: Number | None = None
+    bias: bool = False
+    center: bool = False
+
+    def conflicts(self):
+        unused = self.reg_bias is not None and not self.bias
+        return super().conflicts() + ([("reg_bias", "needs bias = true.")] if unused else [])
+
+
+class Explicit(Biased):
+    preset: Literal["explicit"]
+
+
+class AlsWr(Biased):
+    preset: Literal["als_wr"]
+    reg_power: Number = 1.0
+
+
+class HuKoren(Preset):
+    preset: Literal["hu_koren"]
+    alpha: Number = 1.0
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+
+
+class Ials(Preset):
+    preset: Literal["ials"]
+    unobserved_weight: Number
+    reg_power: Number = 1.0
+
+
+class Fit(Table):
+    """One fit's budget, and how the fits are run. Of sweeps, passes, seconds and tol the first to be met ends a fit;
+    without any of them it makes 15 sweeps."""
+
+    sweeps: Count | None = None
+    passes: Annotated[int, Field(ge=2, le=MOST)] | None = None  # over the entries, as History.passes counts them
+    seconds: Annotated[float, Field(gt=0)] | None = None  # of solver work, as History.seconds counts them
+    tol: Annotated[float, Field(gt=0)] | None = None
+    patience: Count | None = None
+    loss_every: Annotated[int, Field(ge=0, le=MOST)] = 1
+    seed: Seed = 0
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_FITS)] | None = (
+        None  # a fit for each; in place of seed
+    )
+    dtype: Literal["float32", "float64"] = "float32"
+    # true: each fit runs alone, and its seconds are kept. false: fits that differ in numbers, seeds and folds only run
+    # as one program, without seconds. Default: false where the config has seeds, a grid or [tune].
+    timed: bool | None = None
+    loop: Literal["auto", "map", "vmap"] = "auto"  # how one program goes through its fits; auto: by measurement
+
+    def conflicts(self):
+        found = []
+        if self.tol is not None and self.loss_every == 0:
+            found.append(("tol", "needs the loss, but loss_every = 0 turns it off."))
+        if self.seeds is not None and self.seed:  # its default stands in every file that `jals` writes
+            found.append(("seeds", "stands beside seed: give one of the two."))
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            found.append(("seeds", "holds a seed twice."))
+        if self.seconds is not None and self.timed is False:
+            found.append(("timed", "is false, but a budget of seconds needs each fit timed: leave it out."))
+        return found
+
+
+AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+
+End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
+
+_DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "epsilon", "unobserved_weight")
+
+
+class Tune(Table):
+    """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
+    are drawn log-uniform from their ranges (integers, both ends among them, where the key is one of integers), scored
+    on the validation part (or on the loss), never on the test part."""
+
+    # grid: log-spaced points of every range, ends included. hypergradient: `jals.tune` descends the validation error in
+    # the objective's numbers, from the middle of their ranges; trials are its steps.
+    method: Literal["random", "grid", "hypergradient"] = "random"
+    trials: Annotated[int, Field(ge=2, le=MOST_FITS)]
+    # Of solver work by all trials together, divided evenly among the studies that are tuned: a trial is begun as long
+    # as there is some left, and the first always.
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    seed: Seed = 0
+    # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
+    sampler: Literal["random", "optuna"] = "random"
+    metric: Literal["validation", "loss"] = "validation"
+    range: Annotated[
+        dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]],
+        Field(min_length=1),
+    ]
+
+    def conflicts(self):
+        found = [
+            (f"range.{key}", "must be [low, high] with low < high.")
+            for key, (low, high) in self.range.items()
+            if not low < high
+        ]
+        if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
+            found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
+        if self.method == "grid" and self.seconds is not None:
+            cut = "goes with the other methods: a grid that is cut short leaves out an end of its ranges"
+            found.append(("seconds", f"{cut}. Leave it out, or take fewer trials."))
+        return found + (self._not_descended() if self.method == "hypergradient" else [])
+
+    def _not_descended(self) -> list[tuple[str, str]]:
+        """What no descent can do."""
+        found = []
+        if self.metric == "loss":
+            found.append(("metric", 'must be "validation": the descent follows the validation error\'s derivative.'))
+        for key in self.range:
+            table, _, name = key.partition(".")
+            if table != "objective":
+                why = "is a solver's number, and the descent takes derivatives in the objective's only: use method"
+                found.append((f"range.{key}", f'{why} = "random" or "grid".'))
+            elif name == "reg":
+                sides = 'give "objective.reg_user" and "objective.reg_item", and reg_user and reg_item in [objective]'
+                found.append((f"range.{key}", f"is one number for both sides, which the descent tells apart: {sides}."))
+            elif name not in _DESCENDED:
+                near, known = did_you_mean(name, _DESCENDED), ", ".join(_DESCENDED)
+                found.append((f"range.{key}", f"is no number that the descent can change.{near} Known: {known}."))
+        return found
+
+
+class Output(Table):
+    folder: Path | None = None  # default: runs/ and the config's own name
+    factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
+
+
+Split = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
+Objective = Explicit | AlsWr | HuKoren | Ials
+
+
+class Config(Table):
+    """The whole file."""
+
+    question: Annotated[str, Field(min_length=1)] | None = None
+    data: Data
+    split: Annotated[Split, Field(discriminator="kind")]
+    problem: Problem = Problem()
+    objective: Annotated[Objective, Field(discriminator="preset")]
+    solver: Annotated[list[AnySolver], Field(min_length=1)]
+    fit: Fit = Fit()
+    grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
+    tune: Tune | None = None
+    output: Output = Output()
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.fit.seed] if self.fit.seeds is None else self.fit.seeds
+
+    @property
+    def timed(self) -> bool:
+        """Whether each fit runs alone, for its seconds."""
+        if self.fit.timed is not None:
+            return self.fit.timed
+        return self.fit.seconds is not None or not (self.fit.seeds or self.grid or self.tune)
+
+    def conflicts(self):
+        found = []
+        if self.split.validation_fraction is None:
+            if self.fit.patience is not None:
+                spoilt = "needs split.validation_fraction: stopping on the test set would spoil it."
+                found.append(("fit.patience", spoilt))
+            if self.tune is not None and self.tune.metric == "validation":
+                spoilt = "needs split.validation_fraction: tuning on the test set would spoil it."
+                found.append(("tune.metric", spoilt))
+        if self.tune is not None and self.tune.metric == "loss" and self.fit.loss_every == 0:
+            found.append(("tune.metric", "needs the loss, but fit.loss_every = 0 turns it off."))
+        times = Counter(solver.label for solver in self.solver)
+        for place, solver in enumerate(self.solver):
+            if times[solver.label] > 1:
+                found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        found += [(f"objective.{key}", why) for key, why in self._not_held()]
+        found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
+        return found + self._conflicts_of_tuning()
+
+    def _not_held(self) -> list[tuple[str, str]]:
+        """Numbers of the objective that the fit's dtype cannot hold: (key, why)."""
+        found = []
+        for key, value in self.objective:
+            if isinstance(value, float):
+                try:
+                    check_held(key, np.float64(value), np.dtype(self.fit.dtype))
+                except ArgumentError as error:
+                    found.append((key, str(error).removeprefix(f"{key} ")))
+        return found
+
+    def _conflicts_of_tuning(self) -> list[tuple[str, str]]:
+        found = []
+        for key in self.tune.range if self.tune else ():
+            if key in self.grid:
+                found.append((f"tune.range.{key}", "is an axis of the grid too: choose one of the two."))
+            if key.startswith("objective.") and len(self.solver) > 1:
+                shared = "is shared by the solvers, and tuning it for each would give each a loss of its own"
+                found.append((f"tune.range.{key}", f"{shared}: make it an axis of [grid]."))
+            if key.endswith(".init_scale") and len(self.solver) > 1:
+                shared = "is shared by the solvers: they start from the same factors"
+                found.append((f"tune.range.{key}", f"{shared}. Make it an axis of [grid]."))
+        return found
+
+
+def _repeats(values: list) -> bool:
+    return len({(type(value), value) for value in values}) < len(values)

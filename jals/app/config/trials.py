@@ -1,0 +1,26 @@
+"""What trials a [tune] table may ask for: grids that come out even, solvers that a descent goes through."""
+
+from ...solvers.protocol import traits
+from .solvers import Solver
+
+
+def points_of_range(trials: int, ranges: int) -> int:
+    """How many points a grid of so many trials has in each of its ranges; 0 where it does not come out even."""
+    points = round(trials ** (1 / ranges))
+    return points if points > 1 and points**ranges == trials else 0
+
+
+def uneven(trials: int, ranges: int, solver: str) -> str:
+    """What is wrong with the number of trials of a grid that does not come out even."""
+    below = int(trials ** (1 / ranges))
+    near = " or ".join(f"{points**ranges:,} ({points} each)" for points in (below, below + 1) if points > 1)
+    return f"is {trials:,}, but each of the {ranges} ranges of solver {solver} has as many points: take {near}."
+
+
+def refused(solver: Solver) -> str | None:
+    """Why no descent goes through the sweeps of a solver, or None where one does."""
+    if traits(solver.build()).differentiable:
+        return None
+    _, name = solver.method
+    how = 'Take "als", or an optimizer without a line search; or method = "random" or "grid" in [tune]'
+    return f'is "{name}", whose sweeps loop until satisfied: no descent goes through them. {how}.'

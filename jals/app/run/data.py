@@ -1,0 +1,195 @@
+"""What the fits of a run learn from: tables, their splits, and the problem of each; one table at a time, as they are
+large."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+import jals
+
+from ... import datasets
+from ...data.vocabulary import Vocabulary
+from ...errors import StorageError
+from ...files.runs.record import Data
+from ...solvers.costs import Size
+from ..config.schema import Config
+from ..show.terminal import waiting
+from ..study.plan import Planned
+
+
+class Fold(NamedTuple):
+    """One split of the data; `number` is None where there is only one, `data_hash` is that of the training part."""
+
+    number: int | None
+    train: jals.Ratings
+    validation: jals.Ratings | None
+    test: jals.Ratings
+    data_hash: str
+
+
+class SplitTable:
+    """What fits with equal `Planned.table()` learn from: the data, its folds, and the problem of each.
+
+    Attributes:
+        masked: whether the folds are weight masks on one problem, so that one program fits all of them. (A fit by
+            itself learns from a problem of its fold alone, where no padding is wasted on what is held out.)
+    """
+
+    def __init__(self, config: Config, data: datasets.Dataset):
+        self.data, self.hash = data, data.ratings.data_hash()
+        self.folds = {fold.number: fold for fold in folds(config, data.ratings)}
+        self.masked = config.split.kind == "kfold" and not config.timed and config.problem.missing == "skipped"
+        self._config = config.problem
+        self._built: tuple[Any, jals.Problem] | None = None  # the latest: tables are large
+
+    def problem(self, number: int | None) -> jals.Problem:
+        """The problem of a fold: its training entries, and no others of weight > 0."""
+        if not self.masked:
+            return self._problem(number)
+        whole = self.whole()
+        return whole.with_values(whole.value, weight=self.mask(number))
+
+    def whole(self) -> jals.Problem:
+        """The problem with every entry, on which the folds are masks."""
+        return self._problem("whole")
+
+    def mask(self, number: int | None) -> np.ndarray:
+        """The weight of every entry where all but a fold's training entries are held out."""
+        ratings, train = self.data.ratings, self.folds[number].train
+        weight = np.ones_like(ratings.value) if ratings.weight is None else ratings.weight
+        pair, of_train = (part.user * np.int64(part.num_items) + part.item for part in (ratings, train))
+        return np.where(np.isin(pair, of_train), weight, 0).astype(weight.dtype)
+
+    def size(self, number: int | None) -> Size:
+        train = self.folds[number].train
+        zeros = self._config.missing == "zeros"
+        return Size(train.num_users, train.num_items, train.num_users * train.num_items if zeros else len(train))
+
+    def _problem(self, which: Any) -> jals.Problem:
+        if self._built is None or self._built[0] != which:
+            self._built = None  # let go of the one before
+            ratings = self.data.ratings if which == "whole" else self.folds[which].train
+            if self._config.missing == "zeros":
+                ratings = with_zeros(ratings)
+            self._built = which, jals.Problem.build(ratings, layout=self._config.layout)
+        return self._built[1]
+
+
+def with_zeros(ratings: jals.Ratings) -> jals.Ratings:
+    """The table with an entry of value 0 and weight 1 for every missing pair: what ALS must not read."""
+    value = np.zeros((ratings.num_users, ratings.num_items), ratings.value.dtype)
+    value[ratings.user, ratings.item] = ratings.value
+    weight = None
+    if ratings.weight is not None:
+        weight = np.ones_like(value)
+        weight[ratings.user, ratings.item] = ratings.weight
+        weight = weight.ravel()
+    user, item = (ids.ravel() for ids in np.indices(value.shape))
+    return jals.Ratings.from_arrays(user, item, value.ravel(), *value.shape, weight=weight)
+
+
+def read_data(config: Config) -> datasets.Dataset:
+    """The data set in the dtype of the fit: float64 needs jax's switch, which only a program may touch."""
+    jax.config.update("jax_enable_x64", config.fit.dtype == "float64")
+    source = config.data
+    named = source.source
+    data = datasets.load(named) if named else opened(source.path or "", **source.reading())
+    ratings = data.ratings
+    columns = {"value": ratings.value, "weight": ratings.weight}
+    cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
+    return data._replace(ratings=dataclasses.replace(ratings, **cast))
+
+
+def opened(path: str, **reading: Any) -> datasets.Dataset:
+    """A file of ratings (`reading` as for `jals.read_ratings`), or an unpacked folder of GroupLens."""
+    found = datasets.located(path)
+    return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)
+
+
+def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
+    """Every split of the data."""
+    split = config.split
+    match split.kind:
+        case "random":
+            pairs = [(None, jals.split.random(ratings, split.test_fraction, split.seed))]
+        case "by_user":
+            pairs = [(None, jals.split.by_user(ratings, split.test_fraction, split.seed))]
+        case "leave_last_out":
+            pairs = [(None, jals.split.leave_last_out(ratings, split.count))]
+        case "kfold":
+            pairs = enumerate(jals.split.kfold(ratings, split.folds, split.seed))
+    for number, (train, test) in pairs:
+        validation = None
+        if split.validation_fraction is not None:
+            train, validation = jals.split.random(train, split.validation_fraction, split.seed)
+        yield Fold(number, train, validation, test, train.data_hash())
+
+
+class Tables:
+    """Reads data, splits it and lays it out, each as late as possible, and once as long as it serves.
+
+    Attributes:
+        latest: the table asked for last.
+    """
+
+    latest: SplitTable
+
+    def __init__(self, place: Path, notes: list[Data], console: Console):
+        """`notes` is what the run's record says of its data; tables that are new add to it."""
+        self._place, self._notes, self._console = place, notes, console
+        self._name: str | None = None  # of the latest
+        self._data: tuple[Any, datasets.Dataset] | None = None
+
+    def of(self, planned: Planned) -> SplitTable:
+        """What a fit learns from.
+
+        Raises:
+            DataError: when the data cannot be read.
+            StorageError: when the run began on other data.
+        """
+        name, config = planned.table(), planned.config
+        if self._name != name:
+            wanted = (config.data, config.fit.dtype)
+            if self._data is None or self._data[0] != wanted:
+                self._data = self._name = None  # let go of the one before
+                if hasattr(self, "latest"):
+                    del self.latest
+                with waiting(self._console, "reading the data"):
+                    self._data = wanted, read_data(config)
+            self.latest = SplitTable(config, self._data[1])
+            self._note(config)
+            self._name = name
+        return self.latest
+
+    def vocab(self) -> Vocabulary | None:
+        """The outside ids of the run's rows, where it has one table of data."""
+        return self.latest.data.vocab if len({note.hash for note in self._notes}) == 1 else None
+
+    def _note(self, config: Config) -> None:
+        ratings, fold = self.latest.data.ratings, next(iter(self.latest.folds.values()))
+        parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
+        name = config.data.source or config.data.path or ""
+        read = name, config.fit.dtype, config.data.reading()
+        before = [other for other in self._notes if (other.name, other.dtype, other.reading) == read]
+        if before and before[0].hash != self.latest.hash:
+            raise StorageError(
+                f"{self._place} holds an unfinished run on other data than its config now leads to. Start it again "
+                "with --overwrite, or choose another folder with --out."
+            )
+        note = Data(
+            name=name,
+            hash=self.latest.hash,
+            users=ratings.num_users,
+            items=ratings.num_items,
+            entries=len(ratings),
+            **{name: len(part) for name, part in parts.items() if part is not None},
+            dtype=config.fit.dtype,
+            reading=config.data.reading(),
+        )
+        if note not in self._notes:
+            self._notes.append(note)

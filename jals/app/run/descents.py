@@ -1,0 +1,83 @@
+"""Tuning by descent as a run makes it: the one trial of a study, whose line of the record tells of every step."""
+
+import math
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+
+import jals
+
+from ...errors import FitError, Interrupted
+from ...files.runs import record
+from ..study.plan import Descent, Planned
+from .data import SplitTable
+
+
+class Descended(NamedTuple):
+    """A descent that has ended.
+
+    Attributes:
+        result: what a fit would have returned: sweep and passes count those of the descent, the factors are its best.
+        error: why it broke down, or None.
+        line: what its line of the record says otherwise.
+    """
+
+    result: jals.Result
+    error: FitError | None
+    line: dict[str, Any]
+
+
+def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Callable[[Any], None]) -> Descended:
+    """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
+
+    Raises:
+        Interrupted: on Ctrl-C. Nothing is kept: the same descent begins again, and goes the same way.
+    """
+    box = {key.removeprefix("objective."): (low, high) for key, (low, high) in descent.ranges.items()}
+
+    def shown(at: jals.tuning.StepProgress) -> None:
+        watch(SimpleNamespace(sweep=at.step, sweeps=at.steps, loss=math.nan, validation=at.rmse, seconds=0.0))
+
+    def spent(at: jals.tuning.StepProgress) -> bool:
+        return descent.seconds is not None and at.seconds >= descent.seconds
+
+    validation: Any = table.folds[planned.fold].validation  # there is one: the config was checked
+    error = None
+    with warnings.catch_warnings():  # how many are unseen is in the line
+        warnings.filterwarnings("ignore", "[0-9,]+ of [0-9,]+ validation entries are of a user or an item without")
+        try:
+            tuned = jals.tune(
+                table.problem(planned.fold),
+                validation,
+                planned.config.objective.build(),
+                planned.solver.build(),
+                over=tuple(box),
+                box=box,
+                steps=descent.steps,
+                sweeps=descent.EACH,
+                start_sweeps=descent.START,
+                key=jax.random.key(planned.seed),
+                direction="forward",
+                callbacks=[shown, spent],
+            )
+        except FitError as broken:
+            tuned, error = broken.result, broken
+        except Interrupted as stopped:
+            raise Interrupted(f"{stopped} of a descent, which begins anew", result=stopped.result) from None
+    if not isinstance(tuned, jals.Tuned):  # the fit before the first step
+        return Descended(tuned, error, {"descent": record.Descent(steps=0)})
+    if error is not None:
+        error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
+    steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
+    sweeps = [descent.START + descent.EACH * step for step in steps.step]
+    history = jals.History(
+        [0, *sweeps], [math.nan, *nothing], [0.0, *steps.seconds], [0, *steps.passes], [math.nan, *steps.rmse]
+    )
+    best, state = history.sweep[tuned.step], jals.State(tuned.factors)
+    result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
+    numbers = [{f"objective.{name}": each[name] for name in box} for each in steps.numbers]
+    about = record.Descent(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
+    return Descended(result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {}))

@@ -1,0 +1,155 @@
+"""What is kept of a fit: its line in the record, its factors, and its checkpoint while it is under way."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jals
+
+from ...errors import FitError, StorageError
+from ...files.runs import folder
+from ...files.runs.record import Failure, Fit, History, Unfinished, finite
+from ..config.schema import Config
+from ..study.plan import Planned
+from . import checkpoint, scores
+from .data import SplitTable
+from .lock import Held
+from .signals import undisturbed
+
+
+def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str:
+    """The file of a fit's factors in the folder of its run.
+
+    Args:
+        config: the whole run's.
+        solver: its label.
+        key: the fit's.
+    """
+    if config.grid or len(config.seeds) > 1:
+        return f"{folder.FACTORS}/{solver}-{key[:8]}.npz"
+    parts = ["factors"]
+    if len(config.solver) > 1 or fold is not None:
+        parts.append(solver)
+    if fold is not None:
+        parts.append(str(fold))
+    return "-".join(parts) + ".npz"
+
+
+class Keeper:
+    """Writes what there is of the fits of a run into its folder. `config` is the whole run's."""
+
+    def __init__(self, held: Held, config: Config):
+        self.held, self.place, self.config = held, held.folder, config
+
+    def ended(
+        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
+    ) -> Fit:
+        """A fit's line, with metrics and certificate, once its factors are kept."""
+        fit = self.line(table, planned, result, error, program)
+        fold, objective = table.folds[planned.fold], planned.config.objective.build()
+        if planned.trial is not None:
+            parts = () if error is not None else ("train", "validation")
+            return fit.changed(metrics=scores.metrics(objective, result.factors, fold, parts))
+        try:
+            self.save(table, planned, result.factors)
+        except StorageError as full:
+            raise self.rescued(table, planned, result, full) from full
+        if error is None:
+            cert = scores.certificate(planned.config, result.factors, table.problem(planned.fold))
+            metrics = scores.metrics(objective, result.factors, fold, ("train", "validation", "test"))
+            return fit.changed(metrics=metrics, certificate=scores.judged(cert, planned.solver, fit.sweeps))
+        return fit
+
+    def line(
+        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
+    ) -> Fit:
+        """What is known of a fit without looking at its factors."""
+        solver, settings = planned.solver, planned.config.fit
+        key = planned.key(table.hash)
+        history = {name: list(column) for name, column in dataclasses.asdict(result.history).items()}
+        counts = (np.asarray(history[name], float) for name in ("sweep", "passes"))
+        size, objective = table.size(planned.fold), planned.config.objective.build()
+        if planned.descent is None:  # of derivatives there is no estimate
+            history["operations"] = planned.traits.operations(objective, size, *counts).tolist()
+        if not settings.timed:
+            history["seconds"] = [math.nan] * len(history["sweep"])
+        reason = result.reason
+        if error is not None:
+            reason = "diverged" if error.row is None else "singular"
+        elif reason == "callback":
+            reason = "passes" if over(settings.passes, history["passes"]) else "seconds"
+        elif reason == "sweeps" and settings.passes is not None and planned.sweeps() != settings.sweeps:
+            reason = "passes"
+        kept = planned.trial is None and self.config.output.factors
+        columns: dict[str, Any] = {"sweep": history.pop("sweep"), "passes": history.pop("passes")}
+        for name, column in history.items():
+            if not all(map(math.isnan, column)):
+                columns[name] = list(map(finite, column))
+        return Fit(
+            key=key,
+            solver=solver.label,
+            kind=solver.kind,
+            fold=planned.fold,
+            seed=planned.seed,
+            point=planned.point,
+            trial=planned.trial,
+            tuned=planned.tuned,
+            data=planned.config.data.source or planned.config.data.path,  # pyright: ignore[reportArgumentType]
+            rank=solver.rank,
+            own_minimiser=solver.own_minimiser,
+            factors=factors_name(self.config, solver.label, planned.fold, key) if kept else None,
+            reason=reason,
+            error=None if error is None else _told(error),
+            sweeps=result.sweep,
+            converged=result.converged,
+            compile_seconds=result.compile_seconds,
+            program=program,
+            history=History(**columns),
+        )
+
+    def save(self, table: SplitTable, planned: Planned, factors: jals.Factors, path: Path | None = None) -> None:
+        if planned.trial is not None or not (self.config.output.factors or path):
+            return
+        key, fold = planned.key(table.hash), table.folds[planned.fold]
+        if path is None:
+            self.held.check()
+            path = self.place / factors_name(self.config, planned.solver.label, planned.fold, key)
+            with contextlib.suppress(OSError):  # saving says better what is wrong
+                path.parent.mkdir(exist_ok=True)
+        jals.save(path, factors, table.data.vocab, planned.config.objective.build(), data_hash=fold.data_hash)
+
+    def rescued(
+        self, table: SplitTable, planned: Planned, result: jals.Result, error: StorageError
+    ) -> StorageError:
+        """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
+        key = planned.key(table.hash)
+        name = Path(factors_name(self.config, planned.solver.label, planned.fold, key)).name
+        place = Path(tempfile.mkdtemp(prefix="jals-")) / name
+        self.save(table, planned, result.factors, place)
+        return StorageError(
+            f"{error} The factors are in {place} instead. Make room, and run the same command again, or take another "
+            "folder with --out."
+        )
+
+    def keep(self, table: SplitTable, planned: Planned, result: jals.Result, program: int) -> None:
+        """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
+        with undisturbed():
+            self.save(table, planned, result.factors)
+            files = checkpoint.save(self.place, planned.key(table.hash), result)
+            line = self.line(table, planned, result, None, program)
+            folder.write_unfinished(self.place, Unfinished.model_validate(line.model_dump() | {"files": files}))
+            checkpoint.keep_only(self.place, files)
+
+
+def over(limit: float | None, column: list) -> bool:
+    return limit is not None and bool(column) and column[-1] >= limit
+
+
+def _told(error: FitError) -> Failure:
+    where: dict[str, Any] = {} if error.row is None else {"side": error.side, "row": error.row}
+    return Failure(sweep=error.sweep, message=str(error), **where)

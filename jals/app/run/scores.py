@@ -1,0 +1,58 @@
+"""What a fit has to show: metrics of the parts of its split, and its certificate."""
+
+from typing import Any
+
+import numpy as np
+
+import jals
+
+from ...files.runs.record import Proof, finite
+from ...solvers.protocol import traits
+from ..config.schema import Config
+from ..config.solvers import Solver
+from .data import Fold
+
+
+def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
+    """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
+    is not."""
+    made = config.solver[0].build()
+    judge = made if traits(made).exact else None
+    return jals.certify(factors, problem, config.objective.build(), solver=judge)
+
+
+def judged(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
+    """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
+    just made them."""
+    required = traits(solver.build()).exact and sweeps > 0
+    unjudged = cert.unjudged
+    return Proof(
+        **{side: _worst(getattr(cert, side)) for side in unjudged},
+        last_updated_required=required,
+        stationarity=finite(cert.stationarity),
+        bound=float(cert.bound),
+        unjudged=sum(rows for side, rows in unjudged.items() if required or side != "last_updated"),
+        passed=cert.holds(last_updated=required),
+    )
+
+
+def _worst(errors: Any) -> float | None:
+    errors = np.asarray(errors)
+    errors = errors[~np.isnan(errors)]
+    return finite(errors.max()) if len(errors) else None
+
+
+def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts: tuple[str, ...]) -> dict:
+    """RMSE and MAE of some parts of the split, unclipped, against the objective's target: the value, or with implicit
+    feedback 1."""
+    found = {}
+    for name in parts:
+        part = getattr(fold, name)
+        if part is not None:
+            predicted = jals.predict(factors, part.user, part.item)
+            target = objective.entry(part.value, np.ones_like(part.value)).t
+            found[name] = {
+                "rmse": finite(jals.metrics.rmse(predicted, target, part.weight)),
+                "mae": finite(jals.metrics.mae(predicted, target, part.weight)),
+            }
+    return found

@@ -1,0 +1,395 @@
+"""A run under way: which fits are there, which have to be made, and what is kept of each."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import jax
+from rich.console import Console
+
+import jals
+
+from ...errors import FitError, Interrupted, StorageError
+from ...files.runs import folder
+from ...files.runs.record import Fit, Loop, Program
+from ...solvers import costs
+from ..config.schema import Config
+from ..show import terminal as said
+from ..show.page import Drawn
+from ..show.page import write as write_page
+from ..show.watch import Watch
+from ..study import choice, plan
+from ..study.plan import Planned, Study
+from ..study.search import Search
+from . import checkpoint, descents, scores
+from .data import SplitTable, Tables
+from .group import Group
+from .keeping import Keeper, over
+from .lock import Held
+from .signals import undisturbed
+
+_KEEP_EVERY = 60.0  # seconds: what a power cut may cost
+_WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
+_DRAWN = 6  # solvers that the page looks at closely
+
+
+class Session:
+    """A run under way: what it has and what it has to show. `run` is what result.json says; a fit's line is written
+    after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped.
+
+    Attributes:
+        done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
+    """
+
+    def __init__(self, held: Held, config: Config, found: folder.Found, started: float, console: Console):
+        self.held, self.place, self.run, self.console = held, held.folder, found.run, console
+        self.config, self.started = config, started
+        whole, self.spoilt = folder.intact(self.place, found.fits)
+        self.done = {fit.key: fit for fit in whole}
+        self.earlier = self.set_aside()
+        self.keeper = Keeper(held, self.config)
+        self.watch = Watch(console)
+        self.tables = Tables(self.place, self.run.data, console)
+
+    def go(self) -> int:
+        stopped = None
+        said.setting(self.console, self.config, self.run.data, self.place)
+        said.spoilt(self.console, self.place, self.spoilt)
+        try:
+            with self.watch:
+                for studies in plan.by_table(self.config):
+                    self.tables.of(studies[0].fits({})[0])
+                    self.study(studies)
+        except KeyboardInterrupt as error:
+            stopped = error
+        with undisturbed():
+            found = self.ended(stopped)
+            said.results(self.console, self.place, found)
+        if stopped is None:  # who presses Ctrl-C wants to leave
+            with said.waiting(self.console, "drawing the page"):
+                self.draw()
+        self.held.check()
+        said.saved(self.console, self.place, found)
+        said.broken(self.console, found.fits, self.tables.vocab())
+        if stopped is not None:
+            said.stopped(self.console, stopped, found)
+        return verdict(found)
+
+    def ended(self, stopped: BaseException | None) -> folder.Found:
+        """Writes what the run has come to, and reads it as any other reader would.
+
+        Raises:
+            StorageError: when the folder has lost what the run had saved there.
+        """
+        self.held.check()
+        self.run.error = None if stopped is None else str(stopped) or "interrupted"
+        kept = {fit.key: fit for fit in folder.ended(self.place)}
+        if lost := self.done.keys() - kept.keys():
+            raise StorageError(
+                f"{self.place / folder.FITS} has lost {len(lost):,} of the lines that the run had written. The same "
+                "command makes those fits again."
+            )
+        for place, program in enumerate(self.run.programs):  # a kill may have come between fit and count
+            program.fits = sum(fit.program == place for fit in kept.values())
+        self.run.wall_seconds = time.perf_counter() - self.started
+        if stopped is None:
+            folder.forget_earlier(self.place)
+            folder.seal(self.place, self.run)
+        else:
+            self.write("interrupted")
+        return folder.read(self.place)
+
+    def write(self, status: Any) -> None:
+        self.held.check()
+        self.run.status, self.run.wall_seconds = status, time.perf_counter() - self.started
+        folder.write_run(self.place, self.run)
+
+    def extend(self) -> None:
+        """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
+        folder.set_aside(self.place)
+        self.earlier = self.set_aside()
+        self.done = {}
+
+    def set_aside(self) -> dict[str, Fit]:
+        """Fits of another config that this one extends, whose factors are whole."""
+        whole, _ = folder.intact(self.place, folder.earlier(self.place).values())
+        return {fit.key: fit for fit in whole}
+
+    def study(self, studies: list[Study]) -> None:
+        """Tunes the studies of one table, and makes their fits."""
+        tune = self.config.tune
+        searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
+        trials: list[list[Planned]] = [[] for _ in studies]
+        while True:
+            asked = []
+            for study, search, made in zip(studies, searches, trials, strict=True):
+                tried = search.ask() if search is not None else []
+                asked.append([study.trial(len(made) + place, numbers) for place, numbers in enumerate(tried)])
+                made += asked[-1]
+            if not any(asked):
+                break
+            self.make([planned for some in asked for planned in some])
+            for search, some in zip(searches, asked, strict=True):
+                if search is not None and some:
+                    search.tell([self.done[planned.key(self.tables.latest.hash)] for planned in some])
+        chosen = [search.chosen() if search is not None else {} for search in searches]
+        self.make([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
+
+    def make(self, planned: list[Planned]) -> None:
+        """Makes those of the fits that are not there: alone, or as one program those that can share one."""
+        table = self.tables.latest
+        units: dict[Any, list[Planned]] = {}
+        for each in planned:
+            alone = each.alone() is not None
+            shared = None if alone else (each.program(), None if table.masked else each.fold)
+            units.setdefault(shared or each.key(table.hash), []).append(each)
+        self.watch.begin([self.weight(each) for each in planned])
+        for members in units.values():
+            keys = [each.key(table.hash) for each in members]
+            self.reuse(members, keys)
+            missing = [each for each, key in zip(members, keys, strict=True) if key not in self.done]
+            own = [each for each, key in zip(members, keys, strict=True) if not self.taken_over(key)]
+            for each in members:
+                if each not in missing:
+                    self.watch.advance(self.weight(each), made=False)
+            if missing and len(own) > 1:
+                self.together(table, own)
+            elif missing:
+                self.alone(table, *missing)
+
+    def reuse(self, members: list[Planned], keys: list[str]) -> None:
+        """Takes over the fits that the run before has, where this config extends another."""
+        kept = [
+            self.earlier[key].changed(point=each.point, program=None, **({} if each.descent else {"tuned": each.tuned}))
+            for each, key in zip(members, keys, strict=True)
+            if key in self.earlier and key not in self.done
+        ]
+        if kept:
+            self.add(kept)
+
+    def taken_over(self, key: str) -> bool:
+        """Whether a fit comes from the run before, so that no program of this one makes it."""
+        return key in self.done and self.done[key].program is None
+
+    def add(self, fits: list[Fit]) -> None:
+        self.held.check()
+        folder.append(self.place, fits)
+        self.done |= {fit.key: fit for fit in fits}
+
+    def weight(self, planned: Planned) -> float:
+        """By which the time left is told: the seconds that a fit may take, else its estimated operations."""
+        if planned.config.fit.seconds is not None and planned.descent is None:
+            return planned.config.fit.seconds
+        size = self.tables.latest.size(planned.fold)
+        sweeps = min(planned.sweeps(), 1000)
+        of, objective = planned.traits, planned.config.objective.build()
+        passes = (of.passes_per_sweep or 4) * sweeps
+        work = float(of.operations(objective, size, sweeps, passes))
+        return work if math.isfinite(work) else passes * costs.terms(planned.solver.rank, objective, size).one_pass
+
+    # Fits that run alone.
+
+    def alone(self, table: SplitTable, planned: Planned) -> None:
+        """Fits, proves and keeps one fit."""
+        why = planned.alone() or "no other fit shares its program"
+        program = self.program(planned, "one by one", why)
+        began, changes = time.monotonic(), {}
+        if planned.descent is not None:
+            with self.watch.fit(planned.name) as watch:
+                result, error, changes = descents.descended(table, planned, planned.descent, watch)
+        else:
+            result, error = self.fitted(table, planned, program)
+        if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
+            self.keeper.keep(table, planned, result, program)
+        with undisturbed():
+            fit = self.keeper.ended(table, planned, result, error, program).changed(**changes)
+            self.add([fit])
+            folder.clear_unfinished(self.place)
+            self.count(program, 1, result)
+            self.write("running")
+        self.watch.advance(self.weight(planned))
+        if len(self.done) <= said.LINES:
+            said.progress(self.console, planned.name, fit)
+
+    def fitted(
+        self, table: SplitTable, planned: Planned, program: int
+    ) -> tuple[jals.Result, FitError | None]:
+        """(result, None), or (what there was by then, why it broke down)."""
+        settings = planned.config.fit
+        problem, fold = table.problem(planned.fold), table.folds[planned.fold]
+        made, objective = planned.solver.build(), planned.config.objective.build()
+        init = self.restored(planned.key(table.hash), made, problem, objective)
+        if init is not None and init.reason not in ("running", "interrupted"):
+            return init, None  # the run was killed between its end and its line
+        if init is not None and _spent(settings, init.history.last()):
+            return dataclasses.replace(init, reason="callback"), None
+        kept = time.monotonic()
+
+        def keep(at: jals.Progress) -> None:
+            nonlocal kept
+            if time.monotonic() - kept >= _KEEP_EVERY:
+                self.held.check()
+                try:
+                    self.keeper.keep(table, planned, at.result, program)
+                except StorageError as error:  # no reason to stop: the disk may have room again by the end
+                    self.console.print(f"{error} The fit goes on.", soft_wrap=True)
+                kept = time.monotonic()
+
+        try:
+            with self.watch.fit(planned.name, settings) as watch:
+                result = jals.fit(
+                    made,
+                    problem,
+                    objective,
+                    sweeps=planned.sweeps(),
+                    key=jax.random.key(settings.seed),
+                    tol=settings.tol,
+                    init=init,
+                    validation=fold.validation,
+                    patience=settings.patience,
+                    loss_every=settings.loss_every,
+                    callbacks=[watch, keep, lambda at: _spent(settings, at)],
+                )
+        except FitError as error:
+            return error.result, error
+        except Interrupted as stopped:
+            if stopped.result.history.sweep:  # else the sweep was still being compiled
+                try:
+                    self.keeper.keep(table, planned, stopped.result, program)
+                except StorageError as full:
+                    raise self.keeper.rescued(table, planned, stopped.result, full) from full
+                line = self.keeper.line(table, planned, stopped.result, None, program)
+                said.progress(self.console, planned.name, line)
+            raise
+        return result, None
+
+    def restored(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+        """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
+        try:
+            kept = folder.unfinished_fit(self.place)
+            if kept is not None and kept.key == key:
+                result = checkpoint.restore(self.place, key, kept.files, solver, problem, objective)
+                checkpoint.keep_only(self.place, kept.files)
+                return result
+            folder.clear_unfinished(self.place)  # of a fit that has ended: a kill came before it was cleared
+        except StorageError as damaged:
+            self.console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
+            folder.clear_unfinished(self.place)
+        return None
+
+    # Fits that run as one program.
+
+    def together(self, table: SplitTable, members: list[Planned]) -> None:
+        """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
+        group = Group(table, members, sum(map(self.weight, members)))
+        first = members[0].key(table.hash)
+        program = next((at for at, each in enumerate(self.run.programs) if each.first == first), None)
+        if program is None:
+            loop = self.loop(group)
+            chunks, why = group.chunks(loop.loop)
+            program = self.program(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
+            self.write("running")
+        start = 0
+        for size in self.run.programs[program].chunks or ():
+            chunk = members[start : start + size]
+            start += size
+            missing = [each for each in chunk if each.key(table.hash) not in self.done]
+            if missing:
+                self.chunk(table, group, chunk, missing, program)
+
+    def chunk(
+        self, table: SplitTable, group: Group, chunk: list[Planned], missing: list[Planned], program: int
+    ) -> None:
+        label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
+        began = time.perf_counter()
+        with self.watch.fit(label, chunk[0].config.fit) as watch:
+            outcomes = group.fit(chunk, self.run.programs[program].loop, watch)
+        took = time.perf_counter() - began
+        entry = self.run.programs[program]
+        errors = [outcome if isinstance(outcome, FitError) else None for outcome in outcomes]
+        results = [outcome.result if isinstance(outcome, FitError) else outcome for outcome in outcomes]
+        for planned, result, error in zip(chunk, results, errors, strict=True):
+            if planned in missing:
+                with undisturbed():
+                    fit = self.keeper.ended(table, planned, result, error, program)
+                    self.add([fit])
+                self.watch.advance(self.weight(planned))
+        entry.fits += len(missing)
+        entry.compile_seconds += results[0].compile_seconds
+        entry.seconds += took - results[0].compile_seconds
+        self.write("running")
+        said.chunk(self.console, chunk, took)
+
+    def loop(self, group: Group) -> Loop:
+        """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
+        asked = self.config.fit.loop
+        if asked != "auto":
+            return Loop(loop=asked, why="the config says so")
+        known = self.run.loops
+        if group.kind not in known:
+            with self.watch.fit(f"{group.kind}: measuring which loop is quicker"):
+                known[group.kind] = group.measured()
+        return known[group.kind]
+
+    # What both have in common.
+
+    def program(
+        self, planned: Planned, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
+    ) -> int:
+        """The place in the record of a program, which is added where it is new."""
+        new = Program(solver=planned.solver.label, loop=loop, why=why, first=first, chunks=chunks)
+        nothing = {"fits": 0, "compile_seconds": 0.0, "seconds": 0.0}
+        for place, entry in enumerate(self.run.programs):
+            if entry.model_copy(update=nothing) == new:
+                return place
+        self.run.programs.append(new)
+        return len(self.run.programs) - 1
+
+    def count(self, program: int, fits: int, result: jals.Result) -> None:
+        entry = self.run.programs[program]
+        entry.fits += fits
+        entry.compile_seconds += result.compile_seconds
+        entry.seconds += result.history.seconds[-1] if result.history.sweep else 0.0
+
+    def draw(self) -> None:
+        """The report that compares all fits; and the page that looks at single ones, each solver's best, which also
+        says that all was drawn."""
+        from ..show.report import write as write_report  # half a second of imports
+
+        fits = [fit for fit in folder.ended(self.place) if fit.trial is None]
+        ranking = choice.ranking(fits, self.config)
+        leads = choice.leads(fits, ranking)
+        shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
+        drawn = []
+        for fit in leads[:_DRAWN]:
+            if fit.factors and fit.certificate is not None:
+                planned = plan.of_record(self.config, fit).of_record(fit)
+                table = self.tables.of(planned)
+                factors = jals.load(self.place / fit.factors).factors
+                cert = scores.certificate(planned.config, factors, table.problem(fit.fold))
+                fold = table.folds[fit.fold]
+                required = fit.certificate.last_updated_required
+                name = choice.named(fit, len(self.config.seeds) > 1)
+                drawn.append(Drawn(name, factors, fold.train, fold.validation, fold.test, cert, required))
+        write_report([self.place], self.place / folder.REPORT)
+        write_page(self.place, self.config, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)
+
+
+def _fold_mate(fit: Fit, lead: Fit) -> bool:
+    """Whether it is the same fit on another fold."""
+    alike = (fit.solver, fit.point, fit.seed) == (lead.solver, lead.point, lead.seed)
+    return alike and fit.fold != lead.fold
+
+
+def verdict(found: folder.Found) -> int:
+    """The exit code of a run: see `runner.run`."""
+    if found.run.status != "finished":
+        return 130
+    fits = [fit for fit in found.fits if fit.trial is None]
+    return 0 if all(fit.certificate is not None and fit.certificate.passed for fit in fits) else 1
+
+
+def _spent(settings: Any, at: Any) -> bool:
+    """Whether a fit has used up its passes or seconds."""
+    return over(settings.passes, [at.passes]) or over(settings.seconds, [at.seconds])

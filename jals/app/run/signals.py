@@ -1,0 +1,152 @@
+"""Every way to stop a run: SIGTERM and SIGHUP end it as Ctrl-C does, and time in which it stood still is not work."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ... import clock
+
+_STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_BEAT = 0.05  # seconds: how exactly the time of a stop is known
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end. `128 + signum` is the exit code."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Heard:
+    """The signals that a run was asked to end by; see `heard`."""
+
+    def __init__(self):
+        self._first: int | None = None
+        self._unraisable = sys.unraisablehook
+        self._timers: list[threading.Timer] = []
+
+    def stop(self, signum: int, _: Any) -> None:
+        self._first = self._first or signum
+        raise Stopped(signum)
+
+    def again(self, met: Any) -> None:
+        """Where a stop was raised in a callback that nothing can be raised through, as in one of the garbage collector,
+        Python reports it and goes on: so it is raised once more, a moment later."""
+        if isinstance(met.exc_value, KeyboardInterrupt):
+            signum = getattr(met.exc_value, "signum", signal.SIGINT)
+            self._timers.append(threading.Timer(_BEAT, os.kill, (os.getpid(), signum)))
+            self._timers[-1].start()
+        else:
+            self._unraisable(met)
+
+    def end(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+            timer.join()
+
+    @property
+    def code(self) -> int:
+        """The exit code of a run that was stopped."""
+        return 128 + (self._first or signal.SIGINT)
+
+    def named(self, stopped: KeyboardInterrupt) -> KeyboardInterrupt:
+        """What stopped the run, whatever became of it on its way."""
+        return stopped if self._first is None else Stopped(self._first)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[Heard]:
+    """Within, SIGTERM and SIGHUP raise `Stopped` as Ctrl-C raises KeyboardInterrupt; one that the process was started
+    to ignore (by nohup) stays ignored. And time that the process stands still in is no work of a fit."""
+    found = Heard()
+    if not _in_main_thread():
+        yield found
+        return
+    before = {each: signal.getsignal(each) for each in _STOPS if each != signal.SIGINT}
+    hook, sys.unraisablehook = sys.unraisablehook, found.again
+    try:
+        for each, handler in before.items():
+            if handler == signal.SIG_DFL:  # one that ignores it, or has a way of its own, is left alone
+                signal.signal(each, found.stop)
+        with _Still() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
+            yield found
+    finally:
+        found.end()
+        sys.unraisablehook = hook
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP wait until files that belong together are written."""
+    if not _in_main_thread():
+        yield
+        return
+    waiting: list[tuple] = []
+    before = {each: signal.getsignal(each) for each in _STOPS}
+    before = {each: handler for each, handler in before.items() if callable(handler)}  # others are not the run's
+    try:
+        for each in before:
+            signal.signal(each, lambda *given: waiting.append(given))
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    if waiting:
+        before[waiting[0][0]](*waiting[0])
+
+
+class _Still:
+    """How many seconds the process has stood still in between stops (SIGTSTP, SIGSTOP) and SIGCONT; see `clock`.
+
+    A handler of Python runs only between two steps of the interpreter, which one sweep may keep waiting. So the system
+    itself writes the number of a signal into a pipe; and as nothing tells of the stop, a thread's heartbeat does.
+    """
+
+    def __init__(self):
+        self._total, self._beat = 0.0, time.perf_counter()
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._reading, self._writing = os.pipe()
+        for end in (self._reading, self._writing):
+            os.set_blocking(end, False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> "_Still":
+        self._handler = signal.signal(signal.SIGCONT, lambda *_: None)
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._thread.start()
+        clock.follow(self)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        clock.follow(None)
+        signal.set_wakeup_fd(self._wakeup)
+        signal.signal(signal.SIGCONT, self._handler or signal.SIG_DFL)
+        self._ended.set()
+        self._thread.join()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def __call__(self) -> float:
+        with self._lock:
+            now = time.perf_counter()
+            with contextlib.suppress(BlockingIOError):
+                if signal.SIGCONT in os.read(self._reading, 512):
+                    self._total += max(now - self._beat - _BEAT / 2, 0.0)
+            self._beat = now
+            return self._total
+
+    def _listen(self) -> None:
+        while not self._ended.wait(_BEAT):
+            self()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()  # only there signals are heard

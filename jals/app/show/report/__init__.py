@@ -1,0 +1,55 @@
+"""The comparison of the fits of one or several runs: `index.html`, which needs no other file, and `report.md`."""
+
+from pathlib import Path
+
+from ....data.files import as_path
+from ....errors import StorageError
+from ....files.runs import folder
+from ..page import templates
+from . import records, sections, sensitivity, setting, words
+
+MARKDOWN = "report.md"
+_SECTIONS = (
+    sections.results,
+    sections.differences,
+    sections.curves,
+    sections.profiles,
+    sensitivity.tuned,
+    sensitivity.axes,
+    sections.stationarity,
+    sections.trouble,
+    setting.how,
+)
+
+
+def write(places: list[Path], out: Path) -> Path:
+    """Compares the fits of these runs; the same records give the same bytes.
+
+    Args:
+        places: folders that `jals run` made.
+        out: where `index.html` and `report.md` go; made where needed.
+
+    Returns: the path of `index.html`.
+
+    Raises:
+        StorageError: when a folder is not that of a run, or `out` cannot be written to.
+    """
+    comparison, out = records.read(places), as_path(out)
+    questions = setting.questions(comparison)
+    fitted = {
+        "title": questions[0] if len(questions) == 1 else f"Comparison of {words.counted(len(comparison.fits), 'fit')}",
+        "questions": questions if len(questions) > 1 else [],
+        "runs": comparison.runs,
+        "sentence": setting.sentence(comparison),
+        "state": setting.state(comparison),
+        "sections": [section for make in _SECTIONS for section in make(comparison)],
+    }
+    environment = templates(Path(__file__).parent)
+    environment.filters["md"] = words.escaped
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be made: {error.strerror or error}.") from error
+    folder.write(out / MARKDOWN, environment.get_template("report.md.j2").render(fitted).encode())
+    folder.write(out / folder.PAGE, environment.get_template("report.html.j2").render(fitted).encode())
+    return out / folder.PAGE

@@ -1,0 +1,260 @@
+"""What a config expands to: every fit of an experiment, and which of them can share one compiled program.
+
+    config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
+"""
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from pydantic import ValidationError
+
+import jals
+
+from ...errors import ConfigError, StorageError
+from ...files.runs.record import Fit, label
+from ...solvers.protocol import Traits, traits
+from ...tuning.step import TRAVERSALS
+from .. import config as configs
+from ..config.schema import Config
+from ..config.solvers import Solver
+from . import search
+
+_SWEEPS = 15  # of a fit without any budget
+_RECORDS = 10  # of a trial
+_ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
+
+
+class Descent(NamedTuple):
+    """What `jals.tune` is to do in the one trial of a study that is tuned by descent.
+
+    Attributes:
+        ranges: of the objective's numbers, by key.
+        seconds: None, or of work: it ends with the step that spends them.
+    """
+
+    ranges: dict[str, list[float]]
+    steps: int
+    seconds: float | None = None
+
+    START = 10  # sweeps before the first step
+    EACH = 2  # sweeps a step
+
+    def sweeps(self) -> int:
+        """So many without derivatives make as many passes."""
+        return self.START + self.EACH * TRAVERSALS["forward"] * self.steps
+
+
+class Study(NamedTuple):
+    """A solver at a grid point on a fold: what is tuned by itself, and then fitted once a seed.
+
+    Attributes:
+        point: the values of those axes of the grid that have to do with the solver.
+        place: the solver's in the config.
+        fold: its number, or None where there is one split.
+    """
+
+    config: Config
+    point: dict[str, Any]
+    place: int
+    fold: int | None
+
+    @property
+    def ranges(self) -> dict[str, list[Any]]:
+        """The ranges of the tuning that have to do with the solver: of integers where the key is one of integers, and
+        of floats."""
+        given = {} if self.config.tune is None else self.config.tune.range
+        own = {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
+        if not own:
+            return {}
+        solver = configs.at(self.config, self.point).solver[self.place]
+        whole = [key for key in own if key.startswith("solver.") and solver.whole(".".join(key.split(".")[2:]))]
+        return {key: [(int if key in whole else float)(end) for end in between] for key, between in own.items()}
+
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """What the fits that are made to tune try, as far as it is known: at most so many. A descent counts as one."""
+        return [] if self.config.tune is None else search.foreseen(self.config.tune, self.ranges)
+
+    @property
+    def seconds(self) -> float | None:
+        """The study's share of the seconds that all tuning may take, the same for each; None where that has no end."""
+        tune = self.config.tune
+        if tune is None or tune.seconds is None:
+            return None
+        places = range(len(self.config.solver))
+        tuned = [each for each in places if any(configs.touches(key, self.config, each) for key in tune.range)]
+        return tune.seconds / sum(configs.studies_of(self.config, place) for place in tuned)
+
+    def trial(self, number: int, tried: dict[str, float]) -> "Planned":
+        return self._planned(self.config.seeds[0], number, tried)
+
+    def fits(self, chosen: dict[str, float]) -> list["Planned"]:
+        """One for each seed, with the numbers that the tuning chose."""
+        return [self._planned(seed, None, chosen) for seed in self.config.seeds]
+
+    def of_record(self, fit: Fit) -> "Planned":
+        """What was planned for a fit of the record.
+
+        Raises:
+            StorageError: when it is none of this study's.
+        """
+        if len(fit.tuned) != len(self.ranges):
+            raise _disagree(fit)
+        try:
+            return self._planned(fit.seed, fit.trial, dict(zip(self.ranges, fit.tuned.values(), strict=True)))
+        except (ConfigError, ValidationError) as error:
+            raise _disagree(fit) from error
+
+    def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "Planned":
+        resolved = configs.at(self.config, self.point | tuned)
+        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune"})
+        raw["solver"] = [raw["solver"][self.place]]
+        raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
+        tune, budget = self.config.tune, resolved.fit
+        by_seconds = budget.seconds is not None or (trial is not None and tune is not None and tune.seconds is not None)
+        raw["fit"] |= {"seed": seed, "timed": by_seconds or (self.config.timed and trial is None)}
+        short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
+        planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+        if trial is not None and tune is not None and tune.method == "hypergradient":
+            return planned._replace(descent=Descent(self.ranges, tune.trials, self.seconds))
+        if trial is None or planned.watched():
+            return planned
+        raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
+        return planned._replace(config=Config.model_validate(raw))
+
+
+class Planned(NamedTuple):
+    """One fit to make.
+
+    Attributes:
+        config: of this fit alone: one solver, one seed, no grid and no tuning.
+        trial: the number of a fit that is made to tune; None for one that counts.
+        tuned: the numbers that the tuning chose, or tries; the solver's without its name. Of a descent: its start.
+        descent: None for what is a fit.
+    """
+
+    config: Config
+    point: dict[str, Any]
+    fold: int | None
+    trial: int | None
+    tuned: dict[str, float]
+    descent: Descent | None = None
+
+    @property
+    def solver(self) -> Solver:
+        return self.config.solver[0]
+
+    @property
+    def traits(self) -> Traits:
+        """What its solver says of itself."""
+        return traits(self.solver.build())
+
+    @property
+    def seed(self) -> int:
+        return self.config.fit.seed
+
+    @property
+    def name(self) -> str:
+        """For a progress bar: "adam/0 rank=16 trial 2 seed 1"."""
+        called = label(self.solver.label, self.fold, self.point, self.trial, self.descent is not None)
+        return called + (f" seed {self.seed}" if self.seed else "")
+
+    def key(self, data_hash: str) -> str:
+        """Of all that decides what the fit finds: its config, fold, data, the version of jals, and the file of a solver
+        that is not jals's."""
+        config = self.config.model_dump(mode="json", exclude={"data"})
+        decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
+        decides += [] if self.descent is None else [self.descent._asdict()]
+        decides += [self.solver.module] if self.solver.module else []
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+    def sweeps(self) -> int:
+        """At most so many; of a descent, those that make as many passes."""
+        if self.descent is not None:
+            return self.descent.sweeps()
+        fit = self.config.fit
+        each = self.traits.passes_per_sweep
+        given = [] if fit.sweeps is None else [fit.sweeps]
+        given += [] if fit.passes is None else [max(fit.passes // (each or 2), 1)]
+        return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
+
+    def watched(self) -> bool:
+        """Whether what is seen at a record may end the fit."""
+        fit = self.config.fit
+        by_passes = fit.passes is not None and self.traits.passes_per_sweep is None
+        return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))
+
+    def table(self) -> str:
+        """Fits with equal tables learn from the same data, split and laid out alike."""
+        config = self.config
+        tables = (config.data, config.split, config.problem)
+        return json.dumps([*(table.model_dump(mode="json") for table in tables), config.fit.dtype], sort_keys=True)
+
+    def alone(self) -> str | None:
+        """Why the fit cannot share a program with others, or None when it can."""
+        fit = self.config.fit
+        if self.descent is not None:
+            return "a descent goes by itself"
+        if fit.timed or fit.seconds is not None:
+            return "each fit's seconds are kept"
+        if fit.patience is not None:
+            return "patience keeps the best factors of each fit"
+        if fit.passes is not None and self.traits.passes_per_sweep is None:
+            return "its sweeps take as many passes as they need"
+        return None
+
+    def program(self) -> Hashable:
+        """Fits of one table with equal programs differ in numbers, seeds and folds only."""
+        solver, objective = self.solver.build(), self.config.objective.build()
+        fit = self.config.fit
+        forms = jax.tree.structure(solver), jax.tree.structure(objective)
+        return (self.solver.label, *forms, self.sweeps(), fit.tol, fit.loss_every, self.trial is None)
+
+
+def studies(config: Config) -> Iterator[Study]:
+    """Every study, once: an axis that a solver has nothing to do with does not multiply its fits."""
+    seen = set()
+    for point in configs.points(config):
+        for fold in _folds(config, point):
+            for place in range(len(config.solver)):
+                own = {key: value for key, value in point.items() if configs.touches(key, config, place)}
+                name = json.dumps([own, fold, place], sort_keys=True)
+                if name not in seen:
+                    seen.add(name)
+                    yield Study(config, own, place, fold)
+
+
+def _folds(config: Config, point: dict[str, Any]) -> list[int | None]:
+    split = configs.at(config, point).split
+    return [*range(split.folds)] if split.kind == "kfold" else [None]
+
+
+def by_table(config: Config) -> list[list[Study]]:
+    """The studies, those together that learn from one table."""
+    tables: dict[str, list[Study]] = {}
+    for study in studies(config):
+        tables.setdefault(study.fits({})[0].table(), []).append(study)
+    return list(tables.values())
+
+
+def of_record(config: Config, fit: Fit) -> Study:
+    """The study that a fit of a run's record belongs to.
+
+    Raises:
+        StorageError: when the config has none.
+    """
+    labels = [solver.label for solver in config.solver]
+    if fit.solver in labels and fit.seed in config.seeds:
+        place, point = labels.index(fit.solver), fit.point
+        own = {key: values for key, values in config.grid.items() if configs.touches(key, config, place)}
+        planned = point.keys() == own.keys() and all(point[key] in own[key] for key in own)
+        if planned and fit.fold in _folds(config, point):
+            return Study(config, point, place, fit.fold)
+    raise _disagree(fit)
+
+
+def _disagree(fit: Fit) -> StorageError:
+    return StorageError(f"a run's config and record disagree on the fits, as on {fit.label}: one was changed.")

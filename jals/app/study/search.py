@@ -1,0 +1,127 @@
+"""Where the numbers of a tuning's trials come from, and which are chosen.
+
+search = Search(tune, ranges)           # of integers where a range's ends are
+while tried := search.ask():              # a list of {key: number}, one a trial
+    search.tell([fit, ...])               # their lines of the record
+search.chosen()
+"""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from ...files.runs.record import Fit
+from ..config.schema import Tune
+from ..config.trials import points_of_range
+
+Numbers = dict[str, float]
+
+
+class Search:
+    """The trials of one study. Same seed, ranges and scores: same trials. Of a descent its start, and its end."""
+
+    def __init__(self, tune: Tune, ranges: dict[str, list[Any]], seconds: float | None = None):
+        """`seconds` is what the trials may take together, as far as their lines tell it: no trial is begun once they
+        are spent, but the first always is."""
+        self._tune, self._ranges, self._seconds = tune, ranges, seconds
+        self._sampler = _Tpe(tune.seed, ranges) if tune.sampler == "optuna" else None
+        self._left = foreseen(tune, ranges)
+        self._made: list[Fit] = []
+
+    def ask(self) -> list[Numbers]:
+        """The next trials: all of them at once, or one where the next depends on it; none when enough were made."""
+        if not self._left or (self._seconds is not None and sum(map(_seconds, self._made)) >= self._seconds):
+            return []
+        count = len(self._left) if self._sampler is None and self._seconds is None else 1
+        tried, self._left = self._left[:count], self._left[count:]
+        return tried if self._sampler is None else [self._sampler.ask()]
+
+    def tell(self, fits: list[Fit]) -> None:
+        """The lines of the trials asked for last, in their order."""
+        if self._sampler is not None:
+            self._sampler.tell(score(fits[0], self._tune.metric))
+        self._made += fits
+
+    def chosen(self) -> Numbers:
+        """The numbers with the lowest score, the first of equals; of trials that all broke down, the longest's."""
+        if not self._made:
+            return {}
+        best = min(self._made, key=lambda fit: (score(fit, self._tune.metric), -fit.sweeps))
+        return dict(zip(self._ranges, best.tuned.values(), strict=True))
+
+
+def foreseen(tune: Tune, ranges: dict[str, list[Any]]) -> list[Numbers]:
+    """What the trials of a study try, as far as it is known before any: of a sampler that learns the upper ends, as
+    often as it is asked. Integers that repeat are tried once."""
+    if not ranges:
+        return []
+    if tune.method == "hypergradient":
+        return [{key: math.sqrt(low * high) for key, (low, high) in ranges.items()}]
+    if tune.sampler == "optuna":
+        return [{key: high for key, (_, high) in ranges.items()}] * tune.trials
+    drawn = _grid(tune, ranges) if tune.method == "grid" else _hypercube(tune, ranges)
+    points = [tuple(map(_whole, point, ranges.values())) for point in drawn]
+    return [dict(zip(ranges, point, strict=True)) for point in dict.fromkeys(points)]
+
+
+def _whole(number: float, between: list[Any]) -> float:
+    """The integer nearest to a number where its range is one of integers, else the number."""
+    low, high = between
+    return min(max(round(number), low), high) if isinstance(low, int) else number
+
+
+def _grid(tune: Tune, ranges: dict[str, list[Any]]) -> list[tuple[float, ...]]:
+    """Every combination of so many points of each range, spread over its logarithm with both ends."""
+    points = points_of_range(tune.trials, len(ranges))
+    return list(itertools.product(*(np.geomspace(low, high, points).tolist() for low, high in ranges.values())))
+
+
+def _hypercube(tune: Tune, ranges: dict[str, list[Any]]) -> list[list[float]]:
+    """A Latin hypercube: in every range, one trial in each of `trials` equal parts of its logarithm. An integer has the
+    part from half below it to half above."""
+    rng = np.random.default_rng(tune.seed)
+    parts = np.stack([rng.permutation(tune.trials) for _ in ranges], axis=1)
+    shares = (parts + rng.random(parts.shape)) / tune.trials
+    ends = np.array([(low - 0.5, high + 0.5) if isinstance(low, int) else (low, high) for low, high in ranges.values()])
+    low, high = np.log(ends).T
+    return np.exp(low + shares * (high - low)).tolist()
+
+
+def _seconds(fit: Fit) -> float:
+    """What a trial took, of solver work."""
+    return fit.history.last("seconds") or 0.0
+
+
+def score(fit: Fit, metric: str) -> float:
+    """What tuning minimises, of a trial's line: inf where it broke down."""
+    if fit.error is not None:
+        return math.inf
+    found = fit.score("validation", "rmse") if metric == "validation" else fit.history.last("loss")
+    return math.inf if found is None or math.isnan(found) else found
+
+
+class _Tpe:
+    """Optuna's TPE sampler, one trial after another (Bergstra et al., 2011)."""
+
+    def __init__(self, seed: int, ranges: dict[str, list[Any]]):
+        try:
+            import optuna
+        except ImportError as missing:
+            how = 'pip install "jals[optuna]"'
+            raise ImportError(f'tune.sampler = "optuna" needs the extra "optuna": {how}') from missing
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study: Any = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        real, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
+        self._ranges: Any = {
+            key: (whole if isinstance(low, int) else real)(low, high, log=True) for key, (low, high) in ranges.items()
+        }
+        self._trial: Any = None
+
+    def ask(self) -> Numbers:
+        self._trial = self._study.ask(self._ranges)
+        return dict(self._trial.params)
+
+    def tell(self, score: float) -> None:
+        self._study.tell(self._trial, score if math.isfinite(score) else 1e300)  # it learns from the order only

@@ -1,0 +1,282 @@
+"""What a run writes down: a `Run` is its result.json, a `Fit` is a line of its fits.jsonl. `folder` reads and writes
+them, and nothing else does."""
+
+import json
+import math
+from typing import Annotated, Any, Literal, Self
+
+try:
+    from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+except ImportError as missing:
+    raise ImportError('runs are read by the extra "cli": pip install "jals[cli]"') from missing
+
+Count = Annotated[int, Field(ge=0)]
+Real = float | None  # null: not finite, or not known
+Status = Literal["running", "interrupted", "finished"]
+
+
+class _Kept(BaseModel):
+    """Strict types, so that damage shows; keys that a later version adds are passed over."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    def json(self) -> dict[str, Any]:
+        """As it is written: the keys that were given, so that what has no value has no key."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class History(_Kept):
+    """The columns of a fit's history, all of one length; None where one was not measured."""
+
+    sweep: list[Count]
+    loss: list[Real] | None = None
+    seconds: list[Real] | None = None
+    passes: list[Count] | None = None
+    operations: list[Real] | None = None
+    validation: list[Real] | None = None
+
+    @model_validator(mode="after")
+    def _as_long(self) -> Self:
+        for name, column in self.columns().items():
+            if len(column) != len(self.sweep):
+                raise ValueError(f"{name} holds {len(column):,} numbers beside {len(self.sweep):,} of sweep")
+        return self
+
+    def columns(self) -> dict[str, list]:
+        """Those that there are, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
+
+    def last(self, name: str) -> Any:
+        """The last number of a column, or None."""
+        column = getattr(self, name)
+        return column[-1] if column else None
+
+
+class Failure(_Kept):
+    """Why a fit broke down; side and row of a row without a unique solution."""
+
+    sweep: Count
+    message: str
+    side: Literal["user", "item"] | None = None
+    row: Count | None = None
+
+
+class Proof(_Kept):
+    """A certificate in numbers: see `jals.Certificate`. The sides' are the largest of the rows that could be judged."""
+
+    user: Real
+    item: Real
+    last_updated: Real
+    last_updated_required: bool
+    stationarity: Real
+    bound: float
+    unjudged: Count = 0
+    passed: bool
+
+    def refused(self) -> float | None:
+        """The largest backward error over the bound, of those held to it; None if none is. (A record holds no number
+        that is not finite: an infinite one shows in `passed` alone.)"""
+        held = (self.user, self.item, *([self.last_updated] if self.last_updated_required else []))
+        worst = max((each for each in held if each is not None), default=0.0)
+        if worst > self.bound:
+            return worst
+        return None if self.passed or self.unjudged else math.inf
+
+
+class Descent(_Kept):
+    """What a tuning by descent did; best is a step's number, and numbers are those of every step."""
+
+    steps: Count
+    best: Count | None = None
+    unseen: Count = 0
+    numbers: list[dict[str, float]] | None = None
+
+
+class Fit(_Kept):
+    """A fit, a trial or a descent. The docstring of `jals.experiment.Loaded` says what the numbers mean."""
+
+    key: str
+    solver: str
+    kind: str
+    fold: Count | None
+    seed: Count
+    point: dict[str, str | bool | int | float]
+    trial: Count | None
+    tuned: dict[str, int | float]
+    data: str
+    rank: Annotated[int, Field(ge=1)]
+    own_minimiser: bool
+    factors: str | None
+    reason: str
+    error: Failure | None
+    sweeps: Count
+    converged: bool
+    compile_seconds: float
+    program: Count | None
+    history: History
+    metrics: dict[str, dict[str, Real]] | None = None
+    certificate: Proof | None = None
+    descent: Descent | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether a later session has to go on with it."""
+        return self.reason in ("running", "interrupted")
+
+    @property
+    def broken(self) -> bool:
+        """Whether it came to nothing that could be used."""
+        return self.error is not None or self.reason in ("diverged", "singular")
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call it."""
+        return label(self.solver, self.fold, self.point, self.trial, self.descent is not None)
+
+    def score(self, part: str, name: str) -> Real:
+        """A metric of a part of the split, or None."""
+        return (self.metrics or {}).get(part, {}).get(name)
+
+    def kept_loss(self) -> Real:
+        """The loss at the sweep whose factors were kept, else the last one recorded; None where there is none."""
+        losses = dict(zip(self.history.sweep, self.history.loss or (), strict=False))
+        known = [loss for loss in losses.values() if loss is not None]
+        kept = losses.get(self.sweeps)
+        return kept if kept is not None else known[-1] if known else None
+
+    def changed(self, **changes: Any) -> "Fit":
+        return self.model_copy(update=changes)
+
+
+class Unfinished(Fit):
+    """A fit under way, as far as it has come. `files` are those of its checkpoint, with their SHA-256."""
+
+    files: dict[str, str] = {}
+
+
+class Data(_Kept):
+    """A table that a run learnt from, and how it was read."""
+
+    name: str
+    hash: str
+    users: Count
+    items: Count
+    entries: Count
+    train: Count | None = None
+    validation: Count | None = None
+    test: Count | None = None
+    dtype: str | None = None
+    reading: dict[str, Any] | None = None
+
+
+class Program(_Kept):
+    """Fits that shared a compiled program, or one that ran alone. `first` is the key of the first of several."""
+
+    solver: str
+    loop: str
+    why: str
+    first: str | None = None
+    chunks: list[Count] | None = None
+    fits: Count = 0
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class Loop(_Kept):
+    """By which loop the fits of one program go, and the seconds measured of each."""
+
+    loop: str
+    why: str
+    device: str | None = None
+    seconds: dict[str, float] | None = None
+
+
+class Seal(_Kept):
+    """What a finished run held: how many fits, and the SHA-256 of its files by name."""
+
+    fits: Count
+    sha256: dict[str, str]
+
+
+class Run(_Kept):
+    """What holds for a whole run. One under way changes."""
+
+    status: Status
+    error: str | None = None
+    started: str
+    wall_seconds: float
+    versions: dict[str, str]
+    hardware: dict[str, str | int | float | None]
+    command: str
+    config: dict[str, Any]  # its tables, defaults written out
+    modules: dict[str, str] | None = None  # of solvers that are not jals's, with the SHA-256 of their files
+    data: list[Data] = []
+    programs: list[Program] = []
+    loops: dict[str, Loop] = {}
+    seal: Seal | None = None
+
+    def json(self) -> dict[str, Any]:
+        kept = self.model_dump(mode="json", exclude={"config"}, exclude_none=True)
+        return {"status": self.status, "error": self.error} | kept | {"config": self.config}
+
+
+def label(solver: str, fold: int | None, point: dict[str, Any], trial: int | None, descent: bool) -> str:
+    """als, als/0 on a fold, als rank=8 of a grid, sgd trial 3."""
+    values = [f"{key.rpartition('.')[2]}={value}" for key, value in point.items()]
+    tried = [] if trial is None else ["descent" if descent else f"trial {trial}"]
+    return " ".join([solver + ("" if fold is None else f"/{fold}"), *values, *tried])
+
+
+def run(content: bytes) -> Run:
+    """Of a result.json.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    return _read(Run, content)
+
+
+def line(content: bytes) -> Fit:
+    """Of a line of fits.jsonl. What has ended well must have what it is to show.
+
+    Raises:
+        ValueError: as for `run`.
+    """
+    fit = _read(Fit, content)
+    if fit.error is None and fit.metrics is None:
+        raise ValueError("metrics are missing, of a fit that ended well")
+    if fit.error is None and fit.trial is None and fit.certificate is None:
+        raise ValueError("the certificate is missing, of a fit that ended well")
+    if fit.open:
+        raise ValueError(f'reason is "{fit.reason}", of a fit that has ended')
+    return fit
+
+
+def unfinished(content: bytes) -> Unfinished:
+    """Of an unfinished.json. Raises as `run`."""
+    return _read(Unfinished, content)
+
+
+def any_fit(content: bytes) -> Fit:
+    """Of either. Raises as `run`."""
+    return _read(Fit, content)
+
+
+def written(kept: _Kept, indent: int | None = None) -> bytes:
+    return json.dumps(kept.json(), indent=indent, allow_nan=False).encode()
+
+
+def _read(kind: type, content: bytes) -> Any:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {message}" if where else message) from None
+
+
+def finite(number: Any) -> Real:
+    """What a record holds of a number: a float, or None where it is not finite."""
+    number = float(number)
+    return number if math.isfinite(number) else None
