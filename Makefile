@@ -13,14 +13,10 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 # What the CPU kernel is built from: an environment is set up again when it changes.
 NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/rows/native/*.cpp jals/rows/native/*.hpp))
 
-# Derivatives are minutes of compiling, and their rules jax's own; the pages print what the newest versions give; the
-# fuzz and the benchmark do not depend on jax.
-NEWEST_ONLY = $(patsubst %,--ignore tests/test_%.py,derivatives adjoint tuning layer leverage anderson grids paths docs_code shard native_fuzz bench_speed)
-
-.PHONY: help demo test lint floor sanitize fuzz faults docs clean
+.PHONY: help demo test test-long lint floor sanitize fuzz faults docs clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificate again from the files
 	$(BIN)/jals run configs/movielens.toml --overwrite
@@ -29,23 +25,27 @@ demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificat
 test: lint  ## ruff, pyright and pytest
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-long: $(VENV)/ready $(FLOOR)/ready  ## all tests, the slow ones too, compiled as users compile; all the floor can run: hours
+	JALS_XLA=default $(BIN)/python -m pytest -n 2 --dist worksteal -m ""
+	$(FLOOR)/bin/python -m pytest -n 2 --dist worksteal -m "not newest"
+
 lint: $(VENV)/ready  ## ruff and pyright only
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
 floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that pyproject.toml allows
-	$(FLOOR)/bin/python -m pytest -n 2 --dist worksteal $(NEWEST_ONLY)
+	$(FLOOR)/bin/python -m pytest -n 2 --dist worksteal -m "not newest and not slow"
 
 sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
-	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_native_fuzz.py
+	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/rows/test_native_fuzz.py
 
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
-	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_text_fuzz.py
-	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_config_fuzz.py
+	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/data/test_text_fuzz.py
+	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/config/test_config_fuzz.py
 
 faults: $(VENV)/ready  ## runs killed 50 times, stopped 20 times, raced 20 times; every file damaged in every way: an hour
-	JALS_KILLS=50 JALS_RACES=20 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_stops.py
-	JALS_DAMAGE=100000 $(BIN)/python -m pytest -s tests/test_damage.py
+	JALS_KILLS=50 JALS_RACES=20 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/run/test_stops.py
+	JALS_DAMAGE=100000 $(BIN)/python -m pytest -s tests/app/run/test_damage.py
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

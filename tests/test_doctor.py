@@ -15,8 +15,7 @@ import pytest
 import jals
 from jals import native
 from jals.app.commands import doctor
-
-ROOT = pathlib.Path(jals.__file__).parents[1]
+from tests.support import ROOT
 
 
 class Lines:
@@ -128,7 +127,7 @@ def test_running_without_being_installed_is_no_error(monkeypatch):
 
 
 def test_every_extra_of_this_project_has_a_purpose():
-    project = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(project["optional-dependencies"]) - {"all"} == set(doctor.PURPOSES)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import jals
 from jals import adjoint, metrics, native, protocol
-from tests import tables
+from tests.support import tables
 
 RANK = tables.RANK
 TABLE = tables.table("random", weighted=True)

@@ -11,8 +11,7 @@ import polars as pl
 
 import jals
 from jals import experiment
-
-from .records import made_run, write_fits
+from tests.support.records import made_run, write_fits
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import jals
+from tests.support import ROOT
 
-API = Path(__file__).parents[1] / "docs/api.md"
+API = ROOT / "docs/api.md"
 
 
 def documented():

@@ -9,7 +9,7 @@ import pytest
 
 import jals
 from jals.datasets import Dataset
-from tests import tables
+from tests.support import tables
 
 
 @functools.cache

@@ -1,0 +1,224 @@
+"""`best_unseen`, and the command that shows it."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+import jals
+from jals.app import config as configs
+from jals.app.commands.recommend import recommend
+from jals.app.run.data import SplitTable
+from jals.app.run.keeping import factors_name
+from jals.app.show.unseen import best_unseen
+from jals.app.study import plan
+from jals.data.vocabulary import Vocabulary
+from jals.datasets import Dataset
+from jals.files.runs import folder, record
+from tests.support.records import resealed
+
+CONFIG = """\
+[data]
+path = "table.npz"
+
+[split]
+kind = "random"
+test_fraction = 0.2
+
+[objective]
+preset = "als_wr"
+reg = 0.1
+bias = true
+center = true
+
+[[solver]]
+kind = "als"
+name = "small"
+rank = 2
+
+[[solver]]
+kind = "als"
+name = "large"
+rank = 3
+"""
+
+
+@pytest.fixture
+def factors():
+    """Scores of user 0: 3, 1, 3, 2, 0, of user 1 their negatives."""
+    return jals.Factors(jnp.array([[1.0], [-1.0]]), jnp.array([[3.0], [1.0], [3.0], [2.0], [0.0]]))
+
+
+def test_best_first_ties_by_row_and_the_seen_left_out(factors):
+    def found(user, seen, k):
+        return best_unseen(factors, user, np.array(seen, int), k)[0].tolist()
+
+    assert found(0, [], 5) == [0, 2, 3, 1, 4]
+    assert found(1, [], 2) == [4, 1]
+    assert found(0, [0], 2) == [2, 3]
+    assert found(0, [3, 0, 3], 10) == [2, 1, 4]
+    assert found(0, [0, 1, 2, 3, 4], 3) == []
+
+
+def test_scores_are_predictions():
+    rng = np.random.default_rng(0)
+    factors = jals.Factors(*[jnp.asarray(rng.normal(size=shape)) for shape in ((4, 2), (9, 2), (4,), (9,), ())])
+    items, scores = best_unseen(factors, 2, np.array([1, 5]), 4)
+    np.testing.assert_array_equal(scores, np.asarray(jals.predict(factors, 2, items)))
+    rest = np.setdiff1d(np.arange(9), [*items, 1, 5])
+    assert np.asarray(jals.predict(factors, 2, rest)).max() <= scores.min()
+
+
+@pytest.mark.parametrize(("user", "k", "words"), [(0, 0, "k is 0"), (2, 1, "user")])
+def test_what_cannot_be_meant_is_refused(factors, user, k, words):
+    with pytest.raises(jals.ArgumentError, match=words):
+        best_unseen(factors, user, np.array([], int), k)
+
+
+def test_items_with_few_entries_can_be_left_out(saved):
+    place, table, train = saved
+    entries = np.bincount(train.item, minlength=8)
+    least = int(np.median(entries)) + 1
+    user = table.vocab.user[3]
+    listed = [shown(place, str(user), 8, min_entries=bar) for bar in (0, least)]
+    unseen = set(range(8)) - set(train.item[train.user == 3].tolist())
+    for bar, text in zip((0, least), listed, strict=True):
+        for item in range(8):
+            assert (str(7000 + item) in text) == (item in unseen and entries[item] >= bar)
+    assert listed[0] != listed[1]
+
+
+USERS = {"whole": np.arange(12) * 10 + 100, "text": np.array([f"user-{row:02d}" for row in range(12)])}
+
+
+@pytest.fixture(params=USERS)
+def saved(request, tmp_path, monkeypatch):
+    """(folder, its table, its training part): a run's files with factors of known scores, nothing fitted."""
+    pairs = np.random.default_rng(0).permutation(12 * 8)[:60]
+    user, item = np.divmod(pairs, 8)
+    ratings = jals.Ratings.from_arrays(user, item, (1.0 + pairs % 5).astype(np.float32), 12, 8)
+    titles = np.array([f"[bold]Title {row} & <b>" for row in range(8)])
+    table = Dataset(ratings, Vocabulary(USERS[request.param], np.arange(8) + 7000), titles)
+    monkeypatch.setattr("jals.app.commands.recommend.read_data", lambda config: table)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / folder.CONFIG).write_text(CONFIG)
+    config = configs.load(tmp_path / folder.CONFIG)
+    fits, train = [], None
+    for study in plan.studies(config):
+        (planned,) = study.fits({})
+        learnt = SplitTable(planned.config, table)
+        train, solver = learnt.folds[study.fold].train, planned.solver
+        name = factors_name(config, solver.label, study.fold, planned.key(learnt.hash))
+        state = solver.build().init(jax.random.key(0), learnt.problem(study.fold), config.objective.build())
+        jals.save(tmp_path / name, state.factors, table.vocab, data_hash=train.data_hash())
+        rmse = {part: {"rmse": 1.0, "mae": 1.0} for part in ("train", "test")}
+        proof = {"user": 0.0, "item": 0.0, "last_updated": 0.0, "stationarity": 0.0, "bound": 1.0}
+        fit = {"key": planned.key(learnt.hash), "solver": solver.label, "kind": solver.kind, "fold": study.fold}
+        fit |= {"seed": 0, "point": {}, "trial": None, "tuned": {}, "data": "table", "rank": 2, "factors": name}
+        fit |= {"own_minimiser": False, "converged": False, "program": 0, "sweeps": 0, "reason": "sweeps"}
+        fit |= {"error": None, "compile_seconds": 0.0, "metrics": rmse}
+        fit |= {"history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}}
+        fit |= {"certificate": proof | {"last_updated_required": False, "passed": True}}
+        fits.append(record.Fit.model_validate(fit))
+    blank = {"started": "", "wall_seconds": 0.0, "versions": {}, "hardware": {}, "command": ""}
+    run = record.Run(status="running", config=configs.tables(config), **blank)
+    folder.append(tmp_path, fits)
+    folder.seal(tmp_path, run)
+    return tmp_path, table, train
+
+
+def shown(place, user, k=3, solver="small", **options):
+    output = io.StringIO()
+    assert recommend(place, user, k, Console(file=output, width=120, highlight=False), solver, **options) == 0
+    return output.getvalue()
+
+
+def test_command_shows_the_best_unseen_of_a_fit(saved):
+    place, table, train = saved
+    output = shown(place, str(table.vocab.user[4]))
+    seen = train.item[train.user == 4]
+    items, scores = best_unseen(jals.load(place / "factors-small.npz").factors, 4, seen, 3)
+    rows = [line.split() for line in output.splitlines() if "Title" in line]
+    assert [row[:2] for row in rows] == [[str(rank + 1), str(7000 + item)] for rank, item in enumerate(items)]
+    assert [row[-1] for row in rows] == [f"{score:.4f}" for score in scores]
+    assert f"[bold]Title {items[0]} & <b>" in output
+    assert f"{len(seen)} items in the training part" in output
+    assert "small (factors-small.npz): the only fit of small that could be served" in output
+
+
+def test_command_takes_a_solver_by_name(saved):
+    place, table, train = saved
+    output = shown(place, str(table.vocab.user[4]), solver="large")
+    items, scores = best_unseen(
+        jals.load(place / "factors-large.npz").factors, 4, train.item[train.user == 4], 3
+    )
+    assert f"{scores[0]:.4f}" in output and str(7000 + items[0]) in output
+    with pytest.raises(jals.ArgumentError, match='Did you mean "large"'):
+        shown(place, str(table.vocab.user[4]), solver="lage")
+
+
+def test_command_serves_the_best_by_validation_or_refuses(saved):
+    place, table, train = saved
+    user = str(table.vocab.user[4])
+    with pytest.raises(jals.ArgumentError, match="no validation part"):
+        shown(place, user, solver=None)
+    fits = folder.read(place).fits
+    output = shown(place, user, solver=None, key=fits[1].key[:8])
+    assert "large (factors-large.npz): as --fit asks" in output
+    measured = [
+        fit.changed(metrics=fit.metrics | {"validation": {"rmse": rmse}})
+        for fit, rmse in zip(fits, (0.9, 0.8), strict=True)
+    ]
+    lost = measured[0].changed(key="0" * 32, solver="small", seed=1, error=record.Failure(sweep=1, message="inf"))
+    for more, told in (([], "of 2 fits"), ([lost], "not ranked: small seed 1 broke down")):
+        (place / folder.FITS).write_text("")
+        folder.append(place, measured + more)
+        resealed(place)
+        output = shown(place, user, solver=None)
+        assert "large (factors-large.npz)" in output and told in output
+        items, scores = best_unseen(jals.load(place / "factors-large.npz").factors, 4, train.item[train.user == 4], 3)
+        assert f"{scores[0]:.4f}" in output and str(7000 + items[0]) in output
+
+
+def test_unknown_user_is_told_the_nearest(saved):
+    place, table, _ = saved
+    if table.vocab.user.dtype.kind == "i":
+        with pytest.raises(jals.DataError, match="nearest known id is 210"):
+            shown(place, "9999")
+        with pytest.raises(jals.DataError, match='whole numbers, but "ann" is none'):
+            shown(place, "ann")
+    else:
+        with pytest.raises(jals.DataError, match='Did you mean "user-07"'):
+            shown(place, "user-7")
+
+
+def test_missing_damaged_and_foreign_factors_are_storage_errors(saved):
+    place, table, _ = saved
+    user = str(table.vocab.user[0])
+    path = place / "factors-small.npz"
+    factors = jals.load(path).factors
+    jals.save(path, factors, table.vocab, data_hash=table.ratings.data_hash())
+    with pytest.raises(jals.StorageError, match=r"factors-small\.npz was changed"):
+        shown(place, user)
+    resealed(place)
+    with pytest.raises(jals.StorageError, match="other ratings"):
+        shown(place, user)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(jals.StorageError, match="factors-small"):
+        shown(place, user)
+    path.unlink()
+    with pytest.raises(jals.StorageError, match="factors-small"):
+        shown(place, user)
+    with pytest.raises(jals.StorageError, match=r"not the folder of a `jals run`"):
+        shown(place / "nowhere", user)
+
+
+def test_run_without_factors_is_a_storage_error(saved):
+    place, table, _ = saved
+    (place / folder.FITS).write_text("")
+    resealed(place)
+    with pytest.raises(jals.StorageError, match="holds no factors"):
+        shown(place, str(table.vocab.user[0]))

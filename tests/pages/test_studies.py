@@ -1,0 +1,73 @@
+"""The studies' page: what it says comes from the results that were taken in, and those from the runs' records."""
+
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jinja2", reason='studies need the extra "cli"')
+pytest.importorskip("matplotlib", reason='studies need the extra "cli"')
+pytest.importorskip("pydantic", reason='studies need the extra "cli"')
+
+from tests.support import ROOT, script
+from tests.support.records import made_run
+
+
+@pytest.fixture(scope="module")
+def collect():
+    return script("experiments", "collect.py")
+
+
+def test_the_page_says_what_the_results_say(collect):
+    assert (collect.HERE / "README.md").read_text(encoding="utf-8") == collect.page()
+
+
+def test_every_study_has_a_config_results_and_a_section(collect):
+    """And the other way round: nothing stale lies about."""
+    configs = {path.stem for path in (ROOT / "configs").glob("*.toml")}
+    configs -= {"movielens", "ml100k_folds", "tune_methods"}  # a demo; a script's; three ways to run, not one
+    scripts = {path.stem for path in collect.HERE.glob("*.py") if "results" in path.read_text(encoding="utf-8")}
+    scripts -= {"collect", "ml100k_folds"}
+    assert {path.stem for path in collect.RESULTS.glob("*.json")} == configs | scripts
+    page = (collect.HERE / "README.md").read_text(encoding="utf-8")
+    for name in configs:
+        assert f"configs/{name}.toml" in page
+    for name in scripts:
+        assert f"experiments/{name}.py" in page
+
+
+def test_what_is_taken_from_a_run(collect, tmp_path):
+    record = made_run(tmp_path, solvers=("als", "sgd", "adamw"), diverged=(("sgd", 1),))
+    taken = collect.taken(tmp_path)
+    rows = {row["solver"]: row for row in taken["rows"]}
+    fits = [fit for fit in record["fits"] if fit["trial"] is None and fit["error"] is None]
+    for solver, row in rows.items():
+        own = [fit for fit in fits if fit["solver"] == solver]
+        folds = [[fit["metrics"]["test"]["rmse"] for fit in own if fit["fold"] == fold] for fold in (0, 1)]
+        means = [np.mean(errors) for errors in folds]
+        assert row["test_RMSE"] == pytest.approx([np.mean(means), np.std(means, ddof=1) / 2**0.5, 2], rel=1e-5)
+        assert row["broken"] == (2 if solver == "sgd" else 0)
+        assert ("excess" in row) == (solver != "adamw")  # its loss is another one
+    lowest = {fold: min(min(fit["history"]["loss"]) for fit in fits if fit["fold"] == fold) for fold in (0, 1)}
+    excess = [fit["history"]["loss"][-1] / lowest[fit["fold"]] - 1 for fit in fits if fit["solver"] == "als"]
+    assert rows["als"]["excess"] == pytest.approx(np.mean(excess), rel=1e-4, abs=1e-6)
+    trials = [fit for fit in record["fits"] if fit["trial"] is not None]
+    assert (taken["fits"], taken["trials"]) == (len(record["fits"]) - len(trials), len(trials))
+    shares = []
+    for fold in (0, 1):
+        scores = [
+            np.inf if fit["error"] else fit["metrics"]["validation"]["rmse"] for fit in trials if fit["fold"] == fold
+        ]
+        shares.append(np.mean([score <= 1.01 * min(scores) for score in scores]))
+    assert rows["sgd"]["trials_near"] == pytest.approx(np.mean(shares))
+
+
+def test_a_run_is_taken_in(collect, tmp_path):
+    record = made_run(tmp_path, grid={"objective.reg": [0.05, 0.1]})
+    found = collect.taken(tmp_path)
+    trials = [fit for fit in record["fits"] if fit["trial"] is not None]
+    assert (found["fits"], found["trials"]) == (len(record["fits"]) - len(trials), len(trials))
+    assert found["broken_trials"] == sum(fit["error"] is not None for fit in trials) > 0
+    worst = [max(row["certificate"]["user"] for row in found["rows"])]
+    worst.append(max(fit["certificate"]["user"] for fit in record["fits"] if fit["certificate"]))
+    assert worst[0] == pytest.approx(worst[1], rel=1e-5)
+    assert {row["solver"] for row in found["rows"] if row["tuned"]} == {"sgd"}

@@ -1,0 +1,59 @@
+"""The kernel without XLA on cases nobody thought of (jals/rows/native/fuzz.cpp), under sanitizers too.
+
+Short here; `make sanitize` runs JALS_FUZZ cases of each instruction set under each sanitizer.
+"""
+
+import ast
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+from jals import native
+from tests.support import ROOT
+
+pytestmark = pytest.mark.newest
+
+ISAS = ast.literal_eval(re.findall(r"^ISAS = (\{.*?^\})", (ROOT / "setup.py").read_text(), re.M | re.S)[0])
+if platform.machine().lower() not in ("x86_64", "amd64"):
+    ISAS = {"baseline": ISAS["baseline"]}
+# Address and undefined compile five times as fast without optimization; a race is looked for in code as it will run.
+SANITIZERS = {"plain": ["-O1"], "address,undefined": ["-O0", "-g"], "thread": ["-O1", "-g"]}
+
+CASES = int(os.environ.get("JALS_FUZZ", "0"))
+HERE = native.status().isa or "baseline"
+BUILDS = [(i, s) for i in ISAS for s in SANITIZERS] if CASES else [(HERE, "plain"), ("baseline", "address,undefined")]
+
+
+def build(source, program, *flags):
+    """The program, compiled; skips where there is no compiler, or it cannot do what is asked."""
+    given = os.environ.get("CXX")
+    commands = [shlex.split(each) for each in ([given] if given else ["c++", "g++", "clang++"])]
+    found = next((each for each in commands if shutil.which(each[0])), None)
+    if found is None:
+        pytest.skip("needs a C++ compiler")
+    command = [*found, "-std=c++17", "-pthread", *flags, str(source), "-o", str(program)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.parametrize("isa, sanitizer", BUILDS)
+def test_the_kernel_agrees_with_plain_sums(tmp_path, isa, sanitizer):
+    flags = list(SANITIZERS[sanitizer])
+    if sanitizer != "plain":
+        flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+        (tmp_path / "nothing.cpp").write_text("int main() {}")
+        tried = build(tmp_path / "nothing.cpp", tmp_path / "nothing", *flags)
+        if tried.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
+            pytest.skip(f"needs a compiler with -fsanitize={sanitizer}")
+    source = ROOT / "jals/rows/native/fuzz.cpp"
+    built = build(source, tmp_path / "fuzz", *flags, f"-DJALS_ISA={isa}", *ISAS[isa].split())
+    assert built.returncode == 0, built.stderr
+    cases, seed = str(CASES or 100), os.environ.get("JALS_SEED", "0")
+    done = subprocess.run([tmp_path / "fuzz", cases, seed], capture_output=True, text=True, timeout=1000)
+    if done.returncode == 77:
+        pytest.skip(f"needs a machine with {isa}")
+    assert done.returncode == 0 and f"{cases} cases pass" in done.stdout, done.stdout + done.stderr
