@@ -10,10 +10,14 @@ CORE_AT_FLOOR = $(FLOOR)/bin/python -c 'import tomllib; \
 	project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	print(*(line.replace(">=", "==") for line in project["dependencies"]))'
 
-# What the CPU kernel is built from: an environment is set up again when it changes.
-NATIVE = setup.py $(filter-out %/fuzz.cpp,$(wildcard jals/rows/native/*.cpp jals/rows/native/*.hpp))
+# What builds the package: pip fetches it by itself, but for an environment that builds with its own jax.
+BUILD_TOOLS = $(FLOOR)/bin/python -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "cmake", "ninja")'
 
-.PHONY: help demo test test-long lint floor sanitize fuzz faults docs clean
+# What the CPU kernel is built from: an environment is set up again when it changes.
+NATIVE = $(wildcard jals/rows/native/*.cpp jals/rows/native/*.hpp) jals/rows/native/CMakeLists.txt
+
+.PHONY: help demo test test-long lint floor sanitize package fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +43,9 @@ floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that
 sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
 	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/rows/test_native_fuzz.py
 
+package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
+	$(BIN)/python -m pytest -m slow tests/test_package.py
+
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/data/test_text_fuzz.py
 	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/config/test_config_fuzz.py
@@ -51,7 +58,7 @@ docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove environments, runs and caches
-	rm -rf $(VENV) $(FLOOR) runs site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOOR) runs site build dist wheelhouse *.egg-info .pytest_cache .ruff_cache .hypothesis
 	rm -f jals/rows/native/_kernel*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -62,7 +69,7 @@ $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 # Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them. The CPU
 # kernel is built with this jax's own headers, beside the newest's: an older jax does not load what a newer one's built.
 $(FLOOR)/ready: pyproject.toml constraints.txt $(NATIVE) | $(FLOOR)/bin/python
-	$(FLOOR)/bin/$(PIP) 'setuptools>=77' $$($(CORE_AT_FLOOR))
+	$(FLOOR)/bin/$(PIP) $$($(BUILD_TOOLS)) $$($(CORE_AT_FLOOR)) --constraint constraints.txt
 	$(FLOOR)/bin/$(PIP) --no-build-isolation --editable '.[test]' $$($(CORE_AT_FLOOR)) --constraint constraints.txt
 	touch $@
 

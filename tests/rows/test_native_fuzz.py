@@ -1,9 +1,8 @@
-"""The kernel without XLA on cases nobody thought of (jals/rows/native/fuzz.cpp), under sanitizers too.
+"""The kernel without XLA on cases nobody thought of (fuzz.cpp), under sanitizers too.
 
 Short here; `make sanitize` runs JALS_FUZZ cases of each instruction set under each sanitizer.
 """
 
-import ast
 import os
 import platform
 import re
@@ -18,7 +17,8 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.newest
 
-ISAS = ast.literal_eval(re.findall(r"^ISAS = (\{.*?^\})", (ROOT / "setup.py").read_text(), re.M | re.S)[0])
+SOURCES = ROOT / "jals/rows/native"
+ISAS = dict(re.findall(r"^set\(FLAGS_(\w+) (.*)\)", (SOURCES / "CMakeLists.txt").read_text(), re.M))
 if platform.machine().lower() not in ("x86_64", "amd64"):
     ISAS = {"baseline": ISAS["baseline"]}
 # Address and undefined compile five times as fast without optimization; a race is looked for in code as it will run.
@@ -49,8 +49,9 @@ def test_the_kernel_agrees_with_plain_sums(tmp_path, isa, sanitizer):
         tried = build(tmp_path / "nothing.cpp", tmp_path / "nothing", *flags)
         if tried.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
             pytest.skip(f"needs a compiler with -fsanitize={sanitizer}")
-    source = ROOT / "jals/rows/native/fuzz.cpp"
-    built = build(source, tmp_path / "fuzz", *flags, f"-DJALS_ISA={isa}", *ISAS[isa].split())
+    source = ROOT / "tests/rows/fuzz.cpp"
+    flags += [f"-I{SOURCES}", f"-DJALS_ISA={isa}", *ISAS[isa].split()]
+    built = build(source, tmp_path / "fuzz", *flags)
     assert built.returncode == 0, built.stderr
     cases, seed = str(CASES or 100), os.environ.get("JALS_SEED", "0")
     done = subprocess.run([tmp_path / "fuzz", cases, seed], capture_output=True, text=True, timeout=1000)

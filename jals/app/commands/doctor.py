@@ -276,7 +276,7 @@ def kernel(found: native.Status, pool: int, hosts: int) -> Section:
         rows.append(("threads", f"{pool}, XLA's CPU pool; results do not depend on how many"))
     if found.path:
         rows.append(("library", str(found.path)))
-        interface = ".".join(re.findall(r"\d+", found.path.stem))  # setup.py names it so
+        interface = ".".join(re.findall(r"\d+", found.path.stem))  # CMakeLists.txt names it so
         rows.append(("interface", f"{interface or 'unknown'}, of XLA's headers when it was built"))
     if found.available:
         return Section("CPU kernel", rows)

@@ -1,6 +1,6 @@
 """The row solve in C++ for CPUs: Gram, factorization and solution of each row in registers and cache.
 
-XLA calls it as a custom call inside any jitted program, on its own threads (`jals/native/ffi.cpp`). `rowsolve` decides
+XLA calls it as a custom call inside any jitted program, on its own threads (`ffi.cpp`). `rowsolve` decides
 when, and owns the derivative: nothing here is differentiable. The library is built when jals is installed where a C++
 compiler is at hand; `status` says whether it is here, and why not.
 """
@@ -48,7 +48,7 @@ def status() -> Status:
 @functools.cache
 def _load() -> tuple[Any, pathlib.Path | None, str]:
     """(the library or None, its path, why not)"""
-    # A tree that several versions of jax share has a library for each interface (setup.py): the newest that loads.
+    # A tree that several versions of jax share has a library for each interface: the newest that loads.
     paths = sorted(pathlib.Path(__file__).parent.glob("_kernel*.so"), key=_interface, reverse=True)
     why = (
         "the CPU kernel is not built, most likely because no C++ compiler was found when jals was installed. "

@@ -116,7 +116,7 @@ class Arguments {
   int64_t lengths_[3] = {};
 };
 
-// The order of the arguments is that of jals/native/__init__.py, `_operands`.
+// The order of the arguments is that of __init__.py, `_operands`.
 template <class T>
 ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int64_t cut_buckets, bool bias,
                       bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool value,
