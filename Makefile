@@ -51,6 +51,7 @@ fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 30
 	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/config/test_config_fuzz.py
 
 faults: $(VENV)/ready  ## runs killed 50 times, stopped 20 times, raced 20 times; every file damaged in every way: an hour
+	JALS_MOMENTS=10 $(BIN)/python -m pytest tests/app/run/test_interrupt.py
 	JALS_KILLS=50 JALS_RACES=20 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/run/test_stops.py
 	JALS_DAMAGE=100000 $(BIN)/python -m pytest -s tests/app/run/test_damage.py
 

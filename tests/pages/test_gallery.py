@@ -9,7 +9,6 @@ from tests.support import ROOT, needs, script
 
 needs("cli")
 
-
 DOCS = ROOT / "docs"
 SCRIPTS = sorted((DOCS / "gallery").glob("*.py"))
 
@@ -47,6 +46,7 @@ def test_warm_starts_save_passes_and_end_where_cold_ones_do(drawn):
     np.testing.assert_allclose(told["seeds"], np.broadcast_to(told["held_out"][:, None], told["seeds"].shape), rtol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_caches")
 def test_ways_to_a_hypergradient_agree(drawn):
     told = drawn("cost_of_a_hypergradient")
