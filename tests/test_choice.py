@@ -28,7 +28,9 @@ def config(solvers=("als",), seeds=(0,), **tables) -> Config:
     )
 
 
-def fit(validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, point=None, **changes) -> record.Fit:
+def fit(
+    validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, point=None, **changes
+) -> record.FitRecord:
     """A line of a record. Test RMSE is the same wherever it is to decide nothing, or lowest where it might mislead."""
     point = point or ({} if rank is None else {"solver.*.rank": rank})
     scores = {"test": {"rmse": test}} | ({} if validation is None else {"validation": {"rmse": validation}})
@@ -37,15 +39,15 @@ def fit(validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, p
     fields |= {"tuned": {}, "data": "table.csv", "rank": 4, "own_minimiser": False, "factors": f"factors/{key[:8]}.npz"}
     fields |= {"reason": "sweeps", "error": None, "sweeps": 1, "converged": False, "compile_seconds": 0.0}
     fields |= {"program": 0, "history": {"sweep": [0]}, "metrics": scores}
-    kind = record.Unfinished if changes.get("reason") == "interrupted" else record.Fit
+    kind = record.Unfinished if changes.get("reason") == "interrupted" else record.FitRecord
     return kind.model_validate(fields | changes)
 
 
-def broken(**options) -> record.Fit:
+def broken(**options) -> record.FitRecord:
     return fit(error={"sweep": 1, "message": "sweep 1: the loss is inf."}, reason="diverged", metrics=None, **options)
 
 
-def unfinished(**options) -> record.Fit:
+def unfinished(**options) -> record.FitRecord:
     return fit(reason="interrupted", metrics=None, **options)
 
 

@@ -17,7 +17,7 @@ from jals.app.config.schema import Config
 from jals.app.config.solvers import GradientSolver
 from jals.app.run import descents
 from jals.app.study import plan
-from jals.files.runs.record import Fit
+from jals.files.runs.record import FitRecord
 from jals.solvers.costs import Size
 
 RAW = {
@@ -217,7 +217,7 @@ def descent(**changes) -> plan.Planned:
 
 def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
     planned = descent()
-    assert planned.descent == plan.Descent(SIDES, 6)
+    assert planned.descent == plan.DescentPlan(SIDES, 6)
     assert planned.alone() == "a descent goes by itself"
     assert planned.tuned == dict.fromkeys(SIDES, 0.3)
     assert (planned.config.objective.reg_user, planned.config.objective.reg_item) == (0.3, 0.3)
@@ -432,7 +432,7 @@ def test_a_fit_of_the_record_finds_its_study():
         numbers = {key: tried[key] for key in study.ranges}
         for planned in [study.trial(1, numbers), *study.fits(numbers)]:
             known = {name: getattr(planned, name) for name in ("fold", "seed", "trial", "point", "tuned")}
-            fit = Fit.model_construct(**known, solver=planned.solver.label)
+            fit = FitRecord.model_construct(**known, solver=planned.solver.label)
             assert plan.of_record(config, fit).of_record(fit).key("hash") == planned.key("hash")
             for wrong in ({"fold": 2}, {"seed": 2}, {"solver": "asl"}, {"point": {"objective.reg": 3}}, {"point": {}}):
                 with pytest.raises(jals.StorageError, match="disagree on the fits"):

@@ -29,7 +29,7 @@ from rich.text import Text
 import jals
 from jals.app.commands import derivation, recommend
 from jals.app.commands.derivation import picture, steps
-from jals.app.config.schema import Config, Fit
+from jals.app.config.schema import Config, FitConfig
 from jals.app.show import console as door
 from jals.app.show import page, terminal, watch
 from jals.app.show.console import Console, Table, lasting, printable, settle
@@ -97,26 +97,26 @@ def the_setting(console):
     solver = {"kind": "als", "rank": 2}
     config = {"data": {"path": HOSTILE.replace("\0", "")}, "split": {"kind": "random"}, "question": HOSTILE}
     config = Config.model_validate(config | {"objective": {"preset": "als_wr", "reg": 0.1}, "solver": [solver]})
-    data = [record.Data(name=HOSTILE, hash="", users=2, items=2, entries=3)]
+    data = [record.DataRecord(name=HOSTILE, hash="", users=2, items=2, entries=3)]
     terminal.setting(console, config, data, Path(HOSTILE))
 
 
 PROOF = {"user": 1.0, "item": None, "last_updated": 1e-9, "last_updated_required": True, "stationarity": 0.1}
-FIT = record.Fit.model_construct(
+FIT = record.FitRecord.model_construct(
     solver=HOSTILE,
     fold=None,
     point={"data.path": HOSTILE},
     trial=None,
     seed=0,
     sweeps=1,
-    history=record.History(sweep=[1], seconds=[0.1]),
+    history=record.HistoryRecord(sweep=[1], seconds=[0.1]),
     reason="singular",
     factors=HOSTILE,
     compile_seconds=1.0,
     certificate=record.Proof(**PROOF, bound=1e-5, passed=False, unjudged=1),
     error=record.Failure(message=HOSTILE, side="user", row=0, sweep=1),
 )
-FOUND = folder.Found(record.Run.model_construct(status="running", started=HOSTILE), [FIT], None)
+FOUND = folder.StoredRun(record.RunRecord.model_construct(status="running", started=HOSTILE), [FIT], None)
 VOCAB = SimpleNamespace(user=np.array([HOSTILE]), item=np.array([HOSTILE]))
 DATA = jals.datasets.Dataset(None, VOCAB, np.array([HOSTILE]))  # pyright: ignore[reportArgumentType]
 PRINTED = {
@@ -178,7 +178,7 @@ def test_a_derivation_shows_hostile_names():
     data = derivation.built_in()
     vocab = Vocabulary(np.array([HOSTILE, *data.vocab.user[1:]]), data.vocab.item)
     at, console, titles = steps.setting(data.ratings, 0), a_console(), np.array([HOSTILE[::-1], *data.titles[1:]])
-    text = derivation.Text(console, at, vocab, titles)
+    text = derivation.Walkthrough(console, at, vocab, titles)
     text.table()
     text.reach(steps.Reach(np.zeros((5, 3)), np.zeros((4, 3))))
     text.saved(HOSTILE)
@@ -422,7 +422,7 @@ def at(sweep, seconds=0.0, sweeps=1_000_000):
 )
 def test_the_time_left_is_that_of_what_ends_first(settings, sweeps, share, left, said):
     """Ten sweeps in 20 s, of which one was solver work."""
-    settings = None if settings is None else Fit(**settings)
+    settings = None if settings is None else FitConfig(**settings)
     pace = watch.Pace(settings, at(0, 0.0, sweeps), 100.0)
     now = at(10, 0.0 if settings is None else 1.0, sweeps)
     assert pace.share(now) == (None if share is None else pytest.approx(share))
@@ -441,7 +441,7 @@ def test_the_bar_fills_by_the_budget_and_lines_go_through_the_door(monkeypatch):
     monkeypatch.setattr(watch, "_SILENCE", 0.0)
     console = a_console(force_terminal=False)
     bars = watch.Watch(console)
-    with bars, bars.fit(HOSTILE, Fit(seconds=10.0)) as seen:
+    with bars, bars.fit(HOSTILE, FitConfig(seconds=10.0)) as seen:
         for seconds in (0.0, 2.5):
             seen([at(round(seconds * 4), seconds), None])
         (task,) = bars._bars.tasks

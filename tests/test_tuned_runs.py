@@ -8,7 +8,7 @@ pytest.importorskip("orbax.checkpoint", reason='the command line needs the extra
 
 from jals.app.run import session
 from jals.files.runs import folder
-from jals.files.runs.record import History
+from jals.files.runs.record import HistoryRecord
 
 from .records import read_run as recorded
 from .test_cli import jals_command, write_experiment
@@ -34,7 +34,7 @@ def test_trials_of_integers_are_timed_and_end_with_their_seconds(tmp_path, monke
         """A fit that took a second of work less a bit, so that the second trial spends the budget."""
         fit = ended(*given, **named)
         seconds = [0.9 * each for each in fit.history.sweep]
-        return fit.changed(history=History(**fit.history.columns() | {"seconds": seconds}))
+        return fit.changed(history=HistoryRecord(**fit.history.columns() | {"seconds": seconds}))
 
     def stopped(self, fits):
         folder.append(self.place, fits)

@@ -60,7 +60,7 @@ def build() -> "typer.Typer":
 
     from .show.console import printable
 
-    class Group(TyperGroup):
+    class PrintableGroup(TyperGroup):
         """Says what is wrong with a command line without the control characters that may stand in it."""
 
         def make_context(self, *arguments: Any, **options: Any) -> Any:
@@ -81,7 +81,7 @@ def build() -> "typer.Typer":
             raise
 
     modes: Any = {"no_args_is_help": True, "rich_markup_mode": "rich"}
-    app = typer.Typer(name="jals", cls=Group, pretty_exceptions_enable=False, **modes)
+    app = typer.Typer(name="jals", cls=PrintableGroup, pretty_exceptions_enable=False, **modes)
 
     def show_version(wanted: bool) -> None:
         if wanted:

@@ -27,7 +27,7 @@ USUAL = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class SourceTable:
     """Columns on their way in, and how to speak of them.
 
     Attributes:
@@ -46,7 +46,7 @@ class Table:
         return DataError(f"{self.source}, {self.place(entry)}, {self.labels[role]} {problem}")
 
 
-def assembled(table: Table, duplicates: str) -> tuple[Ratings, Vocabulary]:
+def assembled(table: SourceTable, duplicates: str) -> tuple[Ratings, Vocabulary]:
     """The table's entries, checked, with their ids numbered.
 
     Raises:
@@ -89,7 +89,7 @@ def missing_column(source: str, name: Any, names: list[Any]) -> DataError:
     return DataError(f"{source} has no column {name!r}.{did_you_mean(name, names)} Its columns are {known}.")
 
 
-def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data frame") -> Table:
+def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data frame") -> SourceTable:
     """The columns of a pandas, polars or pyarrow table, or of anything else that narwhals knows; `wanted` as for
     `chosen_columns`, where a name may be whatever the table has for names."""
     try:
@@ -122,7 +122,7 @@ def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data fram
     if not len(frame):
         raise DataError(f"{source} has no rows: there is no entry to learn from.")
     labels = {role: f"column {present[place]!r}" for role, place in chosen.items()}
-    table = Table(source, labels, {}, "row {}".format)
+    table = SourceTable(source, labels, {}, "row {}".format)
     for role, place in chosen.items():
         try:
             table.columns[role] = _column(nw, table, role, frame[:, places.index(place)])
@@ -141,7 +141,7 @@ def _failures() -> tuple[type[BaseException], ...]:
     return (Exception,) if loaded is None else (Exception, loaded.exceptions.PanicException)
 
 
-def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
+def _column(nw: Any, table: SourceTable, role: str, series: Any) -> Any:
     empty = series.is_null()
     if empty.any():
         raise EntryError(role, int(np.argmax(empty.to_numpy())), "is empty. Drop such rows first.")

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import DataError
 from .dialect import Dialect, number, sampled
 from .entries import BELOW_MICROSECOND
-from .frames import Table, polars, text_codes
+from .frames import SourceTable, polars, text_codes
 from .marks import Lines, opens_fields, regular_lines, totals
 from .vocabulary import numbered
 
@@ -86,7 +86,7 @@ def read_text(
     quoted: bool | None,
     wanted: dict[str, Any],
     kinds: dict[str, str],
-) -> Table:
+) -> SourceTable:
     """The table in a text file; `start` is how it starts, the other arguments are those of `read_ratings`."""
     if b"\0" in start:
         raise DataError(f"{path} is no text (it holds NUL bytes), and neither Parquet nor npz nor gzip.")
@@ -125,7 +125,7 @@ def read_text(
             arrays[role] = numbered(f"the ids in {label}", series.to_numpy())
         else:
             arrays[role] = text_codes(series, f"{path}: the ids in {label}")
-    return Table(str(path), text.labels, arrays, text.place)
+    return SourceTable(str(path), text.labels, arrays, text.place)
 
 
 def _is_utf8(field: str) -> bool:
@@ -134,8 +134,7 @@ def _is_utf8(field: str) -> bool:
 
 def _not_utf8(path: Path, line: int) -> DataError:
     return DataError(
-        f"{path}, line {line} is not UTF-8 text. Where it is Latin-1, convert the file with "
-        "`iconv -f latin1 -t utf-8`."
+        f"{path}, line {line} is not UTF-8 text. Where it is Latin-1, convert the file with `iconv -f latin1 -t utf-8`."
     )
 
 
@@ -302,9 +301,7 @@ def _by_hand(pl: Any, text: _Text) -> Any:
 def _casts(pl: Any, text: _Text) -> list[Any]:
     """What becomes of the fields, by role."""
     return [
-        cast
-        for role, place in text.columns.items()
-        for cast in _cast(pl, role, text.kinds[role], pl.col(str(place)))
+        cast for role, place in text.columns.items() for cast in _cast(pl, role, text.kinds[role], pl.col(str(place)))
     ]
 
 

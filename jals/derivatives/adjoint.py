@@ -57,7 +57,7 @@ class Polished(NamedTuple):
     passes: jax.Array
 
 
-class Info(NamedTuple):
+class AdjointInfo(NamedTuple):
     """What a hypergradient cost, and how far to trust it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Info(NamedTuple):
     factors: Factors
 
 
-class Gradient(NamedTuple):
+class Hypergradient(NamedTuple):
     """The derivative of a held-out error in every number.
 
     Attributes:
@@ -94,6 +94,9 @@ class Gradient(NamedTuple):
     weight: jax.Array
 
 
+Info, Gradient = AdjointInfo, Hypergradient  # the names that these had
+
+
 def hypergradient(
     held_out: Ratings | Callable[[Callable], jax.Array],
     factors: Factors,
@@ -104,7 +107,7 @@ def hypergradient(
     iterations: int = 1000,
     stationarity: float | None = None,
     polish_sweeps: int = 100,
-) -> tuple[float, Gradient, Info]:
+) -> tuple[float, Hypergradient, AdjointInfo]:
     """The held-out error of the converged fit, and its derivative in every number of the objective, the values and the
     weights.
 
@@ -148,7 +151,7 @@ def hypergradient(
 
     value, slope = jax.value_and_grad(lambda factors: measured(held_out, factors, objective))(here)
     found, gradient = _pulled(here, slope, problem, objective, tol, iterations)
-    info = Info(
+    info = AdjointInfo(
         int(found.iterations),
         float(found.residual),
         float(found.curvature),
@@ -162,16 +165,14 @@ def hypergradient(
     return float(value), gradient, info
 
 
-def polish(
-    factors: Factors, problem: Problem, objective: Objective, *, tol: Any = 1e-6, sweeps: Any = 100
-) -> Polished:
+def polish(factors: Factors, problem: Problem, objective: Objective, *, tol: Any = 1e-6, sweeps: Any = 100) -> Polished:
     """The stationary point that `jals.NewtonCG` reaches from these factors: sweeps until the stationarity is at most
     `tol`, `sweeps` of them at most. Jittable, without a derivative: `jals.solution_map` and `stationary_factors`
     differentiate where it ends."""
     return _polish(*matched(factors, problem, objective, lead="problem"), tol, sweeps)
 
 
-class Look(NamedTuple):
+class PolishProgress(NamedTuple):
     """What polishing has seen: the newest stationarity and the first, how many it looked at, and passes so far."""
 
     value: jax.Array
@@ -191,7 +192,7 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
     unknown, zero = jnp.full((), jnp.nan, problem.dtype), jnp.zeros((), jnp.int32)
     (start, unknown, zero), *_ = alike((start, unknown, zero), problem, objective, tol, sweeps)
 
-    def going(now: Look) -> jax.Array:
+    def going(now: PolishProgress) -> jax.Array:
         return (now.looks == 0) | ((now.value > tol) & (now.looks <= sweeps))
 
     def step(carry):
@@ -201,13 +202,13 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
         more = (value > tol) & (now.looks < sweeps)
         after, passes = jax.lax.cond(more, swept, lambda state: (state, zero), state)
         given = jnp.where(now.looks == 0, value, now.given)
-        return after, Look(value, given, now.looks + 1, now.passes + passes + 4)
+        return after, PolishProgress(value, given, now.looks + 1, now.passes + passes + 4)
 
     def swept(state):
         after, info = solver.sweep(state, problem, objective)
         return after, info.passes
 
-    fresh = Look(unknown, unknown, zero, zero)
+    fresh = PolishProgress(unknown, unknown, zero, zero)
     state, now = jax.lax.while_loop(lambda carry: going(carry[1]), step, (start, fresh))
     return Polished(state.factors, now.value, now.given, now.looks - 1, now.passes)
 
@@ -226,7 +227,7 @@ def _pulled(here: Factors, slope: Factors, problem: Problem, objective: Objectiv
         direct = 0.0 if mean is None else slope.mean * mean
         return jnp.vdot(w.user, left.user) + jnp.vdot(w.item, left.item) + direct
 
-    return found, Gradient(*jax.grad(seen, argnums=(0, 1, 2))(objective, problem.value, problem.weight))
+    return found, Hypergradient(*jax.grad(seen, argnums=(0, 1, 2))(objective, problem.value, problem.weight))
 
 
 def stationary_factors(
@@ -311,7 +312,7 @@ def check_positive(objective: Objective) -> None:
             )
 
 
-def _judge(info: Info, converged: bool, tol: float, stationarity: float, sweeps: int) -> None:
+def _judge(info: AdjointInfo, converged: bool, tol: float, stationarity: float, sweeps: int) -> None:
     if not info.stationarity <= stationarity:
         raise AdjointError(
             f"no stationary point: the fit's stationarity was {info.given:.1e}, {sweeps} polishing sweeps "

@@ -57,7 +57,7 @@ class Check:
         costs: `Cost` by "unrolled", "sweeps_difference", "adjoint", "polish", "converged_difference".
         sweeps: of the unrolled fit.
         error, converged_error: the held-out error after these sweeps, and at the stationary point.
-        info: of the adjoint, see `jals.adjoint.Info`.
+        info: of the adjoint, see `jals.adjoint.AdjointInfo`.
     """
 
     rows: list[Compared]
@@ -65,7 +65,7 @@ class Check:
     sweeps: int
     error: float
     converged_error: float
-    info: adjoint.Info
+    info: adjoint.AdjointInfo
 
     def worst(self) -> tuple[float, float]:
         """The largest relative errors, (unrolled, adjoint), against their differences."""

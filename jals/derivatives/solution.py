@@ -87,7 +87,7 @@ def solution_map(
         factors = stationary_factors(factors, problem, objective, tol=tol)
         if not is_traced(factors.user) and not bool(jnp.isfinite(factors.user).all()):
             raise AdjointError(
-                "no stationary point was reached: use float64, raise tol, or give method=\"unrolled\", which "
+                'no stationary point was reached: use float64, raise tol, or give method="unrolled", which '
                 "differentiates the sweeps that were run. `jals.adjoint.polish` says how far it came.",
                 info=None,
             )

@@ -195,7 +195,7 @@ def fit_grid(
 
     folds = 1 if masks is None else len(masks)
     most = {loop: at_once(fit_bytes(solver, problem, objectives[0], folds, loop), memory_bytes) for loop in many.LOOPS}
-    choice, ends = Choice(loop, "as asked for", {}), []
+    choice, ends = LoopChoice(loop, "as asked for", {}), []
 
     def found() -> Grid:
         all_ends: list[Any] = [*ends, *[None] * (len(places) - len(ends))]
@@ -219,7 +219,7 @@ def fit_grid(
     return found()
 
 
-class Choice(NamedTuple):
+class LoopChoice(NamedTuple):
     """A loop of `fit_many`, why this one, and the seconds each took where they were measured."""
 
     loop: str
@@ -227,7 +227,7 @@ class Choice(NamedTuple):
     seconds: dict[str, float]
 
 
-def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
+def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> LoopChoice:
     """Which loop takes less time, compilation apart, where that is worth measuring.
 
     Args:
@@ -237,7 +237,7 @@ def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
     device = jax.devices()[0].platform
     usual = "map" if device == "cpu" else "vmap"
     if work < _WORTH_MEASURING or fits < 2:
-        return Choice(usual, f"the {device}'s usual loop: too little work to measure", {})
+        return LoopChoice(usual, f"the {device}'s usual loop: too little work to measure", {})
     seconds = {}
     for loop in many.LOOPS:
         trial(loop)
@@ -245,7 +245,7 @@ def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
         trial(loop)
         seconds[loop] = time.perf_counter() - started
     figures = ", ".join(f"{loop} {took:.3g} s" for loop, took in seconds.items())
-    return Choice(min(seconds, key=lambda loop: seconds[loop]), f"measured on {fits} fits: {figures}", seconds)
+    return LoopChoice(min(seconds, key=lambda loop: seconds[loop]), f"measured on {fits} fits: {figures}", seconds)
 
 
 def at_once(each: int, room: int | None = None) -> int:

@@ -21,7 +21,7 @@ _APART = 0.01  # losses that differ by more are of different solutions, or of on
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class StartComparison:
     """Warm starts against cold ones: what each took, objective by objective, to come to the same loss, the higher one
     of their two ends, to a factor 1 + tol.
 
@@ -53,7 +53,7 @@ class Path(Outcomes):
     """
 
     results: list[Result | FitError]
-    comparison: Comparison | None = None
+    comparison: StartComparison | None = None
 
     def best(self) -> int:
         """The objective with the lowest validation error. Raises ArgumentError as `Grid.best`."""
@@ -135,7 +135,7 @@ def regularisation_path(
     return Path(results, _compared(results, [cold[row] for row in range(len(objectives))], tol or 0.0))
 
 
-def _compared(warm: list, cold: list, tol: float) -> Comparison:
+def _compared(warm: list, cold: list, tol: float) -> StartComparison:
     passes, seconds = (np.full((2, len(warm)), np.nan) for _ in range(2))
     for row, pair in enumerate(zip(warm, cold, strict=True)):
         low, high = sorted(end(outcome, "loss") for outcome in pair)
@@ -155,7 +155,7 @@ def _compared(warm: list, cold: list, tol: float) -> Comparison:
         why = f"{faster} starts were faster, to the same losses: {', '.join(took)}"
     if len(left_out):
         why += f"; left out: objectives {', '.join(map(str, left_out))}, which broke down or ended more than 1 % apart"
-    return Comparison(
+    return StartComparison(
         cold, dict(zip(_STARTS, passes, strict=True)), dict(zip(_STARTS, seconds, strict=True)), faster, why
     )
 

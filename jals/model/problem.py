@@ -250,9 +250,7 @@ class Problem:
                 at = int(wrong.argmax())
                 return f"{name} of entry {at} is {columns[name][at]}, but the problem has {most:,} {name}s"
         opposite, others = ("item", self.num_items) if side == "user" else ("user", self.num_users)
-        return soundness.fault(
-            getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others
-        )
+        return soundness.fault(getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others)
 
     def check_numbers(self) -> None:
         """Refuses values and weights that no fit can use, where they are not traced: a part of `check`."""

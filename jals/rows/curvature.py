@@ -92,7 +92,7 @@ class Point(NamedTuple):
     good: jax.Array
 
 
-class Solution(NamedTuple):
+class SchurSolution(NamedTuple):
     """What conjugate gradients found for S x = rhs.
 
     Attributes:
@@ -114,9 +114,9 @@ class Solution(NamedTuple):
     edge: jax.Array
 
 
-class Solved(NamedTuple):
+class JointSolution(NamedTuple):
     """A solution of the joint system: v, whether it meets the tolerance, its relative residual, and the iterations and
-    least curvature of the items' (see `Solution`)."""
+    least curvature of the items' (see `SchurSolution`)."""
 
     v: Joint
     converged: jax.Array
@@ -201,7 +201,7 @@ def by_rows(matrices: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.einsum("rkl,rl->rk", matrices, v, precision=_HIGHEST)
 
 
-def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radius: Any = jnp.inf) -> Solution:
+def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radius: Any = jnp.inf) -> SchurSolution:
     """Solves S x = rhs from zero, rotations apart, preconditioned by D_I^-1, until the residual's norm is at most
     `target`, or `limit` iterations are made. At negative curvature, or once |x| would exceed `radius`, it stops at that
     radius (before the step where that is infinite, or the curvature nothing but rounding); norms of x are those of
@@ -233,7 +233,7 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
         preconditioned = precondition(residual)
         new_size = jnp.vdot(residual, preconditioned)
         onward = new_size / size
-        now = Solution(
+        now = SchurSolution(
             now.x + length * direction,
             now.iterations + 1,
             jnp.sqrt(jnp.sum(residual**2)),
@@ -249,12 +249,12 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
     direction = precondition(rhs)
     size = jnp.vdot(rhs, direction)
     zero, count = jnp.zeros((), rhs.dtype), jnp.zeros((), jnp.int32)
-    start = Solution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
+    start = SchurSolution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
     carry, _ = alike((start, rhs, direction, size, zero, size), (at, target, limit, radius))
     return jax.lax.while_loop(going, step, carry)[0]
 
 
-def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> Solved:
+def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> JointSolution:
     """v of H v = rhs with |H v - rhs| <= tol |rhs|, rotations apart: rhs must not ask for one, and the gradient of a
     function of predictions does not. 2 passes an iteration and 4 around them, of which two to see the residual afresh.
     """
@@ -272,4 +272,6 @@ def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> Solved:
     residual = jnp.where(scale > 0, left / jnp.where(scale > 0, scale, 1.0), left)
     # What was lost to rounding on the way shows in the fresh residual only.
     converged = at.good & ~found.edge & (residual <= 2 * jnp.asarray(tol, residual.dtype))
-    return Solved(jax.tree.map(lambda leaf: leaf * largest, v), converged, residual, found.iterations, found.curvature)
+    return JointSolution(
+        jax.tree.map(lambda leaf: leaf * largest, v), converged, residual, found.iterations, found.curvature
+    )

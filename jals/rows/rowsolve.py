@@ -205,7 +205,7 @@ _exact = Opaque(_solution, _solution_rule, _solution_like)
 # ---- what solves ----
 
 
-class Found(NamedTuple):
+class RowSolutions(NamedTuple):
     """What a backend finds for every row: `x` `(rows, k)`, and what was wanted, else None. x is NaN where the matrix is
     singular: where a pivot is not positive, or in a strict row not more than k eps (the largest diagonal element)."""
 
@@ -220,7 +220,7 @@ class Backend(NamedTuple):
     """A way of solving rows.
 
     Attributes:
-        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `Found`.
+        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `RowSolutions`.
         linsolves: the algorithms that it has; "cg" is `solve_cg`'s.
         wants: what it can return.
         platform: of jax, the only one that it is for; None for all.
@@ -228,7 +228,7 @@ class Backend(NamedTuple):
         missing: why it cannot be used in this process; "" where it can.
     """
 
-    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], Found]
+    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], RowSolutions]
     linsolves: tuple[str, ...]
     wants: tuple[str, ...]
     platform: str | None
@@ -240,7 +240,7 @@ class Backend(NamedTuple):
         return suits and (self.dealt or view.layout.mesh is None) and not self.missing()
 
 
-def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     """By the backend asked for."""
     if how.backend != "auto":
         one = _TABLE[how.backend]
@@ -257,7 +257,7 @@ def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array |
 # ---- XLA, slab by slab ----
 
 
-def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     rows = len(view.reg)
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
@@ -268,11 +268,11 @@ def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array
         "norms": lambda: _norms(diagonal, diagonal * view.prior),
     }
     x = view.prior if rhs is None else rhs / diagonal
-    initial = Found(x, **{name: beside[name]() for name in how.want})
+    initial = RowSolutions(x, **{name: beside[name]() for name in how.want})
     return over_rows(view, functools.partial(_solve_slab, how), initial, rhs, start)
 
 
-def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     matrix, own, loss = slab_systems(slab, "value" in how.want, start)
     one = _lu if how.linsolve == "lu" else functools.partial(_cholesky, how.want)
     x, pivots, cholesky, inverse = _each_row(one, True, matrix, own if rhs is None else rhs)
@@ -283,7 +283,7 @@ def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array |
         left = jnp.einsum("rkl,rl->rk", matrix, both, precision=_HIGHEST)
         loss -= jnp.sum(away * (left - own - own), axis=-1)
     norms = _norms(matrix, own) if "norms" in how.want else None
-    return Found(jnp.where((pivots.min(axis=-1) > least)[:, None], x, jnp.nan), loss, cholesky, inverse, norms)
+    return RowSolutions(jnp.where((pivots.min(axis=-1) > least)[:, None], x, jnp.nan), loss, cholesky, inverse, norms)
 
 
 def _norms(matrix: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -326,8 +326,8 @@ def _each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:
 # ---- the kernel ----
 
 
-def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
-    return Found(*native.solve_rows(view, rhs, start, how.want))
+def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
+    return RowSolutions(*native.solve_rows(view, rhs, start, how.want))
 
 
 _TABLE = {

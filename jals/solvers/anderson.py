@@ -21,7 +21,7 @@ MOST_MEMORY = 2**15  # its square is the size of a system that each sweep solves
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Memory(NamedTuple):
+class AndersonMemory(NamedTuple):
     """What `AndersonALS` carries beside the factors; k = rank + 1 where there are biases, else rank.
 
     Attributes:
@@ -109,7 +109,7 @@ class AndersonALS:
         starts, moves = (jnp.zeros((self.memory, *items.shape), items.dtype) for _ in range(2))
         pace, infinite = (jnp.asarray(number, items.dtype) for number in (0, jnp.inf))
         # A copy: a program that gives its arguments' memory away cannot give an array away twice.
-        return State(factors, Memory(items.copy(), starts, moves, jnp.asarray(-1, jnp.int32), pace, infinite))
+        return State(factors, AndersonMemory(items.copy(), starts, moves, jnp.asarray(-1, jnp.int32), pace, infinite))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: users, then items. Pure, jittable, differentiable forward and reverse in every float: the
@@ -170,7 +170,7 @@ def _sweep(
 
     move = swept.factors.joint("item") - start
     kept = jnp.where(lower, memory.known, jnp.minimum(memory.known, 0))
-    after = Memory(
+    after = AndersonMemory(
         start,
         jnp.concatenate([memory.starts[1:], (start - memory.start)[None]]),
         jnp.concatenate([memory.moves[1:], (move - (end - memory.start))[None]]),
@@ -183,7 +183,7 @@ def _sweep(
     return State(swept.factors, after), sweep_info(swept.factors, swept.good_users, swept.good_items, passes, value)
 
 
-def _step(memory: Memory, move: jax.Array, weight: jax.Array) -> jax.Array:
+def _step(memory: AndersonMemory, move: jax.Array, weight: jax.Array) -> jax.Array:
     """How far ahead of the last sweep's end the next one is to start `(items, k)`; 0 where nothing is known.
 
     Args:

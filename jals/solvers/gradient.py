@@ -21,7 +21,7 @@ from . import costs
 from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
 
-class Memory(NamedTuple):
+class GradientMemory(NamedTuple):
     """What `Gradient` carries beside the factors: the optimizer's state, and the key of the next epoch's shuffle."""
 
     optimizer: Any
@@ -103,9 +103,7 @@ class Gradient:
         """As `ALS.numbers`: the gradient, two memories and an update."""
         return 8 * size.rows * (self.rank + 1)
 
-    def init(
-        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
-    ) -> State:
+    def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
         and jittable.
 
@@ -117,7 +115,7 @@ class Gradient:
         # optax starts some numbers as Python's own, which would make the state after a step of another type, and the
         # second step another program.
         started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self.transformation().init(_learnt(factors)))
-        return State(factors, Memory(started, jax.random.fold_in(key, 1)))
+        return State(factors, GradientMemory(started, jax.random.fold_in(key, 1)))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes. States,
@@ -267,7 +265,7 @@ def _epoch(solver: Gradient, state: State, problem: Problem, objective: Objectiv
         return (optax.apply_updates(learnt, updates), optimizer_state), None
 
     (learnt, optimizer_state), _ = jax.lax.scan(step, (_learnt(state.factors), memory.optimizer), batches)
-    return learnt, Memory(optimizer_state, key), 2
+    return learnt, GradientMemory(optimizer_state, key), 2
 
 
 def epoch_batches(key: jax.Array, num_entries: int, batch_size: int) -> jax.Array:
@@ -278,9 +276,7 @@ def epoch_batches(key: jax.Array, num_entries: int, batch_size: int) -> jax.Arra
     return filled.reshape(batches, batch_size)
 
 
-def batch_loss(
-    factors: Factors, problem: Problem, objective: Objective, batch: jax.Array, batches: int
-) -> jax.Array:
+def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: jax.Array, batches: int) -> jax.Array:
     """`batches` times the loss of a batch's entries, plus all of the loss that is no sum over entries: its mean over
     an epoch's batches is the loss."""
 

@@ -65,9 +65,7 @@ class NewtonCG:
         """As `ALS.numbers`: what conjugate gradients hold of a side, and every row's inverse."""
         return size.rows * (8 * (self.rank + 1) + (self.rank + 1) ** 2)
 
-    def init(
-        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
-    ) -> State:
+    def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
         and jittable. Raises as `ALS.init`."""
         factors, _, _ = start_from(factors, key, self, problem, objective)

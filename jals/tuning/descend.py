@@ -24,7 +24,7 @@ from ..solvers.protocol import cast, check_whole, matched
 from . import arguments as tunable
 from . import step as descent
 from .rules import ByDegree, Groups, PerRow
-from .step import Learned, Look, Plan
+from .step import Evaluation, Learned, Plan
 
 __all__ = ["ByDegree", "Groups", "Learned", "PerRow", "Step", "StepProgress", "Steps", "Tuned", "tune"]
 
@@ -227,7 +227,7 @@ def tune(
     size = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     direction = tunable.direction_of(direction, size, problem, solver.rank) if method == "unrolled" else ""
 
-    def look(parameters: Any, factors: Factors, go: bool) -> Look:
+    def look(parameters: Any, factors: Factors, go: bool) -> Evaluation:
         if direction:
             return descent.through_sweeps(plan, parameters, factors, go, int(sweeps), direction)
         return descent.at_stationary_point(plan, parameters, factors, int(sweeps), validation)
@@ -277,7 +277,7 @@ def _compile(look: Callable, parameters: Any, factors: Factors, solver: Any) -> 
     return clock.seconds() - started
 
 
-def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, seconds: float) -> Tuned:
+def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Evaluation, seconds: float) -> Tuned:
     """The result with one more step; raises FitError where that was not finite."""
     step, passes = now.done + 1, now.passes + int(seen.passes)
     if not seen.finite:

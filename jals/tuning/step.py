@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     key: jax.Array
 
 
-class Look(NamedTuple):
+class Evaluation(NamedTuple):
     """What is seen at some parameters.
 
     Attributes:
@@ -178,7 +178,7 @@ def _penalty(plan: Plan, parameters: dict[str, Any]) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "direction"))
-def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweeps: int, direction: str) -> Look:
+def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweeps: int, direction: str) -> Evaluation:
     """A look after `sweeps` sweeps from the factors, which count as constants; its gradient is that of these sweeps.
     With `go` False nothing is done: then the call but compiles."""
 
@@ -204,7 +204,7 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
             gradient, (score, told) = jax.jacfwd(both, has_aux=True)(flat)
             gradient = shaped(gradient)
         error, after, passes = told
-        return Look(error, score, gradient, after, passes, _finite((score, gradient, after)))
+        return Evaluation(error, score, gradient, after, passes, _finite((score, gradient, after)))
 
     def nothing():
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(work))
@@ -212,14 +212,14 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
     return jax.lax.cond(go, work, nothing)
 
 
-def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Look:
+def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Evaluation:
     """A look at the stationary point near the factors after `sweeps` sweeps, by `jals.adjoint.hypergradient`."""
     problem, objective = built_once(plan, parameters)
     factors, passes = _swept(plan, factors, problem, objective, sweeps)
     error, by_number, info = hypergradient(validation, factors, problem, objective)
     score, gradient = _pulled_back(plan, parameters, by_number, error)
     total = passes + info.passes + info.polish_passes
-    return Look(jnp.asarray(error), score, gradient, info.factors, total, _finite((score, gradient)))
+    return Evaluation(jnp.asarray(error), score, gradient, info.factors, total, _finite((score, gradient)))
 
 
 @functools.partial(jax.jit, static_argnames="sweeps")

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from ...data.files import as_path
 from ...errors import ConfigError, StorageError, did_you_mean
 from ...files.runs import folder
-from ...files.runs.record import Run
+from ...files.runs.record import RunRecord
 
 try:
     import tomli_w
@@ -20,7 +20,7 @@ except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
 from . import own, toml, trials
-from .schema import Config, KFoldSplit, Objective, Split
+from .schema import AnyObjective, AnySplit, Config, KFoldSplit
 from .solvers import KINDS
 from .strict import MOST_FITS
 from .toml import Key
@@ -210,7 +210,7 @@ def tables(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
-def of_record(run: Run, place: Path) -> Config:
+def of_record(run: RunRecord, place: Path) -> Config:
     """The config of a run that was made, from its record; keys that it does not know have their defaults.
 
     Raises:
@@ -236,7 +236,7 @@ def touches(key: str, config: Config, solver: int) -> bool:
 _TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}
 _KINDS: dict[str, dict[str, Any]] = {
     table: {get_args(model.model_fields[_TAGS[table]].annotation)[0]: model for model in get_args(union)}
-    for table, union in {"split": Split, "objective": Objective}.items()
+    for table, union in {"split": AnySplit, "objective": AnyObjective}.items()
 } | {"solver": KINDS}
 _WANTED = {
     "int_type": "an integer",

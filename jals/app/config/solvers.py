@@ -20,7 +20,7 @@ from ...solvers.anderson import MOST_MEMORY, AndersonALS
 from ...solvers.newton import NewtonCG
 from ...solvers.protocol import MOST_RANK
 from . import own, toml
-from .strict import Count, Number, Table, types_of
+from .strict import ConfigTable, Count, Number, types_of
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
     name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
@@ -43,7 +43,7 @@ SCHEDULES = {  # {name: {argument: whether it has to be given}}
 Steps = Annotated[int, Field(ge=1, le=MOST_RANK)]
 
 
-class Solver(Table):
+class Solver(ConfigTable):
     """What every solver takes. The name labels its row in the table and its factors file."""
 
     kind: str

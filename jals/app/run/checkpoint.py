@@ -50,9 +50,7 @@ def keep_only(folder: Path, files: dict[str, str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(
-    folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any
-) -> jals.Result:
+def restore(folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any) -> jals.Result:
     """The result that a checkpoint holds for this fit; its files are as `save` told.
 
     Raises:

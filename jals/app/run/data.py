@@ -15,7 +15,7 @@ import jals
 from ... import datasets
 from ...data.vocabulary import Vocabulary
 from ...errors import StorageError
-from ...files.runs.record import Data
+from ...files.runs.record import DataRecord
 from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.terminal import waiting
@@ -139,7 +139,7 @@ class Tables:
 
     latest: SplitTable
 
-    def __init__(self, place: Path, notes: list[Data], console: Console):
+    def __init__(self, place: Path, notes: list[DataRecord], console: Console):
         """`notes` is what the run's record says of its data; tables that are new add to it."""
         self._place, self._notes, self._console = place, notes, console
         self._name: str | None = None  # of the latest
@@ -181,7 +181,7 @@ class Tables:
                 f"{self._place} holds an unfinished run on other data than its config now leads to. Start it again "
                 "with --overwrite, or choose another folder with --out."
             )
-        note = Data(
+        note = DataRecord(
             name=name,
             hash=self.latest.hash,
             users=ratings.num_users,

@@ -12,7 +12,7 @@ import jals
 
 from ...errors import FitError, Interrupted
 from ...files.runs import record
-from ..study.plan import Descent, Planned
+from ..study.plan import DescentPlan, Planned
 from .data import SplitTable
 
 
@@ -30,7 +30,7 @@ class Descended(NamedTuple):
     line: dict[str, Any]
 
 
-def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Callable[[Any], None]) -> Descended:
+def descended(table: SplitTable, planned: Planned, descent: DescentPlan, watch: Callable[[Any], None]) -> Descended:
     """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
 
     Raises:
@@ -68,7 +68,7 @@ def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Call
         except Interrupted as stopped:
             raise Interrupted(f"{stopped} of a descent, which begins anew", result=stopped.result) from None
     if not isinstance(tuned, jals.Tuned):  # the fit before the first step
-        return Descended(tuned, error, {"descent": record.Descent(steps=0)})
+        return Descended(tuned, error, {"descent": record.DescentRecord(steps=0)})
     if error is not None:
         error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
@@ -79,5 +79,5 @@ def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Call
     best, state = history.sweep[tuned.step], jals.State(tuned.factors)
     result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
     numbers = [{f"objective.{name}": each[name] for name in box} for each in steps.numbers]
-    about = record.Descent(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
+    about = record.DescentRecord(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
     return Descended(result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {}))

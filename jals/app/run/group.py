@@ -16,7 +16,7 @@ from .data import SplitTable
 _MOST = 64  # fits at a time: what a stop may cost
 
 
-class Group:
+class FitGroup:
     """The fits of one program.
 
     Attributes:

@@ -13,7 +13,7 @@ import jals
 
 from ...errors import FitError, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Failure, Fit, History, Unfinished, finite
+from ...files.runs.record import Failure, FitRecord, HistoryRecord, Unfinished, finite
 from ..config.schema import Config
 from ..study.plan import Planned
 from . import checkpoint, scores
@@ -48,7 +48,7 @@ class Keeper:
 
     def ended(
         self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> Fit:
+    ) -> FitRecord:
         """A fit's line, with metrics and certificate, once its factors are kept."""
         fit = self.line(table, planned, result, error, program)
         fold, objective = table.folds[planned.fold], planned.config.objective.build()
@@ -67,7 +67,7 @@ class Keeper:
 
     def line(
         self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> Fit:
+    ) -> FitRecord:
         """What is known of a fit without looking at its factors."""
         solver, settings = planned.solver, planned.config.fit
         key = planned.key(table.hash)
@@ -90,7 +90,7 @@ class Keeper:
         for name, column in history.items():
             if not all(map(math.isnan, column)):
                 columns[name] = list(map(finite, column))
-        return Fit(
+        return FitRecord(
             key=key,
             solver=solver.label,
             kind=solver.kind,
@@ -109,7 +109,7 @@ class Keeper:
             converged=result.converged,
             compile_seconds=result.compile_seconds,
             program=program,
-            history=History(**columns),
+            history=HistoryRecord(**columns),
         )
 
     def save(self, table: SplitTable, planned: Planned, factors: jals.Factors, path: Path | None = None) -> None:
@@ -123,9 +123,7 @@ class Keeper:
                 path.parent.mkdir(exist_ok=True)
         jals.save(path, factors, table.data.vocab, planned.config.objective.build(), data_hash=fold.data_hash)
 
-    def rescued(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: StorageError
-    ) -> StorageError:
+    def rescued(self, table: SplitTable, planned: Planned, result: jals.Result, error: StorageError) -> StorageError:
         """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
         key = planned.key(table.hash)
         name = Path(factors_name(self.config, planned.solver.label, planned.fold, key)).name

@@ -22,7 +22,7 @@ import jals
 from ...data.files import as_path
 from ...errors import ConfigError, JalsError, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Run
+from ...files.runs.record import RunRecord
 from ...fitting.grids import memory_bytes
 from ...solvers.costs import held_bytes, table_bytes
 from .. import config as configs
@@ -72,7 +72,7 @@ def _run(
     held: Held, path: Path, config: Config, overwrite: bool, console: Console, changes: Sequence[str], extend: bool
 ) -> int:
     place, started = held.folder, time.perf_counter()
-    run = Run(
+    run = RunRecord(
         status="running",
         started=datetime.datetime.now().astimezone().isoformat("T", "seconds"),
         wall_seconds=0.0,
@@ -98,7 +98,7 @@ def _run(
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
         if not extend:
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
-    session = Session(held, config, folder.Found(run, fits, None), started - run.wall_seconds, console)
+    session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)
     session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
     if earlier is None or extend or not _kept(place, config):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
@@ -121,7 +121,7 @@ def _kept(place: Path, config: Config) -> bool:
     return not _differences(configs.tables(there), configs.tables(config))
 
 
-def _decisive(run: Run, place: Path) -> dict[str, Any]:
+def _decisive(run: RunRecord, place: Path) -> dict[str, Any]:
     """What two runs must have in common for the fits of the one to be those of the other."""
     tables = configs.tables(configs.of_record(run, place))
     return tables | ({"modules": run.modules} if run.modules else {})
@@ -191,7 +191,7 @@ def certify(place: Path, console: Console) -> int:
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 
-def _earlier(place: Path, run: Run, extend: bool, console: Console) -> folder.Found | None:
+def _earlier(place: Path, run: RunRecord, extend: bool, console: Console) -> folder.StoredRun | None:
     """What there is of an earlier run in the folder, of the same config unless it is to be extended, or None where
     there is no run.
 

@@ -12,7 +12,7 @@ import jals
 
 from ...errors import FitError, Interrupted, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Fit, Loop, Program
+from ...files.runs.record import FitRecord, Loop, Program
 from ...solvers import costs
 from ..config.schema import Config
 from ..show import terminal as said
@@ -24,7 +24,7 @@ from ..study.plan import Planned, Study
 from ..study.search import Search
 from . import checkpoint, descents, scores
 from .data import SplitTable, Tables
-from .group import Group
+from .group import FitGroup
 from .keeping import Keeper, over
 from .lock import Held
 from .signals import undisturbed
@@ -42,7 +42,7 @@ class Session:
         done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
     """
 
-    def __init__(self, held: Held, config: Config, found: folder.Found, started: float, console: Console):
+    def __init__(self, held: Held, config: Config, found: folder.StoredRun, started: float, console: Console):
         self.held, self.place, self.run, self.console = held, held.folder, found.run, console
         self.config, self.started = config, started
         whole, self.spoilt = folder.intact(self.place, found.fits)
@@ -76,7 +76,7 @@ class Session:
             said.stopped(self.console, stopped, found)
         return verdict(found)
 
-    def ended(self, stopped: BaseException | None) -> folder.Found:
+    def ended(self, stopped: BaseException | None) -> folder.StoredRun:
         """Writes what the run has come to, and reads it as any other reader would.
 
         Raises:
@@ -111,7 +111,7 @@ class Session:
         self.earlier = self.set_aside()
         self.done = {}
 
-    def set_aside(self) -> dict[str, Fit]:
+    def set_aside(self) -> dict[str, FitRecord]:
         """Fits of another config that this one extends, whose factors are whole."""
         whole, _ = folder.intact(self.place, folder.earlier(self.place).values())
         return {fit.key: fit for fit in whole}
@@ -172,7 +172,7 @@ class Session:
         """Whether a fit comes from the run before, so that no program of this one makes it."""
         return key in self.done and self.done[key].program is None
 
-    def add(self, fits: list[Fit]) -> None:
+    def add(self, fits: list[FitRecord]) -> None:
         self.held.check()
         folder.append(self.place, fits)
         self.done |= {fit.key: fit for fit in fits}
@@ -212,9 +212,7 @@ class Session:
         if len(self.done) <= said.LINES:
             said.progress(self.console, planned.name, fit)
 
-    def fitted(
-        self, table: SplitTable, planned: Planned, program: int
-    ) -> tuple[jals.Result, FitError | None]:
+    def fitted(self, table: SplitTable, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
@@ -282,7 +280,7 @@ class Session:
 
     def together(self, table: SplitTable, members: list[Planned]) -> None:
         """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
-        group = Group(table, members, sum(map(self.weight, members)))
+        group = FitGroup(table, members, sum(map(self.weight, members)))
         first = members[0].key(table.hash)
         program = next((at for at, each in enumerate(self.run.programs) if each.first == first), None)
         if program is None:
@@ -299,7 +297,7 @@ class Session:
                 self.chunk(table, group, chunk, missing, program)
 
     def chunk(
-        self, table: SplitTable, group: Group, chunk: list[Planned], missing: list[Planned], program: int
+        self, table: SplitTable, group: FitGroup, chunk: list[Planned], missing: list[Planned], program: int
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
@@ -321,7 +319,7 @@ class Session:
         self.write("running")
         said.chunk(self.console, chunk, took)
 
-    def loop(self, group: Group) -> Loop:
+    def loop(self, group: FitGroup) -> Loop:
         """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
         asked = self.config.fit.loop
         if asked != "auto":
@@ -376,13 +374,13 @@ class Session:
         write_page(self.place, self.config, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)
 
 
-def _fold_mate(fit: Fit, lead: Fit) -> bool:
+def _fold_mate(fit: FitRecord, lead: FitRecord) -> bool:
     """Whether it is the same fit on another fold."""
     alike = (fit.solver, fit.point, fit.seed) == (lead.solver, lead.point, lead.seed)
     return alike and fit.fold != lead.fold
 
 
-def verdict(found: folder.Found) -> int:
+def verdict(found: folder.StoredRun) -> int:
     """The exit code of a run: see `runner.run`."""
     if found.run.status != "finished":
         return 130

@@ -67,7 +67,7 @@ class Watch:
         self._say(f"all fits: {self._done}/{self._fits}{left}")
 
     @contextlib.contextmanager
-    def fit(self, label: str, settings: schema.Fit | None = None) -> Iterator[Callable[[Any], None]]:
+    def fit(self, label: str, settings: schema.FitConfig | None = None) -> Iterator[Callable[[Any], None]]:
         """A bar for what runs now. Yields a callback for `fit` and `fit_many`.
 
         Args:
@@ -104,7 +104,7 @@ class Pace:
     """How far a fit is towards the first of what ends it, sweeps, passes or seconds of solver work, and when it will
     be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone nobody can tell."""
 
-    def __init__(self, settings: schema.Fit | None, begun: Any, start: float):
+    def __init__(self, settings: schema.FitConfig | None, begun: Any, start: float):
         self._begun, self._start = begun, start
         limits = {"sweep": begun.sweeps}
         if settings is not None:

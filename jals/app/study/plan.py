@@ -1,6 +1,6 @@
 """What a config expands to: every fit of an experiment, and which of them can share one compiled program.
 
-    config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
+config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import jals
 
 from ...errors import ConfigError, StorageError
-from ...files.runs.record import Fit, label
+from ...files.runs.record import FitRecord, label
 from ...solvers.protocol import Traits, traits
 from ...tuning.step import TRAVERSALS
 from .. import config as configs
@@ -27,7 +27,7 @@ _RECORDS = 10  # of a trial
 _ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
 
 
-class Descent(NamedTuple):
+class DescentPlan(NamedTuple):
     """What `jals.tune` is to do in the one trial of a study that is tuned by descent.
 
     Attributes:
@@ -95,7 +95,7 @@ class Study(NamedTuple):
         """One for each seed, with the numbers that the tuning chose."""
         return [self._planned(seed, None, chosen) for seed in self.config.seeds]
 
-    def of_record(self, fit: Fit) -> "Planned":
+    def of_record(self, fit: FitRecord) -> "Planned":
         """What was planned for a fit of the record.
 
         Raises:
@@ -119,7 +119,7 @@ class Study(NamedTuple):
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
         if trial is not None and tune is not None and tune.method == "hypergradient":
-            return planned._replace(descent=Descent(self.ranges, tune.trials, self.seconds))
+            return planned._replace(descent=DescentPlan(self.ranges, tune.trials, self.seconds))
         if trial is None or planned.watched():
             return planned
         raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
@@ -141,7 +141,7 @@ class Planned(NamedTuple):
     fold: int | None
     trial: int | None
     tuned: dict[str, float]
-    descent: Descent | None = None
+    descent: DescentPlan | None = None
 
     @property
     def solver(self) -> Solver:
@@ -240,7 +240,7 @@ def by_table(config: Config) -> list[list[Study]]:
     return list(tables.values())
 
 
-def of_record(config: Config, fit: Fit) -> Study:
+def of_record(config: Config, fit: FitRecord) -> Study:
     """The study that a fit of a run's record belongs to.
 
     Raises:
@@ -256,5 +256,5 @@ def of_record(config: Config, fit: Fit) -> Study:
     raise _disagree(fit)
 
 
-def _disagree(fit: Fit) -> StorageError:
+def _disagree(fit: FitRecord) -> StorageError:
     return StorageError(f"a run's config and record disagree on the fits, as on {fit.label}: one was changed.")

@@ -24,7 +24,7 @@ from ...errors import StorageError
 from ..storage import load as load_factors
 from ..whole import leftovers, write
 from . import record
-from .record import Fit, Run, Unfinished
+from .record import FitRecord, RunRecord, Unfinished
 
 RESULT, FITS, CONFIG, UNFINISHED = "result.json", "fits.jsonl", "config.toml", "unfinished"
 PAGE, FIGURES, FACTORS, REPORT = "index.html", "figures", "factors", "report"
@@ -36,7 +36,7 @@ _BACK = "Put the run's own file back, or make the run again with --overwrite."
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class StoredRun:
     """What is known of a run.
 
     Attributes:
@@ -45,12 +45,12 @@ class Found:
         unfinished: the fit that was under way when the run was stopped, as far as it had come.
     """
 
-    run: Run
-    fits: list[Fit]
+    run: RunRecord
+    fits: list[FitRecord]
     unfinished: Unfinished | None
 
     @property
-    def all(self) -> list[Fit]:
+    def all(self) -> list[FitRecord]:
         return self.fits + ([] if self.unfinished is None else [self.unfinished])
 
 
@@ -75,7 +75,7 @@ def strangers(folder: Path) -> list[str]:
     return [name for name in (CONFIG, FITS, PAGE, FIGURES, FACTORS, REPORT, UNFINISHED) if (folder / name).exists()]
 
 
-def read(folder: Path, factors: bool = True, under_way: bool = True) -> Found:
+def read(folder: Path, factors: bool = True, under_way: bool = True) -> StoredRun:
     """What is known of a run. Of one that is finished everything is held against its seal.
 
     Args:
@@ -96,7 +96,7 @@ def read(folder: Path, factors: bool = True, under_way: bool = True) -> Found:
         _check_seal(folder, sealed, content, factors)
     fits = {fit.key: fit for fit in _lines(folder / FITS)}
     unfinished = unfinished_fit(folder) if under_way and sealed is None else None
-    return Found(run, list(fits.values()), None if unfinished is None or unfinished.key in fits else unfinished)
+    return StoredRun(run, list(fits.values()), None if unfinished is None or unfinished.key in fits else unfinished)
 
 
 def unfinished_fit(folder: Path) -> Unfinished | None:
@@ -127,7 +127,7 @@ def _check_seal(folder: Path, seal: record.Seal, result: bytes, factors: bool) -
             )
 
 
-def seal(folder: Path, run: Run) -> None:
+def seal(folder: Path, run: RunRecord) -> None:
     """Writes the result.json of a run that is finished, sealed with what the other files hold.
 
     Raises:
@@ -175,7 +175,7 @@ def _named(path: Path, line: int | None = None) -> Iterator[None]:
         raise StorageError(f"{where} is damaged: {error}.{how}") from error
 
 
-def _lines(path: Path) -> Iterator[Fit]:
+def _lines(path: Path) -> Iterator[FitRecord]:
     """The lines of a file that only grows. What follows the last line's end was being written when a run was killed."""
     if path.exists():
         for number, line in enumerate(_content(path).rpartition(b"\n")[0].splitlines(), start=1):
@@ -183,7 +183,7 @@ def _lines(path: Path) -> Iterator[Fit]:
                 yield record.line(line)
 
 
-def ended(folder: Path) -> Iterator[Fit]:
+def ended(folder: Path) -> Iterator[FitRecord]:
     """The fits whose lines are written: they are done, and no others.
 
     Raises:
@@ -192,9 +192,9 @@ def ended(folder: Path) -> Iterator[Fit]:
     return _lines(folder / FITS)
 
 
-def intact(folder: Path, fits: Iterable[Fit]) -> tuple[list[Fit], list[Fit]]:
+def intact(folder: Path, fits: Iterable[FitRecord]) -> tuple[list[FitRecord], list[FitRecord]]:
     """(those fits of a run whose factors are whole, or not kept; the others)."""
-    kept: tuple[list[Fit], list[Fit]] = [], []
+    kept: tuple[list[FitRecord], list[FitRecord]] = [], []
     for fit in fits:
         whole = True
         if fit.factors is not None:
@@ -206,13 +206,13 @@ def intact(folder: Path, fits: Iterable[Fit]) -> tuple[list[Fit], list[Fit]]:
     return kept
 
 
-def write_run(folder: Path, run: Run) -> None:
+def write_run(folder: Path, run: RunRecord) -> None:
     """The result.json of a run that is not finished."""
     run.seal = None
     write(folder / RESULT, record.written(run, indent=1))
 
 
-def append(folder: Path, fits: list[Fit]) -> None:
+def append(folder: Path, fits: list[FitRecord]) -> None:
     """Adds fits to `fits.jsonl`: each is there whole, or not at all, whenever the machine stops.
 
     Raises:
@@ -262,7 +262,7 @@ def set_aside(folder: Path) -> None:
     clear_unfinished(folder)
 
 
-def earlier(folder: Path) -> dict[str, Fit]:
+def earlier(folder: Path) -> dict[str, FitRecord]:
     """The fits set aside, by key."""
     return {fit.key: fit for fit in _lines(folder / _EARLIER)}
 

@@ -14,7 +14,7 @@ from ....data.vocabulary import Vocabulary
 from ....datasets import Dataset
 from . import picture as pictures
 from . import steps
-from .text import Text
+from .text import Walkthrough
 
 
 def built_in() -> Dataset:
@@ -73,7 +73,7 @@ def derive(
     if picture is not None:
         pictures.check(picture)
     at = steps.setting(ratings, user_row(ratings, vocab, user), reg, rank, seed)
-    text = Text(console, at, vocab, titles)
+    text = Walkthrough(console, at, vocab, titles)
     text.table()
     text.loss(steps.loss(at))
     text.slope(steps.slope(at))

@@ -21,7 +21,7 @@ SMALL = (12, 7)  # users and items of a table that is shown whole
 MARK = "bold cyan"  # the row's own entries
 
 
-class Text:
+class Walkthrough:
     """Prints the steps of one walk; every public method prints one, from its numbers."""
 
     def __init__(self, console: Console, at: steps.Setting, vocab: Vocabulary, titles: Any = None):
@@ -202,7 +202,7 @@ class Text:
         else:
             self._print("and all factors go to 0: with so large a λ nothing is learnt, and this test shows nothing.")
 
-    def descent(self, step: steps.Descent) -> None:
+    def descent(self, step: steps.Convergence) -> None:
         self._print("Each half-sweep solves its rows exactly, so the loss cannot rise:")
         shown = _table("sweep", "loss", "stationarity")
         for sweep, loss, stationarity in zip(step.sweep, step.loss, step.stationarity, strict=True):

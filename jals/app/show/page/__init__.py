@@ -19,7 +19,7 @@ except ImportError as missing:
 
 from ....errors import StorageError
 from ....files.runs import folder
-from ....files.runs.record import Fit, Run, label
+from ....files.runs.record import FitRecord, RunRecord, label
 from ....model.feedback import KINDS
 from ...config.schema import Config
 from ...study import choice
@@ -50,8 +50,8 @@ _HASH = "sha256-" + base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).
 def write(
     place: Path,
     config: Config,
-    run: Run,
-    fits: list[Fit],
+    run: RunRecord,
+    fits: list[FitRecord],
     compared: int,
     data: jals.datasets.Dataset,
     drawn: list[Drawn],
@@ -156,7 +156,7 @@ def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored
     return {name: part for name, part in scored.items() if part.total}
 
 
-def _point(fit: Fit, several: bool) -> str:
+def _point(fit: FitRecord, several: bool) -> str:
     """rank=16 seed 1"""
     return choice.named(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
@@ -216,7 +216,7 @@ def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarr
     }
 
 
-def _columns(fits: list[Fit]) -> list[tuple[str, str]]:
+def _columns(fits: list[FitRecord]) -> list[tuple[str, str]]:
     """(part, metric) of every number that some fit has."""
     return list(
         dict.fromkeys(
@@ -225,7 +225,7 @@ def _columns(fits: list[Fit]) -> list[tuple[str, str]]:
     )
 
 
-def _means(fits: list[Fit]) -> list[dict[str, Any]]:
+def _means(fits: list[FitRecord]) -> list[dict[str, Any]]:
     """Over the folds of each solver, where there are several: mean and standard error of every metric."""
     rows = []
     for solver in dict.fromkeys(fit.solver for fit in fits):

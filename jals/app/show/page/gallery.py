@@ -9,7 +9,7 @@ import numpy as np
 
 import jals
 
-from ....files.runs.record import Fit
+from ....files.runs.record import FitRecord
 from . import plots, summaries
 
 _HISTORY = {"loss": "loss L", "validation": "RMSE of validation entries"}
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
         return _inline(self.picture.dark_svg)
 
 
-def curves(fits: list[Fit]) -> Iterator[Shown]:
+def curves(fits: list[FitRecord]) -> Iterator[Shown]:
     """Loss and validation RMSE, by sweeps and by seconds: what of them the histories hold."""
     histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
     for name, ylabel in _HISTORY.items():
@@ -176,7 +176,7 @@ def data(ratings: jals.Ratings) -> Iterator[Shown]:
     )
 
 
-def first_fits(fits: list[Fit]) -> list[Fit]:
+def first_fits(fits: list[FitRecord]) -> list[FitRecord]:
     """Each solver's first fit, in the order of the solvers."""
     return list({fit.solver: fit for fit in reversed(fits)}.values())[::-1]
 

@@ -9,8 +9,8 @@ import numpy as np
 from ..page import plots
 from ..page.gallery import Shown
 from . import figures, table
-from .records import COSTS, Comparison, Fit
-from .words import LONG, Cell, Folded, Pictures, Section, Text, counted, decimals, listed, number, with_error
+from .records import COSTS, ComparedFit, Comparison
+from .words import LONG, Cell, Folded, Paragraph, Pictures, Section, counted, decimals, listed, number, with_error
 from .words import table as as_table
 
 AXES = {
@@ -60,7 +60,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
     blocks: list = [whole]
     if isinstance(whole, Folded):
         first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
-        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), as_table(columns, first, ""), whole]
+        blocks = [Paragraph(f"At the first point, {titles[rows[0].point]}:"), as_table(columns, first, ""), whole]
     notes = [_replication(comparison, rows, unit)]
     notes.append(
         "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
@@ -79,7 +79,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
             f"† {listed(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
             "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
         )
-    yield Section("results", "Results", [*blocks, *map(Text, notes)])
+    yield Section("results", "Results", [*blocks, *map(Paragraph, notes)])
 
 
 def _others(comparison: Comparison) -> list[str]:
@@ -137,7 +137,7 @@ def differences(comparison: Comparison) -> Iterator[Section]:
         )
     columns = ["solver:", "data:", "difference", "pairs", "wins"]
     title = f"Paired differences to {comparison.reference}"
-    yield Section("differences", title, [as_table(columns, cells, title), *map(Text, notes)])
+    yield Section("differences", title, [as_table(columns, cells, title), *map(Paragraph, notes)])
 
 
 def curves(comparison: Comparison) -> Iterator[Section]:
@@ -149,7 +149,7 @@ def curves(comparison: Comparison) -> Iterator[Section]:
         shown = [one for one in shown if one]
         if shown:
             title = comparison.title(point)
-            blocks += [Text(title[:1].upper() + title[1:], 3)] if len(points) > 1 else []
+            blocks += [Paragraph(title[:1].upper() + title[1:], 3)] if len(points) > 1 else []
             blocks.append(Pictures(shown))
     if not blocks:
         return
@@ -172,7 +172,7 @@ def curves(comparison: Comparison) -> Iterator[Section]:
         title = comparison.title(points[0])
         words.append(f"Only the first of {len(comparison.points)} points is drawn: {title}.")
     words += _left_out(comparison)
-    yield Section("curves", "Loss and validation error by cost", [*map(Text, words), *blocks])
+    yield Section("curves", "Loss and validation error by cost", [*map(Paragraph, words), *blocks])
 
 
 def _left_out(comparison: Comparison) -> list[str]:
@@ -213,7 +213,7 @@ def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
     return pictured(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
 
 
-def _curve(label: str, place: int, fits: list[Fit], cost: str, name: str, least: dict) -> figures.Curve | None:
+def _curve(label: str, place: int, fits: list[ComparedFit], cost: str, name: str, least: dict) -> figures.Curve | None:
     singles, broken = [], []
     for fit in fits:
         x, y = fit.column(cost), fit.column(name)
@@ -280,7 +280,7 @@ def profiles(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "profile",
         "Cost to come close to the lowest loss",
-        [*map(Text, words), Pictures(shown), as_table(columns, cells, "Costs")],
+        [*map(Paragraph, words), Pictures(shown), as_table(columns, cells, "Costs")],
     )
 
 
@@ -308,7 +308,7 @@ def stationarity(comparison: Comparison) -> Iterator[Section]:
         "point. It is the same measure for every solver, so that “converged” means the same for all."
     ]
     shown = pictured("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
-    yield Section("stationarity", "How converged the fits are", [*map(Text, words), Pictures([shown])])
+    yield Section("stationarity", "How converged the fits are", [*map(Paragraph, words), Pictures([shown])])
 
 
 def trouble(comparison: Comparison) -> Iterator[Section]:

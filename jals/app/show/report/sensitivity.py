@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import figures, table
-from .records import Comparison, Fit, plain, short
+from .records import ComparedFit, Comparison, plain, short
 from .sections import pictured
-from .words import Cell, Folded, Pictures, Section, Text, brief, counted, listed, number
+from .words import Cell, Folded, Paragraph, Pictures, Section, brief, counted, listed, number
 from .words import table as as_table
 
 _FEW = 8  # figures, from which the others are folded away
@@ -62,7 +62,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
             f"⚠ {listed(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
             "the best may lie outside it. Widen the range before trusting the comparison."
         )
-    blocks: list[Any] = [*map(Text, words)]
+    blocks: list[Any] = [*map(Paragraph, words)]
     if shown:
         blocks += [Pictures(shown[:_FEW])]
     if len(shown) > _FEW:
@@ -71,13 +71,13 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "tuned",
         "Sensitivity to tuned numbers",
-        [*blocks, *_spent(comparison), Text("Chosen values", 3), as_table(columns, cells, "Chosen values")],
+        [*blocks, *_spent(comparison), Paragraph("Chosen values", 3), as_table(columns, cells, "Chosen values")],
     )
 
 
 def _spent(comparison: Comparison) -> list[Any]:
     """What the tuning of each solver took, and what it found."""
-    groups: dict[tuple, list[Fit]] = {}
+    groups: dict[tuple, list[ComparedFit]] = {}
     for fit in comparison.trials:
         groups.setdefault((fit.run, fit.name, fit.point, fit.fold), []).append(fit)
     cells = []
@@ -109,17 +109,17 @@ def _spent(comparison: Comparison) -> list[Any]:
         "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
         "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
     )
-    return [Text("What tuning took", 3), as_table(columns, cells, "What tuning took"), Text(words)]
+    return [Paragraph("What tuning took", 3), as_table(columns, cells, "What tuning took"), Paragraph(words)]
 
 
-def _served(comparison: Comparison, trials: list[Fit]) -> list[Fit]:
+def _served(comparison: Comparison, trials: list[ComparedFit]) -> list[ComparedFit]:
     """The fits that took their numbers from these trials."""
     one = trials[0]
     which = (one.run, one.name, one.fold, one.record.point)
     return [fit for fit in comparison.fits if (fit.run, fit.name, fit.fold, fit.record.point) == which]
 
 
-def steps(trial: Fit) -> list[Tried]:
+def steps(trial: ComparedFit) -> list[Tried]:
     """What a trial tried: one thing, or where it is a descent a step after the other."""
     descent, errors = trial.record.descent, trial.record.history.validation
     if descent and descent.numbers and errors:
@@ -152,7 +152,7 @@ def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, floa
     return None
 
 
-def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> Any:
+def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit]) -> Any:
     made = [tried for fit in trials for tried in steps(fit)]
     x = np.array([tried.tuned[key] for tried in made], float)
     y = {
@@ -195,7 +195,7 @@ def axes(comparison: Comparison) -> Iterator[Section]:
             "shown, not used: a point chosen by it would have to be tested elsewhere.",
             *dict.fromkeys(words),
         ]
-        yield Section("grid", "Along the grid", [*map(Text, words), Pictures(shown)])
+        yield Section("grid", "Along the grid", [*map(Paragraph, words), Pictures(shown)])
 
 
 def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import tomli_w
 
-from ....files.runs.record import Data
+from ....files.runs.record import DataRecord
 from ..console import printable
-from .records import MOST, Comparison, Run, plain, short, words
-from .words import Cell, Code, Folded, Section, Text, brief, counted, listed, number
+from .records import MOST, ComparedRun, Comparison, plain, short, words
+from .words import Cell, Code, Folded, Paragraph, Section, brief, counted, listed, number
 from .words import table as as_table
 
 
@@ -63,8 +63,8 @@ def how(comparison: Comparison) -> Iterator[Section]:
     blocks: list[Any] = []
     for number_, run in enumerate(comparison.runs):
         if len(comparison.runs) > 1:
-            blocks.append(Text(f"Run {run.name}", 3))
-        blocks += [as_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Text("Again:")]
+            blocks.append(Paragraph(f"Run {run.name}", 3))
+        blocks += [as_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Paragraph("Again:")]
         place = shlex.quote(run.place.as_posix())
         again = f"jals run {place}/config.toml --out {place}-again"
         blocks.append(Code("\n".join(printable(each) for each in (run.record.command, again) if each)))
@@ -77,12 +77,12 @@ def how(comparison: Comparison) -> Iterator[Section]:
                 for each in programs
             ]
             columns = ["solver:", "fits", "loop:", "chunks", "compiling, s", "running, s", "why:"]
-            blocks += [Text("Programs: which fits ran together."), as_table(columns, cells, "Programs")]
+            blocks += [Paragraph("Programs: which fits ran together."), as_table(columns, cells, "Programs")]
         blocks.append(Folded("The config, defaults written out", [Code(tomli_w.dumps(run.config).strip())]))
     yield Section("how", "How it was run", blocks)
 
 
-def _facts(comparison: Comparison, run: Run, place: int) -> Iterator[list[Cell]]:
+def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[list[Cell]]:
     record, config = run.record, run.config
     fits = [fit for fit in comparison.fits + comparison.trials if fit.run == place]
     open_ = [fit for fit in comparison.unfinished if fit.run == place]
@@ -119,12 +119,12 @@ def _tuning(tune: dict | None) -> str:
     return "; ".join([", ".join(rest), *ranges]) + (drawn if ranges else "")
 
 
-def _data(each: Data) -> str:
+def _data(each: DataRecord) -> str:
     parts = {"train": each.train, "validation": each.validation, "test": each.test}
     counts = [f"{name} {count:,}" for name, count in parts.items() if count]
     told = f" ({', '.join(counts)})" if counts else ""
     return f"{_shape(each)}{told}; hash {each.hash}"
 
 
-def _shape(each: Data) -> str:
+def _shape(each: DataRecord) -> str:
     return f"{each.users:,} users × {each.items:,} items, {each.entries:,} entries"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import Comparison, Fit
+from .records import ComparedFit, Comparison
 
 NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     name: str
     point: tuple
-    fits: list[Fit]
+    fits: list[ComparedFit]
     broken: int
     means: dict[str, Mean]
     stationarity: float | None
@@ -66,7 +66,7 @@ class Reached(NamedTuple):
     problems: int
 
 
-MEASURES: dict[str, Callable[[Fit], float | None]] = {
+MEASURES: dict[str, Callable[[ComparedFit], float | None]] = {
     "test RMSE": lambda fit: fit.metric("test", "rmse"),
     "test MAE": lambda fit: fit.metric("test", "mae"),
     "loss": lambda fit: fit.loss,
@@ -74,7 +74,7 @@ MEASURES: dict[str, Callable[[Fit], float | None]] = {
 }
 
 
-def mean(fits: Iterable[Fit], measure: Callable[[Fit], float | None]) -> Mean | None:
+def mean(fits: Iterable[ComparedFit], measure: Callable[[ComparedFit], float | None]) -> Mean | None:
     """Over folds, seeds averaged within each first; over seeds where there are no folds."""
     found = [(fit, number) for fit in fits if (number := measure(fit)) is not None]
     if not found:
@@ -158,7 +158,7 @@ def lowest(comparison: Comparison) -> dict[tuple, float]:
     return found
 
 
-def first_cost(fit: Fit, cost: str, within: float, least: float) -> float:
+def first_cost(fit: ComparedFit, cost: str, within: float, least: float) -> float:
     """What the fit had cost at the first record whose loss is at most `within` of |least| above `least`, else inf.
 
     A fit that broke down is never there: nobody would have its factors."""

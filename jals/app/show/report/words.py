@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     bold: bool = False
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """Columns whose name ends in no colon hold numbers, to the right; `name:` holds words, to the left."""
 
     columns: list[str]
@@ -33,7 +33,7 @@ class Table(NamedTuple):
         return [(column.removesuffix(":"), not column.endswith(":")) for column in self.columns]
 
 
-class Text(NamedTuple):
+class Paragraph(NamedTuple):
     """A paragraph; `level` 3 makes it a heading."""
 
     text: str
@@ -65,10 +65,10 @@ class Section(NamedTuple):
     blocks: list[Any]
 
 
-def table(columns: list[str], rows: list[list[Cell]], what: str) -> Table | Folded:
+def table(columns: list[str], rows: list[list[Cell]], what: str) -> ReportTable | Folded:
     """A table, folded away where it is long. A column that is empty in every row is left out."""
     kept = [place for place in range(len(columns)) if any(row[place].text for row in rows)]
-    made = Table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    made = ReportTable([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
     return made if len(rows) <= LONG else Folded(f"{what}: {len(rows):,} rows", [made])
 
 
