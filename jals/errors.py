@@ -78,7 +78,7 @@ class FitError(JalsError, ArithmeticError):
 
 
 class AdjointError(JalsError, ArithmeticError):
-    """A derivative of a stationary point that cannot be had. `info` (`jals.adjoint.AdjointInfo`) says how far it came."""
+    """The derivative of a stationary point failed. `info` (`jals.adjoint.AdjointInfo`) says how far it came."""
 
     def __init__(self, message: str, *, info: Any):
         super().__init__(message)

@@ -1,5 +1,5 @@
-"""What a run writes down: a `RunRecord` is its result.json, a `FitRecord` a line of its fits.jsonl. `folder` reads and writes
-them, and nothing else does."""
+"""What a run writes down: a `RunRecord` is its result.json, a `FitRecord` a line of its fits.jsonl. Only `folder` reads
+and writes them."""
 
 import json
 import math
