@@ -32,7 +32,7 @@ from jals.app.commands.derivation import picture, steps
 from jals.app.config.schema import Config, FitConfig
 from jals.app.show import console as door
 from jals.app.show import page, terminal, watch
-from jals.app.show.console import Console, Table, lasting, printable, settle
+from jals.app.show.console import Console, Table, prepare_streams, printable, robust_stream
 from jals.app.show.page import plots
 from jals.data.vocabulary import Vocabulary
 from jals.errors import did_you_mean
@@ -98,7 +98,7 @@ def the_setting(console):
     config = {"data": {"path": HOSTILE.replace("\0", "")}, "split": {"kind": "random"}, "question": HOSTILE}
     config = Config.model_validate(config | {"objective": {"preset": "als_wr", "reg": 0.1}, "solver": [solver]})
     data = [record.DataRecord(name=HOSTILE, hash="", users=2, items=2, entries=3)]
-    terminal.setting(console, config, data, Path(HOSTILE))
+    terminal.print_setting(console, config, data, Path(HOSTILE))
 
 
 PROOF = {"user": 1.0, "item": None, "last_updated": 1e-9, "last_updated_required": True, "stationarity": 0.1}
@@ -125,14 +125,16 @@ PRINTED = {
     "a grid": in_a_grid,
     "a bar": a_bar,
     "the setting": the_setting,
-    "expanded": lambda console: terminal.expanded(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
-    "progress": lambda console: terminal.progress(console, HOSTILE, FIT),
-    "chunk": lambda console: terminal.chunk(console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0),
-    "found": lambda console: terminal.found(console, Path(HOSTILE), FOUND, False),
-    "certificates": lambda console: terminal.certificates(console, [FIT]),
-    "saved": lambda console: terminal.saved(console, Path(HOSTILE), FOUND),
-    "broken": lambda console: terminal.broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
-    "stopped": lambda console: terminal.stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
+    "expanded": lambda console: terminal.print_plan(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
+    "progress": lambda console: terminal.print_fit_end(console, HOSTILE, FIT),
+    "chunk": lambda console: terminal.print_chunk_end(
+        console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0
+    ),
+    "found": lambda console: terminal.print_found(console, Path(HOSTILE), FOUND, False),
+    "certificates": lambda console: terminal.print_certificates(console, [FIT]),
+    "saved": lambda console: terminal.print_saved(console, Path(HOSTILE), FOUND),
+    "broken": lambda console: terminal.print_broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
+    "stopped": lambda console: terminal.print_stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
     "recommended": lambda console: console.print(recommend._table(DATA, np.zeros(1, int), np.ones(1))),
 }
 
@@ -312,7 +314,7 @@ class Failing(io.RawIOBase):
 def test_output_that_nobody_takes_is_dropped(number, unbuffered):
     raw = Failing(number)
     under = raw if unbuffered else io.BufferedWriter(raw)
-    stream = lasting(io.TextIOWrapper(under, "utf-8", write_through=unbuffered))  # pyright: ignore
+    stream = robust_stream(io.TextIOWrapper(under, "utf-8", write_through=unbuffered))  # pyright: ignore
     assert stream.isatty()
     for _ in range(3):
         stream.write("line\n")
@@ -334,7 +336,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for():
 
     reader = threading.Thread(target=read)
     with open(writing, "w") as end:
-        stream = lasting(end)
+        stream = robust_stream(end)
         reader.start()
         print(text, end="", file=stream, flush=True)
     reader.join()
@@ -353,7 +355,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for():
 )
 def test_what_the_encoding_cannot_hold_is_replaced(encoding, errors, written):
     raw = io.BytesIO()
-    stream = lasting(io.TextIOWrapper(raw, encoding, errors))
+    stream = robust_stream(io.TextIOWrapper(raw, encoding, errors))
     print("λé \udc80", file=stream, end="", flush=True)
     assert raw.getvalue() == written
 
@@ -363,15 +365,15 @@ def test_sizes_of_no_terminal_are_forgotten(monkeypatch, size):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
     environ = {"COLUMNS": size, "LINES": size, "TERMINAL_WIDTH": size}
-    settle(environ)
+    prepare_streams(environ)
     assert environ == (dict.fromkeys(environ, size) if size == "72" else {})
 
 
 def test_a_stream_that_was_closed_from_the_start_takes_all():
-    stream = lasting(None)
+    stream = robust_stream(None)
     assert print("x", file=stream, flush=True) is None
     stream.close()
-    assert lasting(taken := io.StringIO()) is taken
+    assert robust_stream(taken := io.StringIO()) is taken
 
 
 COMMAND = [sys.executable, "-m", "jals", "config", "check"]
@@ -427,14 +429,14 @@ def test_the_time_left_is_that_of_what_ends_first(settings, sweeps, share, left,
     now = at(10, 0.0 if settings is None else 1.0, sweeps)
     assert pace.share(now) == (None if share is None else pytest.approx(share))
     assert pace.left(now, 120.0) == (None if left is None else pytest.approx(left))
-    line = watch.described(now, pace, 120.0)
+    line = watch.progress_line(now, pace, 120.0)
     assert line.startswith(said) and ("left" in line) == (left is not None)
     assert pace.left(at(0, 0.0, sweeps), 100.0) is None, "nothing is known of the pace yet"
 
 
 def test_a_time_left_beyond_all_calendars_is_told():
     pace = watch.Pace(None, at(0, sweeps=2**62), 0.0)
-    assert "left" in watch.described_many([at(1, sweeps=2**62)], pace, 3600.0)
+    assert "left" in watch.progress_line_many([at(1, sweeps=2**62)], pace, 3600.0)
 
 
 def test_the_bar_fills_by_the_budget_and_lines_go_through_the_door(monkeypatch):

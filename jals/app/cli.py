@@ -30,7 +30,7 @@ def main() -> None:
         raise SystemExit(2)
     from .show import console
 
-    console.settle()
+    console.prepare_streams()
     _keep_compiled()
     try:
         build()()

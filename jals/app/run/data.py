@@ -18,7 +18,7 @@ from ...errors import StorageError
 from ...files.runs.record import DataRecord
 from ...solvers.costs import Size
 from ..config.schema import Config
-from ..show.terminal import waiting
+from ..show.terminal import spinner_during
 from ..study.plan import Planned
 
 
@@ -159,7 +159,7 @@ class Tables:
                 self._data = self._name = None  # let go of the one before
                 if hasattr(self, "latest"):
                     del self.latest
-                with waiting(self._console, "reading the data"):
+                with spinner_during(self._console, "reading the data"):
                     self._data = wanted, read_data(config)
             self.latest = SplitTable(config, self._data[1])
             self._note(config)

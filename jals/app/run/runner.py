@@ -27,7 +27,7 @@ from ...fitting.grids import memory_bytes
 from ...solvers.costs import held_bytes, table_bytes
 from .. import config as configs
 from ..config.schema import Config
-from ..show import terminal as said
+from ..show import terminal
 from ..study import plan
 from . import scores
 from .data import SplitTable, Tables, read_data
@@ -88,9 +88,9 @@ def _run(
     earlier = None if overwrite else _earlier(place, run, extend, console)
     extend = extend and earlier is not None and bool(_differences(_decisive(earlier.run, place), _decisive(run, place)))
     if earlier is not None:
-        said.found(console, place, earlier, extend)
+        terminal.print_found(console, place, earlier, extend)
         if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
-            said.results(console, place, earlier)
+            terminal.print_results(console, place, earlier)
             return verdict(earlier)
     folder.swept(place)
     fits = []
@@ -153,7 +153,7 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
                 trial = [] if planned.trial is None else [tuning]
                 fits.append((" ".join([planned.solver.label, *values, *trial]), passes, size, how))
-    said.expanded(console, fits, tables)
+    terminal.print_plan(console, fits, tables)
     for why, name in unread.items():
         console.print(f"memory is unknown where {name} is the data: {why}", soft_wrap=True, markup=False)
     return 0
@@ -187,7 +187,7 @@ def certify(place: Path, console: Console) -> int:
             )
         cert = scores.certificate(planned.config, saved.factors, table.problem(fit.fold))
         fits.append(fit.changed(certificate=scores.judged(cert, planned.solver, fit.sweeps)))
-    said.certificates(console, fits)
+    terminal.print_certificates(console, fits)
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 

@@ -15,7 +15,7 @@ from ...files.runs import folder
 from ...files.runs.record import FitRecord, Loop, Program
 from ...solvers import costs
 from ..config.schema import Config
-from ..show import terminal as said
+from ..show import terminal
 from ..show.page import Drawn
 from ..show.page import write as write_page
 from ..show.watch import Watch
@@ -54,8 +54,8 @@ class Session:
 
     def go(self) -> int:
         stopped = None
-        said.setting(self.console, self.config, self.run.data, self.place)
-        said.spoilt(self.console, self.place, self.spoilt)
+        terminal.print_setting(self.console, self.config, self.run.data, self.place)
+        terminal.print_damaged(self.console, self.place, self.spoilt)
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
@@ -65,15 +65,15 @@ class Session:
             stopped = error
         with undisturbed():
             found = self.ended(stopped)
-            said.results(self.console, self.place, found)
+            terminal.print_results(self.console, self.place, found)
         if stopped is None:  # who presses Ctrl-C wants to leave
-            with said.waiting(self.console, "drawing the page"):
+            with terminal.spinner_during(self.console, "drawing the page"):
                 self.draw()
         self.held.check()
-        said.saved(self.console, self.place, found)
-        said.broken(self.console, found.fits, self.tables.vocab())
+        terminal.print_saved(self.console, self.place, found)
+        terminal.print_broken(self.console, found.fits, self.tables.vocab())
         if stopped is not None:
-            said.stopped(self.console, stopped, found)
+            terminal.print_stopped(self.console, stopped, found)
         return verdict(found)
 
     def ended(self, stopped: BaseException | None) -> folder.StoredRun:
@@ -209,8 +209,8 @@ class Session:
             self.count(program, 1, result)
             self.write("running")
         self.watch.advance(self.weight(planned))
-        if len(self.done) <= said.LINES:
-            said.progress(self.console, planned.name, fit)
+        if len(self.done) <= terminal.LINES:
+            terminal.print_fit_end(self.console, planned.name, fit)
 
     def fitted(self, table: SplitTable, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
@@ -258,7 +258,7 @@ class Session:
                 except StorageError as full:
                     raise self.keeper.rescued(table, planned, stopped.result, full) from full
                 line = self.keeper.line(table, planned, stopped.result, None, program)
-                said.progress(self.console, planned.name, line)
+                terminal.print_fit_end(self.console, planned.name, line)
             raise
         return result, None
 
@@ -317,7 +317,7 @@ class Session:
         entry.compile_seconds += results[0].compile_seconds
         entry.seconds += took - results[0].compile_seconds
         self.write("running")
-        said.chunk(self.console, chunk, took)
+        terminal.print_chunk_end(self.console, chunk, took)
 
     def loop(self, group: FitGroup) -> Loop:
         """How the program goes through its fits: as the config says, or as measured once a run for this kind."""

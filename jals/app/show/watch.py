@@ -84,7 +84,9 @@ class Watch:
                 return
             now, at = time.monotonic(), some[0]
             pace = pace or Pace(settings, at, now)
-            said = described(at, pace, now) if not isinstance(progress, list) else described_many(some, pace, now)
+            said = (
+                progress_line(at, pace, now) if not isinstance(progress, list) else progress_line_many(some, pace, now)
+            )
             share = pace.share(at)
             self._bars.update(task, completed=share or 0, total=None if share is None else 1, said=said)
             self._say(f"{label}: {said}")
@@ -132,7 +134,7 @@ class Pace:
         return f"{at.sweep}/{at.sweeps}" if "sweep" in self._limits else f"{at.sweep} sweeps"
 
 
-def described(at: jals.Progress, pace: Pace, now: float) -> str:
+def progress_line(at: jals.Progress, pace: Pace, now: float) -> str:
     """One line on a fit that is under way, at a time."""
     parts = [pace.sweeps(at)]
     if not math.isnan(at.loss):
@@ -144,7 +146,7 @@ def described(at: jals.Progress, pace: Pace, now: float) -> str:
     return "  ".join([*parts, *_left(pace.left(at, now))])
 
 
-def described_many(some: list[jals.Progress], pace: Pace, now: float) -> str:
+def progress_line_many(some: list[jals.Progress], pace: Pace, now: float) -> str:
     """One line for the fits of a program that are under way."""
     losses = [at.loss for at in some if not math.isnan(at.loss)]
     parts = [pace.sweeps(some[0]), f"{len(some)} under way"]

@@ -1,14 +1,14 @@
 """The folder of a run: what its files are called, and how they are written and read.
 
-    config.toml     the config, as it was, or as --set made it
-    result.json     what holds for the whole run: status, versions, hardware, data, programs; once it is finished its
-                    seal: how many fits there are, and the SHA-256 of the files above and below up to factors
-    fits.jsonl      every fit that has ended, one a line: history, metrics, certificate
-    factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz,
-                    of several points or seeds factors/<solver>-<key>.npz
-    unfinished/     the checkpoint of a fit that was stopped: the next run goes on from it; unfinished.json: its record
-    index.html      single fits to look at closely; its figures/ as PNG and SVG
-    report/         all fits compared: index.html and report.md
+config.toml     the config, as it was, or as --set made it
+result.json     what holds for the whole run: status, versions, hardware, data, programs; once it is finished its
+                seal: how many fits there are, and the SHA-256 of the files above and below up to factors
+fits.jsonl      every fit that has ended, one a line: history, metrics, certificate
+factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz,
+                of several points or seeds factors/<solver>-<key>.npz
+unfinished/     the checkpoint of a fit that was stopped: the next run goes on from it; unfinished.json: its record
+index.html      single fits to look at closely; its figures/ as PNG and SVG
+report/         all fits compared: index.html and report.md
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, plain
+from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, tick_label
 
 POINTS = 300  # of a line, at most
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
@@ -178,7 +178,7 @@ def axis_lines(panels: list[tuple[str, list[Dots]]], xlabel: str) -> Figure:
     if len(values) <= 8:
         axes[-1].xaxis.set_major_locator(FixedLocator(list(values)))
         axes[-1].xaxis.set_minor_locator(NullLocator())
-        axes[-1].xaxis.set_major_formatter(plain)
+        axes[-1].xaxis.set_major_formatter(tick_label)
     axes[-1].set_xlabel(xlabel)
     _key(figure, {dots.label: dots.place for _, shown in panels for dots in shown})
     return figure
@@ -253,7 +253,7 @@ def _logs(axes: Any, axis: str, columns: list[np.ndarray], span: float) -> None:
     if len(numbers) and numbers.max() > span * numbers.min():
         log(axes, axis, numbers)
     elif len(numbers) and numbers.max() >= 1000:
-        getattr(axes, f"{axis}axis").set_major_formatter(plain)
+        getattr(axes, f"{axis}axis").set_major_formatter(tick_label)
 
 
 def _key(figure: Figure, labels: dict[str, int]) -> None:

@@ -217,7 +217,7 @@ def read(places: Iterable[Path]) -> Comparison:
 
 def spelt(values: Values) -> str:
     """rank 8, reg 0.1"""
-    return ", ".join(f"{short(axis)} {plain(value)}" for axis, value in values)
+    return ", ".join(f"{short(axis)} {as_text(value)}" for axis, value in values)
 
 
 def short(axis: str) -> str:
@@ -225,7 +225,7 @@ def short(axis: str) -> str:
     return axis.rpartition(".")[2]
 
 
-def plain(value: Any) -> str:
+def as_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "–" if value is None else str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -303,7 +303,7 @@ def _changed(config: dict, name: str, changes: dict) -> dict:
 
 def words(table: dict) -> str:
     return " ".join(
-        plain(value) if key in ("preset", "kind") else f"{key} {plain(value)}" for key, value in table.items()
+        as_text(value) if key in ("preset", "kind") else f"{key} {as_text(value)}" for key, value in table.items()
     )
 
 

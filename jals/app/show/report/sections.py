@@ -10,8 +10,20 @@ from ..page import plots
 from ..page.gallery import Shown
 from . import figures, table
 from .records import COSTS, ComparedFit, Comparison
-from .words import LONG, Cell, Folded, Paragraph, Pictures, Section, counted, decimals, listed, number, with_error
-from .words import table as as_table
+from .words import (
+    LONG,
+    Cell,
+    Folded,
+    Paragraph,
+    Pictures,
+    Section,
+    counted,
+    decimals,
+    joined,
+    make_table,
+    number,
+    with_error,
+)
 
 AXES = {
     "seconds": "seconds of solver work",
@@ -56,11 +68,11 @@ def results(comparison: Comparison) -> Iterator[Section]:
         line.append(Cell(f"{row.broken} of {row.broken + len(row.fits)}" if broken else ""))
         cells.append(line)
     columns = ["solver:", "point:", f"{unit}s", *measures, "stationarity", "broke down"]
-    whole = as_table(columns, cells, "All points")
+    whole = make_table(columns, cells, "All points")
     blocks: list = [whole]
     if isinstance(whole, Folded):
         first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
-        blocks = [Paragraph(f"At the first point, {titles[rows[0].point]}:"), as_table(columns, first, ""), whole]
+        blocks = [Paragraph(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first, ""), whole]
     notes = [_replication(comparison, rows, unit)]
     notes.append(
         "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
@@ -76,7 +88,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
         )
     if others:
         notes.append(
-            f"† {listed(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
+            f"† {joined(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
             "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
         )
     yield Section("results", "Results", [*blocks, *map(Paragraph, notes)])
@@ -137,7 +149,7 @@ def differences(comparison: Comparison) -> Iterator[Section]:
         )
     columns = ["solver:", "data:", "difference", "pairs", "wins"]
     title = f"Paired differences to {comparison.reference}"
-    yield Section("differences", title, [as_table(columns, cells, title), *map(Paragraph, notes)])
+    yield Section("differences", title, [make_table(columns, cells, title), *map(Paragraph, notes)])
 
 
 def curves(comparison: Comparison) -> Iterator[Section]:
@@ -280,7 +292,7 @@ def profiles(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "profile",
         "Cost to come close to the lowest loss",
-        [*map(Paragraph, words), Pictures(shown), as_table(columns, cells, "Costs")],
+        [*map(Paragraph, words), Pictures(shown), make_table(columns, cells, "Costs")],
     )
 
 
@@ -331,7 +343,7 @@ def trouble(comparison: Comparison) -> Iterator[Section]:
             cells.append([*map(Cell, (fit.name, point, fold, str(fit.seed), str(sweep), "; ".join(what)))])
     if cells:
         columns = ["solver:", "point:", "fold", "seed", "sweep", "what:"]
-        yield Section("trouble", "Fits with trouble", [as_table(columns, cells, "Fits with trouble")])
+        yield Section("trouble", "Fits with trouble", [make_table(columns, cells, "Fits with trouble")])
 
 
 def _span(values: list[float] | np.ndarray) -> str:

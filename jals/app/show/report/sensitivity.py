@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import figures, table
-from .records import ComparedFit, Comparison, plain, short
+from .records import ComparedFit, Comparison, as_text, short
 from .sections import pictured
-from .words import Cell, Folded, Paragraph, Pictures, Section, brief, counted, listed, number
-from .words import table as as_table
+from .words import Cell, Folded, Paragraph, Pictures, Section, brief, counted, joined, make_table, number
 
 _FEW = 8  # figures, from which the others are folded away
 _LINES = 6  # values of a second axis that can be lines
@@ -59,7 +58,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
         words.append("Figures show the trials of each solver's first point; the table has all.")
     if edges:
         words.append(
-            f"⚠ {listed(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
+            f"⚠ {joined(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
             "the best may lie outside it. Widen the range before trusting the comparison."
         )
     blocks: list[Any] = [*map(Paragraph, words)]
@@ -71,7 +70,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "tuned",
         "Sensitivity to tuned numbers",
-        [*blocks, *_spent(comparison), Paragraph("Chosen values", 3), as_table(columns, cells, "Chosen values")],
+        [*blocks, *_spent(comparison), Paragraph("Chosen values", 3), make_table(columns, cells, "Chosen values")],
     )
 
 
@@ -109,7 +108,7 @@ def _spent(comparison: Comparison) -> list[Any]:
         "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
         "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
     )
-    return [Paragraph("What tuning took", 3), as_table(columns, cells, "What tuning took"), Paragraph(words)]
+    return [Paragraph("What tuning took", 3), make_table(columns, cells, "What tuning took"), Paragraph(words)]
 
 
 def _served(comparison: Comparison, trials: list[ComparedFit]) -> list[ComparedFit]:
@@ -171,7 +170,7 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
         if np.isfinite(each).any():
             place = int(np.nanargmin(each))
             said += f"; lowest {label} {number(each[place])} at {brief(x[place])}"
-    said += f"; chosen {listed([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
+    said += f"; chosen {joined([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
     other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
     said += " Each value is another loss: the lowest says nothing." if other else ""
     drawn = drawn_from(comparison, name, key)
@@ -214,13 +213,13 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     note = ""
     if len(set(labels.values())) == 1 and len(others) == 1 and len(next(iter(others.values()))) <= _LINES:
         ((other, values),) = others.items()
-        labels = {fit: f"{short(other)} {plain(fit.values[other])}" for fit in fits}
-        places = {f"{short(other)} {plain(value)}": place for place, value in enumerate(values)}
+        labels = {fit: f"{short(other)} {as_text(fit.values[other])}" for fit in fits}
+        places = {f"{short(other)} {as_text(value)}": place for place, value in enumerate(values)}
     elif others:
         fits = [
             fit for fit in fits if all(fit.values.get(other) in (None, values[0]) for other, values in others.items())
         ]
-        fixed = listed([f"{short(other)} {plain(values[0])}" for other, values in others.items()])
+        fixed = joined([f"{short(other)} {as_text(values[0])}" for other, values in others.items()])
         note = f"Against {short(axis)}: the other axes at their first values, {fixed}."
     points = list(dict.fromkeys(fit.values[axis] for fit in fits))
     if len(points) < 2:
@@ -240,11 +239,11 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
             means = {value: table.mean(its, table.MEASURES[measure]) for value, its in own.items()}
             means = {value: mean for value, mean in means.items() if mean}
             if means:
-                x = list(means) if numeric else [plain(value) for value in means]
+                x = list(means) if numeric else [as_text(value) for value in means]
                 numbers = np.array([mean[:2] for mean in means.values()])
                 made.append(figures.Dots(label, places[label], x, *numbers.T))
                 low = min(means, key=lambda value: means[value].mean)
-                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {plain(low)}")
+                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {as_text(low)}")
         if made:
             panels.append(("final loss L" if measure == "loss" else measure, made))
     if not panels:
@@ -255,4 +254,7 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     if numeric:
         yield pictured(f"grid-{axis}", said, said, figures.axis_lines, panels, axis), note
     else:
-        yield pictured(f"grid-{axis}", said, said, figures.axis_dots, panels, [plain(value) for value in points]), note
+        yield (
+            pictured(f"grid-{axis}", said, said, figures.axis_dots, panels, [as_text(value) for value in points]),
+            note,
+        )

@@ -65,7 +65,7 @@ class Section(NamedTuple):
     blocks: list[Any]
 
 
-def table(columns: list[str], rows: list[list[Cell]], what: str) -> ReportTable | Folded:
+def make_table(columns: list[str], rows: list[list[Cell]], what: str) -> ReportTable | Folded:
     """A table, folded away where it is long. A column that is empty in every row is left out."""
     kept = [place for place in range(len(columns)) if any(row[place].text for row in rows)]
     made = ReportTable([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
@@ -116,7 +116,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def listed(words: list[str]) -> str:
+def joined(words: list[str]) -> str:
     """a, b and c"""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
