@@ -15,7 +15,7 @@ import jals
 from jals.app import config as configs
 from jals.app.config.schema import Config
 from jals.app.config.solvers import GradientSolver
-from jals.app.run import descents
+from jals.app.run import gradient_tuning
 from jals.app.study import plan
 from jals.files.runs.record import FitRecord
 from jals.solvers.costs import Size
@@ -234,7 +234,7 @@ def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, secon
     assert planned.descent is not None and planned.config.fit.timed == (seconds is not None)
     table: Any = SimpleNamespace(folds={None: SimpleNamespace(validation=None)}, problem=lambda _: None)
     with pytest.raises(KeyError):
-        descents.descended(table, planned, planned.descent, lambda _: None)
+        gradient_tuning.run_descent(table, planned, planned.descent, lambda _: None)
     for took, end in zip((4.9, 5.0, 9.0), ends, strict=True):
         step: Any = SimpleNamespace(step=1, steps=6, rmse=1.0, seconds=took)
         assert any(callback(step) for callback in asked["callbacks"]) == end

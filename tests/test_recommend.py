@@ -18,7 +18,7 @@ import jals
 from jals.app import config as configs
 from jals.app.commands.recommend import recommend
 from jals.app.run.data import SplitTable
-from jals.app.run.keeping import factors_name
+from jals.app.run.keeper import factors_name
 from jals.app.show.unseen import best_unseen
 from jals.app.study import plan
 from jals.data.vocabulary import Vocabulary

@@ -210,10 +210,10 @@ def build() -> "typer.Typer":
             import jax
 
             from .commands import derivation as room
-            from .run.data import opened
+            from .run.data import open_data
 
             jax.config.update("jax_enable_x64", True)  # zeros that look like zeros
-            data = room.built_in() if table is None else opened(str(table))
+            data = room.built_in() if table is None else open_data(str(table))
             return room.derive(console, data.ratings, data.vocab, user, reg, rank, seed, picture, data.titles)
 
         raise typer.Exit(_exit_code(walk))

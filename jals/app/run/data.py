@@ -98,14 +98,14 @@ def read_data(config: Config) -> datasets.Dataset:
     jax.config.update("jax_enable_x64", config.fit.dtype == "float64")
     source = config.data
     named = source.source
-    data = datasets.load(named) if named else opened(source.path or "", **source.reading())
+    data = datasets.load(named) if named else open_data(source.path or "", **source.reading())
     ratings = data.ratings
     columns = {"value": ratings.value, "weight": ratings.weight}
     cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
     return data._replace(ratings=dataclasses.replace(ratings, **cast))
 
 
-def opened(path: str, **reading: Any) -> datasets.Dataset:
+def open_data(path: str, **reading: Any) -> datasets.Dataset:
     """A file of ratings (`reading` as for `jals.read_ratings`), or an unpacked folder of GroupLens."""
     found = datasets.located(path)
     return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)

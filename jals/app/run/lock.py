@@ -17,7 +17,7 @@ except ImportError:  # Windows
 NAME = "run.lock"
 
 
-class Held:
+class FolderLock:
     """A folder that no other run touches, from its making to `release`. The system lets go of it with the process,
     however that ends; on Windows nothing is held.
 
@@ -70,7 +70,7 @@ class Held:
                 (self.folder / NAME).unlink()
         self._file.close()
 
-    def __enter__(self) -> "Held":
+    def __enter__(self) -> "FolderLock":
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -31,9 +31,9 @@ from ..show import terminal
 from ..study import plan
 from . import scores
 from .data import SplitTable, Tables, read_data
-from .lock import Held
+from .lock import FolderLock
 from .session import Session, verdict
-from .signals import heard, undisturbed
+from .signals import catch_stops, defer_stops
 
 
 def run(
@@ -59,8 +59,8 @@ def run(
     """
     path = as_path(path)
     config = configs.load(path, changes)
-    place = folder.opened(as_path(out or config.output.folder or Path("runs", path.stem)))
-    with heard() as stop, Held(place) as held:
+    place = folder.prepare(as_path(out or config.output.folder or Path("runs", path.stem)))
+    with catch_stops() as stop, FolderLock(place) as held:
         try:
             code = _run(held, path, config, overwrite, console, changes, extend)
         except KeyboardInterrupt as stopped:
@@ -69,7 +69,13 @@ def run(
 
 
 def _run(
-    held: Held, path: Path, config: Config, overwrite: bool, console: Console, changes: Sequence[str], extend: bool
+    held: FolderLock,
+    path: Path,
+    config: Config,
+    overwrite: bool,
+    console: Console,
+    changes: Sequence[str],
+    extend: bool,
 ) -> int:
     place, started = held.folder, time.perf_counter()
     run = RunRecord(
@@ -92,7 +98,7 @@ def _run(
         if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
             terminal.print_results(console, place, earlier)
             return verdict(earlier)
-    folder.swept(place)
+    folder.remove_leftovers(place)
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
@@ -102,14 +108,14 @@ def _run(
     session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
     if earlier is None or extend or not _kept(place, config):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
-        with undisturbed():
+        with defer_stops():
             if earlier is None:
-                folder.emptied(place)
+                folder.remove_run(place)
             elif extend:
                 session.extend()
             folder.write(place / folder.CONFIG, text)
             session.write("running")
-    return session.go()
+    return session.make_all()
 
 
 def _kept(place: Path, config: Config) -> bool:
@@ -185,8 +191,8 @@ def certify(place: Path, console: Console) -> int:
                 f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
                 "the data or the split has changed since. Run the experiment again."
             )
-        cert = scores.certificate(planned.config, saved.factors, table.problem(fit.fold))
-        fits.append(fit.changed(certificate=scores.judged(cert, planned.solver, fit.sweeps)))
+        cert = scores.certify_fit(planned.config, saved.factors, table.problem(fit.fold))
+        fits.append(fit.changed(certificate=scores.proof_of(cert, planned.solver, fit.sweeps)))
     terminal.print_certificates(console, fits)
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
@@ -198,7 +204,7 @@ def _earlier(place: Path, run: RunRecord, extend: bool, console: Console) -> fol
     Raises:
         StorageError: when the folder holds a run of another config, which a new one would overwrite, or a damaged one.
     """
-    if strange := folder.strangers(place):
+    if strange := folder.unrelated_files(place):
         raise StorageError(
             f"{place} holds no {folder.RESULT}, and so no run, but {', '.join(strange)}: a run would write over it. "
             "Choose another folder with --out, or let it be replaced with --overwrite."

@@ -13,7 +13,7 @@ from ..config.solvers import Solver
 from .data import Fold
 
 
-def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
+def certify_fit(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
     """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
     is not."""
     made = config.solver[0].build()
@@ -21,7 +21,7 @@ def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Cer
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
 
-def judged(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
+def proof_of(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
     """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
     just made them."""
     required = traits(solver.build()).exact and sweeps > 0

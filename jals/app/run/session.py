@@ -22,12 +22,12 @@ from ..show.watch import Watch
 from ..study import choice, plan
 from ..study.plan import Planned, Study
 from ..study.search import Search
-from . import checkpoint, descents, scores
+from . import checkpoint, gradient_tuning, scores
 from .data import SplitTable, Tables
 from .group import FitGroup
-from .keeping import Keeper, over
-from .lock import Held
-from .signals import undisturbed
+from .keeper import Keeper, over_budget
+from .lock import FolderLock
+from .signals import defer_stops
 
 _KEEP_EVERY = 60.0  # seconds: what a power cut may cost
 _WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
@@ -42,17 +42,17 @@ class Session:
         done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
     """
 
-    def __init__(self, held: Held, config: Config, found: folder.StoredRun, started: float, console: Console):
+    def __init__(self, held: FolderLock, config: Config, found: folder.StoredRun, started: float, console: Console):
         self.held, self.place, self.run, self.console = held, held.folder, found.run, console
         self.config, self.started = config, started
-        whole, self.spoilt = folder.intact(self.place, found.fits)
+        whole, self.spoilt = folder.split_intact(self.place, found.fits)
         self.done = {fit.key: fit for fit in whole}
-        self.earlier = self.set_aside()
+        self.earlier = self.earlier_fits()
         self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
         self.tables = Tables(self.place, self.run.data, console)
 
-    def go(self) -> int:
+    def make_all(self) -> int:
         stopped = None
         terminal.print_setting(self.console, self.config, self.run.data, self.place)
         terminal.print_damaged(self.console, self.place, self.spoilt)
@@ -60,11 +60,11 @@ class Session:
             with self.watch:
                 for studies in plan.by_table(self.config):
                     self.tables.of(studies[0].fits({})[0])
-                    self.study(studies)
+                    self.tune_and_fit(studies)
         except KeyboardInterrupt as error:
             stopped = error
-        with undisturbed():
-            found = self.ended(stopped)
+        with defer_stops():
+            found = self.finish(stopped)
             terminal.print_results(self.console, self.place, found)
         if stopped is None:  # who presses Ctrl-C wants to leave
             with terminal.spinner_during(self.console, "drawing the page"):
@@ -76,7 +76,7 @@ class Session:
             terminal.print_stopped(self.console, stopped, found)
         return verdict(found)
 
-    def ended(self, stopped: BaseException | None) -> folder.StoredRun:
+    def finish(self, stopped: BaseException | None) -> folder.StoredRun:
         """Writes what the run has come to, and reads it as any other reader would.
 
         Raises:
@@ -84,7 +84,7 @@ class Session:
         """
         self.held.check()
         self.run.error = None if stopped is None else str(stopped) or "interrupted"
-        kept = {fit.key: fit for fit in folder.ended(self.place)}
+        kept = {fit.key: fit for fit in folder.ended_fits(self.place)}
         if lost := self.done.keys() - kept.keys():
             raise StorageError(
                 f"{self.place / folder.FITS} has lost {len(lost):,} of the lines that the run had written. The same "
@@ -108,15 +108,15 @@ class Session:
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
         folder.set_aside(self.place)
-        self.earlier = self.set_aside()
+        self.earlier = self.earlier_fits()
         self.done = {}
 
-    def set_aside(self) -> dict[str, FitRecord]:
+    def earlier_fits(self) -> dict[str, FitRecord]:
         """Fits of another config that this one extends, whose factors are whole."""
-        whole, _ = folder.intact(self.place, folder.earlier(self.place).values())
+        whole, _ = folder.split_intact(self.place, folder.earlier_fits(self.place).values())
         return {fit.key: fit for fit in whole}
 
-    def study(self, studies: list[Study]) -> None:
+    def tune_and_fit(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
         tune = self.config.tune
         searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
@@ -129,14 +129,14 @@ class Session:
                 made += asked[-1]
             if not any(asked):
                 break
-            self.make([planned for some in asked for planned in some])
+            self.make_fits([planned for some in asked for planned in some])
             for search, some in zip(searches, asked, strict=True):
                 if search is not None and some:
                     search.tell([self.done[planned.key(self.tables.latest.hash)] for planned in some])
         chosen = [search.chosen() if search is not None else {} for search in searches]
-        self.make([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
+        self.make_fits([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
 
-    def make(self, planned: list[Planned]) -> None:
+    def make_fits(self, planned: list[Planned]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""
         table = self.tables.latest
         units: dict[Any, list[Planned]] = {}
@@ -154,9 +154,9 @@ class Session:
                 if each not in missing:
                     self.watch.advance(self.weight(each), made=False)
             if missing and len(own) > 1:
-                self.together(table, own)
+                self.fit_together(table, own)
             elif missing:
-                self.alone(table, *missing)
+                self.fit_alone(table, *missing)
 
     def reuse(self, members: list[Planned], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
@@ -190,20 +190,20 @@ class Session:
 
     # Fits that run alone.
 
-    def alone(self, table: SplitTable, planned: Planned) -> None:
+    def fit_alone(self, table: SplitTable, planned: Planned) -> None:
         """Fits, proves and keeps one fit."""
         why = planned.alone() or "no other fit shares its program"
-        program = self.program(planned, "one by one", why)
+        program = self.program_index(planned, "one by one", why)
         began, changes = time.monotonic(), {}
         if planned.descent is not None:
             with self.watch.fit(planned.name) as watch:
-                result, error, changes = descents.descended(table, planned, planned.descent, watch)
+                result, error, changes = gradient_tuning.run_descent(table, planned, planned.descent, watch)
         else:
-            result, error = self.fitted(table, planned, program)
+            result, error = self.run_fit(table, planned, program)
         if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
-            self.keeper.keep(table, planned, result, program)
-        with undisturbed():
-            fit = self.keeper.ended(table, planned, result, error, program).changed(**changes)
+            self.keeper.save_checkpoint(table, planned, result, program)
+        with defer_stops():
+            fit = self.keeper.finish(table, planned, result, error, program).changed(**changes)
             self.add([fit])
             folder.clear_unfinished(self.place)
             self.count(program, 1, result)
@@ -212,15 +212,15 @@ class Session:
         if len(self.done) <= terminal.LINES:
             terminal.print_fit_end(self.console, planned.name, fit)
 
-    def fitted(self, table: SplitTable, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
+    def run_fit(self, table: SplitTable, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
         made, objective = planned.solver.build(), planned.config.objective.build()
-        init = self.restored(planned.key(table.hash), made, problem, objective)
+        init = self.restore(planned.key(table.hash), made, problem, objective)
         if init is not None and init.reason not in ("running", "interrupted"):
             return init, None  # the run was killed between its end and its line
-        if init is not None and _spent(settings, init.history.last()):
+        if init is not None and _budget_spent(settings, init.history.last()):
             return dataclasses.replace(init, reason="callback"), None
         kept = time.monotonic()
 
@@ -229,7 +229,7 @@ class Session:
             if time.monotonic() - kept >= _KEEP_EVERY:
                 self.held.check()
                 try:
-                    self.keeper.keep(table, planned, at.result, program)
+                    self.keeper.save_checkpoint(table, planned, at.result, program)
                 except StorageError as error:  # no reason to stop: the disk may have room again by the end
                     self.console.print(f"{error} The fit goes on.", soft_wrap=True)
                 kept = time.monotonic()
@@ -247,22 +247,22 @@ class Session:
                     validation=fold.validation,
                     patience=settings.patience,
                     loss_every=settings.loss_every,
-                    callbacks=[watch, keep, lambda at: _spent(settings, at)],
+                    callbacks=[watch, keep, lambda at: _budget_spent(settings, at)],
                 )
         except FitError as error:
             return error.result, error
         except Interrupted as stopped:
             if stopped.result.history.sweep:  # else the sweep was still being compiled
                 try:
-                    self.keeper.keep(table, planned, stopped.result, program)
+                    self.keeper.save_checkpoint(table, planned, stopped.result, program)
                 except StorageError as full:
-                    raise self.keeper.rescued(table, planned, stopped.result, full) from full
-                line = self.keeper.line(table, planned, stopped.result, None, program)
+                    raise self.keeper.rescue_factors(table, planned, stopped.result, full) from full
+                line = self.keeper.record(table, planned, stopped.result, None, program)
                 terminal.print_fit_end(self.console, planned.name, line)
             raise
         return result, None
 
-    def restored(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+    def restore(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
         """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
         try:
             kept = folder.unfinished_fit(self.place)
@@ -278,7 +278,7 @@ class Session:
 
     # Fits that run as one program.
 
-    def together(self, table: SplitTable, members: list[Planned]) -> None:
+    def fit_together(self, table: SplitTable, members: list[Planned]) -> None:
         """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
         group = FitGroup(table, members, sum(map(self.weight, members)))
         first = members[0].key(table.hash)
@@ -286,7 +286,7 @@ class Session:
         if program is None:
             loop = self.loop(group)
             chunks, why = group.chunks(loop.loop)
-            program = self.program(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
+            program = self.program_index(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
             self.write("running")
         start = 0
         for size in self.run.programs[program].chunks or ():
@@ -294,9 +294,9 @@ class Session:
             start += size
             missing = [each for each in chunk if each.key(table.hash) not in self.done]
             if missing:
-                self.chunk(table, group, chunk, missing, program)
+                self.fit_chunk(table, group, chunk, missing, program)
 
-    def chunk(
+    def fit_chunk(
         self, table: SplitTable, group: FitGroup, chunk: list[Planned], missing: list[Planned], program: int
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
@@ -309,8 +309,8 @@ class Session:
         results = [outcome.result if isinstance(outcome, FitError) else outcome for outcome in outcomes]
         for planned, result, error in zip(chunk, results, errors, strict=True):
             if planned in missing:
-                with undisturbed():
-                    fit = self.keeper.ended(table, planned, result, error, program)
+                with defer_stops():
+                    fit = self.keeper.finish(table, planned, result, error, program)
                     self.add([fit])
                 self.watch.advance(self.weight(planned))
         entry.fits += len(missing)
@@ -332,7 +332,7 @@ class Session:
 
     # What both have in common.
 
-    def program(
+    def program_index(
         self, planned: Planned, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
     ) -> int:
         """The place in the record of a program, which is added where it is new."""
@@ -355,7 +355,7 @@ class Session:
         says that all was drawn."""
         from ..show.report import write as write_report  # half a second of imports
 
-        fits = [fit for fit in folder.ended(self.place) if fit.trial is None]
+        fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]
         ranking = choice.ranking(fits, self.config)
         leads = choice.leads(fits, ranking)
         shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
@@ -365,7 +365,7 @@ class Session:
                 planned = plan.of_record(self.config, fit).of_record(fit)
                 table = self.tables.of(planned)
                 factors = jals.load(self.place / fit.factors).factors
-                cert = scores.certificate(planned.config, factors, table.problem(fit.fold))
+                cert = scores.certify_fit(planned.config, factors, table.problem(fit.fold))
                 fold = table.folds[fit.fold]
                 required = fit.certificate.last_updated_required
                 name = choice.named(fit, len(self.config.seeds) > 1)
@@ -388,6 +388,6 @@ def verdict(found: folder.StoredRun) -> int:
     return 0 if all(fit.certificate is not None and fit.certificate.passed for fit in fits) else 1
 
 
-def _spent(settings: Any, at: Any) -> bool:
+def _budget_spent(settings: Any, at: Any) -> bool:
     """Whether a fit has used up its passes or seconds."""
-    return over(settings.passes, [at.passes]) or over(settings.seconds, [at.seconds])
+    return over_budget(settings.passes, [at.passes]) or over_budget(settings.seconds, [at.seconds])

@@ -23,8 +23,8 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-class Heard:
-    """The signals that a run was asked to end by; see `heard`."""
+class StopSignals:
+    """The signals that a run was asked to end by; see `catch_stops`."""
 
     def __init__(self):
         self._first: int | None = None
@@ -61,10 +61,10 @@ class Heard:
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[Heard]:
+def catch_stops() -> Iterator[StopSignals]:
     """Within, SIGTERM and SIGHUP raise `Stopped` as Ctrl-C raises KeyboardInterrupt; one that the process was started
     to ignore (by nohup) stays ignored. And time that the process stands still in is no work of a fit."""
-    found = Heard()
+    found = StopSignals()
     if not _in_main_thread():
         yield found
         return
@@ -74,7 +74,7 @@ def heard() -> Iterator[Heard]:
         for each, handler in before.items():
             if handler == signal.SIG_DFL:  # one that ignores it, or has a way of its own, is left alone
                 signal.signal(each, found.stop)
-        with _Still() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
+        with _PausedTime() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
             yield found
     finally:
         found.end()
@@ -84,7 +84,7 @@ def heard() -> Iterator[Heard]:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_stops() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP wait until files that belong together are written."""
     if not _in_main_thread():
         yield
@@ -103,7 +103,7 @@ def undisturbed() -> Iterator[None]:
         before[waiting[0][0]](*waiting[0])
 
 
-class _Still:
+class _PausedTime:
     """How many seconds the process has stood still in between stops (SIGTSTP, SIGSTOP) and SIGCONT; see `clock`.
 
     A handler of Python runs only between two steps of the interpreter, which one sweep may keep waiting. So the system
@@ -118,7 +118,7 @@ class _Still:
             os.set_blocking(end, False)
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
-    def __enter__(self) -> "_Still":
+    def __enter__(self) -> "_PausedTime":
         self._handler = signal.signal(signal.SIGCONT, lambda *_: None)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._thread.start()

@@ -54,7 +54,7 @@ class StoredRun:
         return self.fits + ([] if self.unfinished is None else [self.unfinished])
 
 
-def opened(folder: Path) -> Path:
+def prepare(folder: Path) -> Path:
     """The folder, made where needed, and tried before any work is done for it."""
     trial = folder / "trial.part"
     try:
@@ -68,7 +68,7 @@ def opened(folder: Path) -> Path:
     return folder
 
 
-def strangers(folder: Path) -> list[str]:
+def unrelated_files(folder: Path) -> list[str]:
     """Files that a run would write over, in a folder that is no run's."""
     if (folder / RESULT).exists():
         return []
@@ -89,7 +89,7 @@ def read(folder: Path, factors: bool = True, under_way: bool = True) -> StoredRu
     if not at.exists():
         raise StorageError(f"no {at}: {folder} is not the folder of a `jals run`.")
     content = _content(at)
-    with _named(at):
+    with _naming_file(at):
         run = record.run(content)
     sealed = run.seal if run.status == "finished" else None
     if sealed is not None:
@@ -108,7 +108,7 @@ def unfinished_fit(folder: Path) -> Unfinished | None:
     at = folder / NOTE
     if not at.exists():
         return None
-    with _named(at):
+    with _naming_file(at):
         return record.unfinished(_content(at))
 
 
@@ -137,7 +137,7 @@ def seal(folder: Path, run: RunRecord) -> None:
     names = [CONFIG, FITS, *sorted({fit.factors for fit in fits if fit.factors})]
     held = {RESULT: _BLANK.decode()} | {name: _digest_of(folder / name) for name in names}
     run.status, run.seal = "finished", record.Seal(fits=len({fit.key for fit in fits}), sha256=held)
-    content = record.written(run, indent=1)
+    content = record.to_json(run, indent=1)
     write(folder / RESULT, content.replace(_BLANK, _digest(content).encode(), 1))
 
 
@@ -163,7 +163,7 @@ def _content(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _named(path: Path, line: int | None = None) -> Iterator[None]:
+def _naming_file(path: Path, line: int | None = None) -> Iterator[None]:
     """Says of what is wrong in a record in which file it stands."""
     try:
         yield
@@ -179,11 +179,11 @@ def _lines(path: Path) -> Iterator[FitRecord]:
     """The lines of a file that only grows. What follows the last line's end was being written when a run was killed."""
     if path.exists():
         for number, line in enumerate(_content(path).rpartition(b"\n")[0].splitlines(), start=1):
-            with _named(path, number):
+            with _naming_file(path, number):
                 yield record.line(line)
 
 
-def ended(folder: Path) -> Iterator[FitRecord]:
+def ended_fits(folder: Path) -> Iterator[FitRecord]:
     """The fits whose lines are written: they are done, and no others.
 
     Raises:
@@ -192,7 +192,7 @@ def ended(folder: Path) -> Iterator[FitRecord]:
     return _lines(folder / FITS)
 
 
-def intact(folder: Path, fits: Iterable[FitRecord]) -> tuple[list[FitRecord], list[FitRecord]]:
+def split_intact(folder: Path, fits: Iterable[FitRecord]) -> tuple[list[FitRecord], list[FitRecord]]:
     """(those fits of a run whose factors are whole, or not kept; the others)."""
     kept: tuple[list[FitRecord], list[FitRecord]] = [], []
     for fit in fits:
@@ -209,7 +209,7 @@ def intact(folder: Path, fits: Iterable[FitRecord]) -> tuple[list[FitRecord], li
 def write_run(folder: Path, run: RunRecord) -> None:
     """The result.json of a run that is not finished."""
     run.seal = None
-    write(folder / RESULT, record.written(run, indent=1))
+    write(folder / RESULT, record.to_json(run, indent=1))
 
 
 def append(folder: Path, fits: list[FitRecord]) -> None:
@@ -218,7 +218,7 @@ def append(folder: Path, fits: list[FitRecord]) -> None:
     Raises:
         StorageError: when the file cannot be written; it then holds what it held.
     """
-    lines = b"".join(record.written(fit) + b"\n" for fit in fits)
+    lines = b"".join(record.to_json(fit) + b"\n" for fit in fits)
     path = folder / FITS
     try:
         with path.open("ab") as file:
@@ -252,8 +252,8 @@ def _end_of_lines(path: Path) -> int:
 def set_aside(folder: Path) -> None:
     """Makes room for the fits of another config, which may take over some of those that are there. A run that was
     finished is so no more: killed at any moment, its own config would find its fits again."""
-    kept = [*earlier(folder).values(), *_lines(folder / FITS)]
-    write(folder / _EARLIER, b"".join(record.written(fit) + b"\n" for fit in kept))
+    kept = [*earlier_fits(folder).values(), *_lines(folder / FITS)]
+    write(folder / _EARLIER, b"".join(record.to_json(fit) + b"\n" for fit in kept))
     found = read(folder).run
     found.status = "running"
     write_run(folder, found)
@@ -262,14 +262,14 @@ def set_aside(folder: Path) -> None:
     clear_unfinished(folder)
 
 
-def earlier(folder: Path) -> dict[str, FitRecord]:
+def earlier_fits(folder: Path) -> dict[str, FitRecord]:
     """The fits set aside, by key."""
     return {fit.key: fit for fit in _lines(folder / _EARLIER)}
 
 
 def forget_earlier(folder: Path) -> None:
     """Removes what was set aside and not taken over, with its factors."""
-    names = {fit.factors for fit in earlier(folder).values() if fit.factors}
+    names = {fit.factors for fit in earlier_fits(folder).values() if fit.factors}
     for name in names - {fit.factors for fit in _lines(folder / FITS)}:
         _remove_factors(folder, name)
     (folder / _EARLIER).unlink(missing_ok=True)
@@ -283,26 +283,26 @@ def _remove_factors(folder: Path, name: str) -> None:
 
 
 def write_unfinished(folder: Path, fit: Unfinished) -> None:
-    write(folder / NOTE, record.written(fit))
+    write(folder / NOTE, record.to_json(fit))
 
 
 def clear_unfinished(folder: Path) -> None:
-    _removed(folder / NOTE)
-    _removed(folder / UNFINISHED)
+    _remove(folder / NOTE)
+    _remove(folder / UNFINISHED)
 
 
-def emptied(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Takes a run's files out of the folder, and no others: no folder holds factors of one run beside the result of
     another. The record goes first."""
     names = []
     for content in _every_line(folder / FITS, folder / _EARLIER, folder / NOTE):
         with contextlib.suppress(ValueError):
             names.append(record.any_fit(content).factors)
-    _removed(folder / RESULT)
+    _remove(folder / RESULT)
     for name in filter(None, names):
         _remove_factors(folder, name)
     for name in (FITS, _EARLIER, CONFIG, PAGE, FIGURES, REPORT):
-        _removed(folder / name)
+        _remove(folder / name)
     clear_unfinished(folder)
     with contextlib.suppress(OSError):
         (folder / FACTORS).rmdir()
@@ -314,7 +314,7 @@ def _every_line(*paths: Path) -> Iterator[bytes]:
             yield from path.read_bytes().splitlines()
 
 
-def _removed(path: Path) -> None:
+def _remove(path: Path) -> None:
     """Whatever stands there goes: a file, a link, or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -322,8 +322,8 @@ def _removed(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def swept(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Removes what was half written when a run before was killed."""
     for place in (folder, folder / FACTORS, folder / FIGURES, folder / REPORT):
         for path in leftovers(place):
-            _removed(path)
+            _remove(path)

@@ -262,7 +262,7 @@ def any_fit(content: bytes) -> FitRecord:
     return _read(FitRecord, content)
 
 
-def written(kept: _Kept, indent: int | None = None) -> bytes:
+def to_json(kept: _Kept, indent: int | None = None) -> bytes:
     return json.dumps(kept.json(), indent=indent, allow_nan=False).encode()
 
 

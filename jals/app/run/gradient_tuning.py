@@ -16,7 +16,7 @@ from ..study.plan import DescentPlan, Planned
 from .data import SplitTable
 
 
-class Descended(NamedTuple):
+class DescentOutcome(NamedTuple):
     """A descent that has ended.
 
     Attributes:
@@ -30,7 +30,9 @@ class Descended(NamedTuple):
     line: dict[str, Any]
 
 
-def descended(table: SplitTable, planned: Planned, descent: DescentPlan, watch: Callable[[Any], None]) -> Descended:
+def run_descent(
+    table: SplitTable, planned: Planned, descent: DescentPlan, watch: Callable[[Any], None]
+) -> DescentOutcome:
     """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
 
     Raises:
@@ -68,7 +70,7 @@ def descended(table: SplitTable, planned: Planned, descent: DescentPlan, watch: 
         except Interrupted as stopped:
             raise Interrupted(f"{stopped} of a descent, which begins anew", result=stopped.result) from None
     if not isinstance(tuned, jals.Tuned):  # the fit before the first step
-        return Descended(tuned, error, {"descent": record.DescentRecord(steps=0)})
+        return DescentOutcome(tuned, error, {"descent": record.DescentRecord(steps=0)})
     if error is not None:
         error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
@@ -80,4 +82,6 @@ def descended(table: SplitTable, planned: Planned, descent: DescentPlan, watch: 
     result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
     numbers = [{f"objective.{name}": each[name] for name in box} for each in steps.numbers]
     about = record.DescentRecord(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
-    return Descended(result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {}))
+    return DescentOutcome(
+        result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {})
+    )
