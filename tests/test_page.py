@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
     record: dict
     data: Dataset
-    drawn: list[page.Drawn]
+    drawn: list[page.DrawnFit]
 
 
 def config(**changes) -> dict:
@@ -128,12 +128,12 @@ def write(place, record: dict, data, drawn, others: Sequence[records.FitRecord] 
     return page.write(place, config, run, fits, len(every), data, drawn, choice.ranking(every, config))
 
 
-def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:
+def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.DrawnFit:
     shapes = [(12, 3), (8, 3), (12,), (8,), ()][: 5 if bias else 2]
     factors = jals.Factors(*[jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes])
     errors = [jnp.asarray(10 ** rng.uniform(-9, -6, rows), jnp.float32) for rows in (12, 8, 8)]
     proof = jals.Certificate(errors[0], errors[1], errors[2], jnp.array(1e-3))
-    return page.Drawn(label, factors, parts["train"], parts.get("validation"), parts["test"], proof, True)
+    return page.DrawnFit(label, factors, parts["train"], parts.get("validation"), parts["test"], proof, True)
 
 
 @pytest.fixture(scope="module")

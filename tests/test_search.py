@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("pydantic", reason='configs need the extra "cli"')
 
 from jals.app.config.schema import TuneConfig
-from jals.app.config.trials import points_of_range, uneven
-from jals.app.study.search import Search, foreseen
+from jals.app.config.trials import points_of_range, uneven_grid
+from jals.app.study.search import Search, expected_trials
 from jals.files.runs.record import Failure, FitRecord, HistoryRecord
 
 RANGES = {"solver.sgd.hyper.learning_rate": [1e-4, 1.0], "solver.sgd.hyper.momentum": [0.5, 0.99]}
@@ -100,9 +100,9 @@ def test_how_many_points_a_range_of_a_grid_has():
 
 
 def test_the_next_sizes_of_a_grid_that_does_not_come_out_even():
-    assert "take 9 (3 each) or 16 (4 each)." in uneven(15, 2, "als")
-    assert "take 27 (3 each) or 64 (4 each)." in uneven(63, 3, "als")
-    assert "points: take 8 (2 each)." in uneven(7, 3, "als")
+    assert "take 9 (3 each) or 16 (4 each)." in uneven_grid(15, 2, "als")
+    assert "take 27 (3 each) or 64 (4 each)." in uneven_grid(63, 3, "als")
+    assert "points: take 8 (2 each)." in uneven_grid(7, 3, "als")
 
 
 def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
@@ -129,7 +129,9 @@ RANK = "solver.als.rank"
 def test_integers_are_drawn_log_uniform_with_both_ends():
     """Each integer has the part of the logarithm from half below it to half above, so a hypercube of many trials has
     each as often as that part is wide."""
-    many = foreseen(TuneConfig(trials=4000, range={RANK: [2, 5]}), {RANK: [2, 5], "solver.als.init_scale": [0.1, 1.0]})
+    many = expected_trials(
+        TuneConfig(trials=4000, range={RANK: [2, 5]}), {RANK: [2, 5], "solver.als.init_scale": [0.1, 1.0]}
+    )
     counts = np.bincount([numbers[RANK] for numbers in many])
     assert all(type(numbers[RANK]) is int for numbers in many)
     np.testing.assert_allclose(

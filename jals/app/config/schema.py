@@ -7,7 +7,7 @@
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
-    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours, `own`)
+    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours)
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
@@ -29,8 +29,8 @@ import jals
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
 from ...reals import MOST, check_held
+from .base import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
 from .solvers import AnySolver
-from .strict import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
 

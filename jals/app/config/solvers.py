@@ -19,8 +19,8 @@ from ...errors import ConfigError, did_you_mean
 from ...solvers.anderson import MOST_MEMORY, AndersonALS
 from ...solvers.newton import NewtonCG
 from ...solvers.protocol import MOST_RANK
-from . import own, toml
-from .strict import ConfigTable, Count, Number, types_of
+from . import toml, user_solvers
+from .base import ConfigTable, Count, Number, types_of
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
     name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
@@ -57,7 +57,7 @@ class Solver(ConfigTable):
 
     @property
     def label(self) -> str:
-        return toml.called({"kind": self.kind} | ({"name": self.name} if self.name else {}))
+        return toml.table_name({"kind": self.kind} | ({"name": self.name} if self.name else {}))
 
     @property
     def method(self) -> tuple[str, str]:
@@ -312,7 +312,7 @@ def _plain(value: Any) -> Any:
 
 
 class OwnSolver(Solver):
-    """A class of the user's, by its module and name; every other key is a field of it. See `own`."""
+    """A class of the user's, by its module and name; every other key is a field of it. See `user_solvers`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_plain)]]
@@ -321,22 +321,22 @@ class OwnSolver(Solver):
 
     def whole(self, key: str) -> bool:
         try:
-            return super().whole(key) or own.whole(own.named(self.kind), key)
+            return super().whole(key) or user_solvers.is_integer(user_solvers.solver_class(self.kind), key)
         except ConfigError:  # the record of a run is read without it
             return False
 
     @property
     def module(self) -> dict[str, str]:
-        return {self.kind.partition(":")[0]: own.digest(own.named(self.kind))}
+        return {self.kind.partition(":")[0]: user_solvers.digest(user_solvers.solver_class(self.kind))}
 
     def misfits(self) -> list[tuple[str, str]]:
         try:
-            return own.misfits(own.named(self.kind), self.rank, self.__pydantic_extra__)
+            return user_solvers.problems_of(user_solvers.solver_class(self.kind), self.rank, self.__pydantic_extra__)
         except ConfigError as error:
             return [("kind", str(error))]
 
     def build(self) -> Any:
-        return own.made(own.named(self.kind), self.rank, self.__pydantic_extra__)
+        return user_solvers.build_solver(user_solvers.solver_class(self.kind), self.rank, self.__pydantic_extra__)
 
 
 OWN = "module:Class"

@@ -10,14 +10,14 @@ def points_of_range(trials: int, ranges: int) -> int:
     return points if points > 1 and points**ranges == trials else 0
 
 
-def uneven(trials: int, ranges: int, solver: str) -> str:
+def uneven_grid(trials: int, ranges: int, solver: str) -> str:
     """What is wrong with the number of trials of a grid that does not come out even."""
     below = int(trials ** (1 / ranges))
     near = " or ".join(f"{points**ranges:,} ({points} each)" for points in (below, below + 1) if points > 1)
     return f"is {trials:,}, but each of the {ranges} ranges of solver {solver} has as many points: take {near}."
 
 
-def refused(solver: Solver) -> str | None:
+def why_no_descent(solver: Solver) -> str | None:
     """Why no descent goes through the sweeps of a solver, or None where one does."""
     if traits(solver.build()).differentiable:
         return None

@@ -19,7 +19,7 @@ from ...files.runs.record import DataRecord
 from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.terminal import spinner_during
-from ..study.plan import Planned
+from ..study.plan import PlannedFit
 
 
 class Fold(NamedTuple):
@@ -33,7 +33,7 @@ class Fold(NamedTuple):
 
 
 class SplitTable:
-    """What fits with equal `Planned.table()` learn from: the data, its folds, and the problem of each.
+    """What fits with equal `PlannedFit.table_key()` learn from: the data, its folds, and the problem of each.
 
     Attributes:
         masked: whether the folds are weight masks on one problem, so that one program fits all of them. (A fit by
@@ -145,14 +145,14 @@ class Tables:
         self._name: str | None = None  # of the latest
         self._data: tuple[Any, datasets.Dataset] | None = None
 
-    def of(self, planned: Planned) -> SplitTable:
+    def of(self, planned: PlannedFit) -> SplitTable:
         """What a fit learns from.
 
         Raises:
             DataError: when the data cannot be read.
             StorageError: when the run began on other data.
         """
-        name, config = planned.table(), planned.config
+        name, config = planned.table_key(), planned.config
         if self._name != name:
             wanted = (config.data, config.fit.dtype)
             if self._data is None or self._data[0] != wanted:

@@ -12,7 +12,7 @@ import jals
 
 from ...errors import FitError, Interrupted
 from ...files.runs import record
-from ..study.plan import DescentPlan, Planned
+from ..study.plan import DescentPlan, PlannedFit
 from .data import SplitTable
 
 
@@ -31,7 +31,7 @@ class DescentOutcome(NamedTuple):
 
 
 def run_descent(
-    table: SplitTable, planned: Planned, descent: DescentPlan, watch: Callable[[Any], None]
+    table: SplitTable, planned: PlannedFit, descent: DescentPlan, watch: Callable[[Any], None]
 ) -> DescentOutcome:
     """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
 

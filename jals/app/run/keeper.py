@@ -15,7 +15,7 @@ from ...errors import FitError, StorageError
 from ...files.runs import folder
 from ...files.runs.record import Failure, FitRecord, HistoryRecord, Unfinished, finite
 from ..config.schema import Config
-from ..study.plan import Planned
+from ..study.plan import PlannedFit
 from . import checkpoint, scores
 from .data import SplitTable
 from .lock import FolderLock
@@ -47,7 +47,7 @@ class Keeper:
         self.held, self.place, self.config = held, held.folder, config
 
     def finish(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: FitError | None, program: int
     ) -> FitRecord:
         """A fit's line, with metrics and certificate, once its factors are kept."""
         fit = self.record(table, planned, result, error, program)
@@ -66,7 +66,7 @@ class Keeper:
         return fit
 
     def record(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: FitError | None, program: int
     ) -> FitRecord:
         """What is known of a fit without looking at its factors."""
         solver, settings = planned.solver, planned.config.fit
@@ -113,7 +113,7 @@ class Keeper:
         )
 
     def save_factors(
-        self, table: SplitTable, planned: Planned, factors: jals.Factors, path: Path | None = None
+        self, table: SplitTable, planned: PlannedFit, factors: jals.Factors, path: Path | None = None
     ) -> None:
         if planned.trial is not None or not (self.config.output.factors or path):
             return
@@ -126,7 +126,7 @@ class Keeper:
         jals.save(path, factors, table.data.vocab, planned.config.objective.build(), data_hash=fold.data_hash)
 
     def rescue_factors(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: StorageError
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: StorageError
     ) -> StorageError:
         """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
         key = planned.key(table.hash)
@@ -138,7 +138,7 @@ class Keeper:
             "folder with --out."
         )
 
-    def save_checkpoint(self, table: SplitTable, planned: Planned, result: jals.Result, program: int) -> None:
+    def save_checkpoint(self, table: SplitTable, planned: PlannedFit, result: jals.Result, program: int) -> None:
         """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
         with defer_stops():
             self.save_factors(table, planned, result.factors)

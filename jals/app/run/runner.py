@@ -129,7 +129,7 @@ def _kept(place: Path, config: Config) -> bool:
 
 def _decisive(run: RunRecord, place: Path) -> dict[str, Any]:
     """What two runs must have in common for the fits of the one to be those of the other."""
-    tables = configs.tables(configs.of_record(run, place))
+    tables = configs.tables(configs.config_of_run(run, place))
     return tables | ({"modules": run.modules} if run.modules else {})
 
 
@@ -154,7 +154,7 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
             for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
                 passes = (planned.traits.passes_per_sweep or 2) * planned.sweeps()
                 size = 0 if table is None else held_bytes(planned.traits, table.size(study.fold), problem.fit.dtype)
-                how = "one program" if planned.alone() is None else "alone"
+                how = "one program" if planned.why_alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
                 trial = [] if planned.trial is None else [tuning]
@@ -183,7 +183,7 @@ def certify(place: Path, console: Console) -> int:
     tables = Tables(place, [], console)
     fits = []
     for fit, name in kept:
-        planned = plan.of_record(config, fit).of_record(fit)
+        planned = plan.study_of_fit(config, fit).planned_fit(fit)
         table = tables.of(planned)
         saved = jals.load(place / name)
         if saved.data_hash != table.folds[fit.fold].data_hash:

@@ -16,11 +16,11 @@ from ...files.runs.record import FitRecord, Loop, Program
 from ...solvers import costs
 from ..config.schema import Config
 from ..show import terminal
-from ..show.page import Drawn
+from ..show.page import DrawnFit
 from ..show.page import write as write_page
 from ..show.watch import Watch
 from ..study import choice, plan
-from ..study.plan import Planned, Study
+from ..study.plan import PlannedFit, Study
 from ..study.search import Search
 from . import checkpoint, gradient_tuning, scores
 from .data import SplitTable, Tables
@@ -120,7 +120,7 @@ class Session:
         """Tunes the studies of one table, and makes their fits."""
         tune = self.config.tune
         searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
-        trials: list[list[Planned]] = [[] for _ in studies]
+        trials: list[list[PlannedFit]] = [[] for _ in studies]
         while True:
             asked = []
             for study, search, made in zip(studies, searches, trials, strict=True):
@@ -136,13 +136,13 @@ class Session:
         chosen = [search.chosen() if search is not None else {} for search in searches]
         self.make_fits([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
 
-    def make_fits(self, planned: list[Planned]) -> None:
+    def make_fits(self, planned: list[PlannedFit]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""
         table = self.tables.latest
-        units: dict[Any, list[Planned]] = {}
+        units: dict[Any, list[PlannedFit]] = {}
         for each in planned:
-            alone = each.alone() is not None
-            shared = None if alone else (each.program(), None if table.masked else each.fold)
+            alone = each.why_alone() is not None
+            shared = None if alone else (each.program_key(), None if table.masked else each.fold)
             units.setdefault(shared or each.key(table.hash), []).append(each)
         self.watch.begin([self.weight(each) for each in planned])
         for members in units.values():
@@ -158,7 +158,7 @@ class Session:
             elif missing:
                 self.fit_alone(table, *missing)
 
-    def reuse(self, members: list[Planned], keys: list[str]) -> None:
+    def reuse(self, members: list[PlannedFit], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
         kept = [
             self.earlier[key].changed(point=each.point, program=None, **({} if each.descent else {"tuned": each.tuned}))
@@ -177,7 +177,7 @@ class Session:
         folder.append(self.place, fits)
         self.done |= {fit.key: fit for fit in fits}
 
-    def weight(self, planned: Planned) -> float:
+    def weight(self, planned: PlannedFit) -> float:
         """By which the time left is told: the seconds that a fit may take, else its estimated operations."""
         if planned.config.fit.seconds is not None and planned.descent is None:
             return planned.config.fit.seconds
@@ -190,9 +190,9 @@ class Session:
 
     # Fits that run alone.
 
-    def fit_alone(self, table: SplitTable, planned: Planned) -> None:
+    def fit_alone(self, table: SplitTable, planned: PlannedFit) -> None:
         """Fits, proves and keeps one fit."""
-        why = planned.alone() or "no other fit shares its program"
+        why = planned.why_alone() or "no other fit shares its program"
         program = self.program_index(planned, "one by one", why)
         began, changes = time.monotonic(), {}
         if planned.descent is not None:
@@ -212,7 +212,7 @@ class Session:
         if len(self.done) <= terminal.LINES:
             terminal.print_fit_end(self.console, planned.name, fit)
 
-    def run_fit(self, table: SplitTable, planned: Planned, program: int) -> tuple[jals.Result, FitError | None]:
+    def run_fit(self, table: SplitTable, planned: PlannedFit, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
@@ -278,7 +278,7 @@ class Session:
 
     # Fits that run as one program.
 
-    def fit_together(self, table: SplitTable, members: list[Planned]) -> None:
+    def fit_together(self, table: SplitTable, members: list[PlannedFit]) -> None:
         """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
         group = FitGroup(table, members, sum(map(self.weight, members)))
         first = members[0].key(table.hash)
@@ -297,7 +297,7 @@ class Session:
                 self.fit_chunk(table, group, chunk, missing, program)
 
     def fit_chunk(
-        self, table: SplitTable, group: FitGroup, chunk: list[Planned], missing: list[Planned], program: int
+        self, table: SplitTable, group: FitGroup, chunk: list[PlannedFit], missing: list[PlannedFit], program: int
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
@@ -333,7 +333,7 @@ class Session:
     # What both have in common.
 
     def program_index(
-        self, planned: Planned, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
+        self, planned: PlannedFit, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
     ) -> int:
         """The place in the record of a program, which is added where it is new."""
         new = Program(solver=planned.solver.label, loop=loop, why=why, first=first, chunks=chunks)
@@ -357,19 +357,19 @@ class Session:
 
         fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]
         ranking = choice.ranking(fits, self.config)
-        leads = choice.leads(fits, ranking)
+        leads = choice.best_by_solver(fits, ranking)
         shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
         drawn = []
         for fit in leads[:_DRAWN]:
             if fit.factors and fit.certificate is not None:
-                planned = plan.of_record(self.config, fit).of_record(fit)
+                planned = plan.study_of_fit(self.config, fit).planned_fit(fit)
                 table = self.tables.of(planned)
                 factors = jals.load(self.place / fit.factors).factors
                 cert = scores.certify_fit(planned.config, factors, table.problem(fit.fold))
                 fold = table.folds[fit.fold]
                 required = fit.certificate.last_updated_required
-                name = choice.named(fit, len(self.config.seeds) > 1)
-                drawn.append(Drawn(name, factors, fold.train, fold.validation, fold.test, cert, required))
+                name = choice.fit_name(fit, len(self.config.seeds) > 1)
+                drawn.append(DrawnFit(name, factors, fold.train, fold.validation, fold.test, cert, required))
         write_report([self.place], self.place / folder.REPORT)
         write_page(self.place, self.config, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)
 

@@ -50,9 +50,9 @@ class Competitor:
         """Why it cannot be ranked, or None. Without its broken fits a mean would leave the hard cases out."""
         for fit in self.fits:
             if fit.broken:
-                return f"{named(fit, several=True)} broke down"
+                return f"{fit_name(fit, several=True)} broke down"
             if fit.metrics is not None and "validation" in fit.metrics and fit.score("validation", "rmse") is None:
-                return f"{named(fit, several=True)} has no finite validation RMSE"
+                return f"{fit_name(fit, several=True)} has no finite validation RMSE"
         return None if self.scores else f"{self.name} has not ended"
 
 
@@ -116,14 +116,14 @@ class ServedFit(NamedTuple):
     left_out: list[str]
 
 
-def named(fit: FitRecord, several: bool, folds: int | None = None) -> str:
+def fit_name(fit: FitRecord, several: bool, folds: int | None = None) -> str:
     """als/0 rank=16 seed 1, the seed where there are `several`; with the number of `folds`: als rank=16 fold 0 of 5."""
     fold = fit.fold if folds is None else None
     of = f" fold {fit.fold} of {folds}" if folds is not None and fit.fold is not None else ""
     return label(fit.solver, fold, fit.point, None, False) + of + (f" seed {fit.seed}" if several else "")
 
 
-def told(left_out: list[str]) -> str:
+def summarise(left_out: list[str]) -> str:
     """Those ranked on none, the first of them by name."""
     more = len(left_out) - _TOLD
     return "; ".join(left_out[:_TOLD] + ([f"and {more:,} more"] if more > 0 else []))
@@ -193,7 +193,7 @@ def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None,
     return ServedFit(found.ranked[0].best, found.reason(), found.left_out)
 
 
-def leads(fits: list[FitRecord], found: Ranking) -> list[FitRecord]:
+def best_by_solver(fits: list[FitRecord], found: Ranking) -> list[FitRecord]:
     """One fit of each solver, the best first: the best of its points and seeds, or its first where it is not ranked."""
     first: dict[str, FitRecord] = {}
     for fit in [competitor.best for competitor in found.ranked] + [fit for fit in fits if fit.trial is None]:
@@ -253,7 +253,7 @@ def _of_key(fits: list[FitRecord], key: str, config: Config) -> FitRecord:
 def _listed(fits: list[FitRecord]) -> str:
     """A fit a line: key, name, errors."""
     length = 8 if len({fit.key[:8] for fit in fits}) == len(fits) else None
-    rows = [(fit.key[:length], named(fit, several=True), fit) for fit in fits[:_LISTED]]
+    rows = [(fit.key[:length], fit_name(fit, several=True), fit) for fit in fits[:_LISTED]]
     width = max(len(name) for _, name, _ in rows)
     lines = [
         f"  {key}  {name:<{width}}  validation RMSE {_number(fit, 'validation')}  test RMSE {_number(fit, 'test')}"

@@ -27,7 +27,7 @@ class Search:
         are spent, but the first always is."""
         self._tune, self._ranges, self._seconds = tune, ranges, seconds
         self._sampler = _Tpe(tune.seed, ranges) if tune.sampler == "optuna" else None
-        self._left = foreseen(tune, ranges)
+        self._left = expected_trials(tune, ranges)
         self._made: list[FitRecord] = []
 
     def ask(self) -> list[Numbers]:
@@ -52,7 +52,7 @@ class Search:
         return dict(zip(self._ranges, best.tuned.values(), strict=True))
 
 
-def foreseen(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[Numbers]:
+def expected_trials(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[Numbers]:
     """What the trials of a study try, as far as it is known before any: of a sampler that learns the upper ends, as
     often as it is asked. Integers that repeat are tried once."""
     if not ranges:

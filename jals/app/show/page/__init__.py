@@ -27,7 +27,7 @@ from ...study.choice import Ranking
 from ..console import printable
 from ..unseen import best_unseen, entries_of
 from . import gallery, summaries
-from .gallery import Drawn, Shown
+from .gallery import DrawnFit, PageFigure
 
 TOP = 10  # items of a list
 # How far along the users, sorted by training entries, the three are whose lists are shown.
@@ -54,7 +54,7 @@ def write(
     fits: list[FitRecord],
     compared: int,
     data: jals.datasets.Dataset,
-    drawn: list[Drawn],
+    drawn: list[DrawnFit],
     ranking: Ranking,
 ) -> Path:
     """Writes the page of a run and its figures; each file appears whole or not at all. Same arguments, same bytes.
@@ -97,10 +97,10 @@ def write(
         place=shlex.quote(place.as_posix()),
         points={fit.key: _point(fit, several) for fit in fits},
         best=None if best is None or ranking.mark() is None else best,
-        best_name=None if best is None else choice.named(best, several),
+        best_name=None if best is None else choice.fit_name(best, several),
         ranking=ranking,
         rivals=len(first) > 1 or compared > len(fits),
-        left_out=choice.told(ranking.left_out),
+        left_out=choice.summarise(ranking.left_out),
         key=first[0].key[:8] if ranking.refused and compared > 1 else None,
         solvers=len(first),
         script=markupsafe.Markup(_SCRIPT),
@@ -149,7 +149,7 @@ def _lines(context: Any, text: str) -> str:
     return markupsafe.escape(text) if context.autoescape else text
 
 
-def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored]:
+def _scored(one: DrawnFit, objective: jals.Objective) -> dict[str, summaries.Scored]:
     """The parts of the split that have entries of weight > 0."""
     parts = {"train": one.train, "test": one.test}
     scored = {name: summaries.scored(one.factors, part, objective) for name, part in parts.items()}
@@ -158,10 +158,10 @@ def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored
 
 def _point(fit: FitRecord, several: bool) -> str:
     """rank=16 seed 1"""
-    return choice.named(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
+    return choice.fit_name(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
 
-def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, Any]]:
+def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str, Any]]:
     """Three users of different degree, and for each fit what it would show them beside what they rated high."""
     if not drawn:
         return []
@@ -183,7 +183,7 @@ def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, A
     return list(people.values())
 
 
-def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
+def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
     """The user's best unseen items, with the value where it was held out, and the training entries of highest value
     (of equal ones the items with more entries, then by row)."""
     held = {}
@@ -256,7 +256,7 @@ def _tables(config: dict) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield name, flat
 
 
-def _save(place: Path, html: str, shown: list[Shown]) -> None:
+def _save(place: Path, html: str, shown: list[PageFigure]) -> None:
     try:
         (place / folder.FIGURES).mkdir(exist_ok=True)
     except OSError as error:

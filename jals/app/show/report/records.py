@@ -139,7 +139,7 @@ class Comparison:
         return list(dict.fromkeys(fit.name for fit in sorted(self.fits + self.trials, key=self._order)))
 
     def _order(self, fit: ComparedFit) -> tuple[int, int]:
-        labels = [toml.called(solver) for solver in self.runs[fit.run].config["solver"]]
+        labels = [toml.table_name(solver) for solver in self.runs[fit.run].config["solver"]]
         label = fit.record.solver
         return fit.run, labels.index(label) if label in labels else len(labels)
 
@@ -187,7 +187,7 @@ def read(places: Iterable[Path]) -> Comparison:
     places = list({place.resolve(): place for place in map(as_path, places)}.values())
     found = [folder.read(place) for place in places]
     runs = [
-        ComparedRun(place, name, each.run, configs.tables(configs.of_record(each.run, place)))
+        ComparedRun(place, name, each.run, configs.tables(configs.config_of_run(each.run, place)))
         for place, name, each in zip(places, _names(places), found, strict=True)
     ]
     lines = [each.all for each in found]
@@ -280,7 +280,7 @@ def _configured(config: dict, line: record.FitRecord, axis: str) -> Any:
     keys = axis.split(".")
     table: Any = config
     if keys[0] == "solver":
-        table = next((each for each in config.get("solver", []) if toml.called(each) == line.solver), {})
+        table = next((each for each in config.get("solver", []) if toml.table_name(each) == line.solver), {})
         keys = axis.removeprefix(f"solver.{line.solver}.").removeprefix("solver.*.").split(".")
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..page import plots
-from ..page.gallery import Shown
+from ..page.gallery import PageFigure
 from . import figures, table
 from .records import COSTS, ComparedFit, Comparison
 from .words import (
@@ -196,7 +196,7 @@ def _measured(comparison: Comparison) -> list[str]:
     return [cost for cost in COSTS if any(fit.column(cost) is not None for fit in comparison.fits)]
 
 
-def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
+def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | None:
     """Excess loss above validation error, against one cost."""
     least = table.lowest(comparison)
     panels, ends = [], collections.defaultdict(list)
@@ -351,6 +351,6 @@ def _span(values: list[float] | np.ndarray) -> str:
     return number(middle, 3) if low == high else f"{number(middle, 3)} ({number(low, 3)} to {number(high, 3)})"
 
 
-def pictured(name: str, alt: str, caption: str, draw, *arguments) -> Shown:
+def pictured(name: str, alt: str, caption: str, draw, *arguments) -> PageFigure:
     """A picture that `draw` makes of its arguments, in a file of this name."""
-    return Shown(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))
+    return PageFigure(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))

@@ -6,7 +6,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from ..console import printable
-from ..page.gallery import Shown
+from ..page.gallery import PageFigure
 
 LONG = 40  # rows, from which a table is folded away
 _SMALL = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -47,7 +47,7 @@ class Code(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    shown: list[Shown]
+    shown: list[PageFigure]
     kind = "pictures"
 
 
