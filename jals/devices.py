@@ -9,7 +9,7 @@ import jax
 from .errors import ArgumentError
 
 
-def dealt(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
+def sharded_map(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
     """`function(slabs, held)`, whose results have a leading axis of slabs too, with each device of a mesh at work on
     its own slabs, and all of `held`; on all slabs at once without a mesh. See `Problem.shard`."""
     if mesh is None:
@@ -22,7 +22,7 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: 
     return shared(slabs, held)
 
 
-def alike(*trees: Any) -> tuple[Any, ...]:
+def match_varying(*trees: Any) -> tuple[Any, ...]:
     """The same trees, every leaf marked as varying over each mesh axis that any of them varies over.
 
     Under `jax.shard_map` a number's type tells the mesh axes over which it may differ by device. Loops and branches

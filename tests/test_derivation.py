@@ -46,7 +46,7 @@ class Walk:
         self.loss, self.slope, self.system = steps.loss(at), steps.slope(at), steps.system(at)
         self.solutions = steps.solutions(at, self.system)
         self.reach = steps.reach(at, self.solutions.right.x)
-        self.inside, self.descent = steps.inside(at), steps.descent(at)
+        self.inside, self.descent = steps.inside(at), steps.convergence(at)
         self.shape = steps.shape(at, self.descent.factors)
 
         ratings = data.ratings

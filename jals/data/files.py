@@ -74,7 +74,7 @@ def as_path(path: Any) -> Path:
         raise ArgumentError(f"{path}: {home} is no home folder. Write ./{home} for a file of that name.") from None
 
 
-def opened(path: Path) -> tuple[str, bytes | None, bytes]:
+def open_file(path: Path) -> tuple[str, bytes | None, bytes]:
     """("text", "Parquet" or "npz"; the content, where it cannot be read from the path as it is; how it starts).
 
     Raises:

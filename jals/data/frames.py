@@ -13,7 +13,7 @@ from ..errors import ArgumentError, DataError, EntryError, did_you_mean
 from ..forks import check_polars
 from .entries import shown
 from .ratings import DuplicateEntries, Ratings
-from .vocabulary import Vocabulary, empty_id, numbered, text_array
+from .vocabulary import Vocabulary, empty_id, number_ids, text_array
 
 # What columns are usually called, lower case, without blanks and underscores. Earlier names win.
 USUAL = {
@@ -46,7 +46,7 @@ class SourceTable:
         return DataError(f"{self.source}, {self.place(entry)}, {self.labels[role]} {problem}")
 
 
-def assembled(table: SourceTable, duplicates: str) -> tuple[Ratings, Vocabulary]:
+def assemble(table: SourceTable, duplicates: str) -> tuple[Ratings, Vocabulary]:
     """The table's entries, checked, with their ids numbered.
 
     Raises:
@@ -56,7 +56,7 @@ def assembled(table: SourceTable, duplicates: str) -> tuple[Ratings, Vocabulary]
     for role in ("user", "item"):
         ids = table.columns[role]
         try:
-            ids = ids if isinstance(ids, tuple) else numbered(f"{table.source}: the ids in {table.labels[role]}", ids)
+            ids = ids if isinstance(ids, tuple) else number_ids(f"{table.source}: the ids in {table.labels[role]}", ids)
         except EntryError as error:
             raise table.error(role, error.entry, error.problem) from None
         known[role], rows[role] = ids
@@ -175,14 +175,14 @@ def _column(nw: Any, table: SourceTable, role: str, series: Any) -> Any:
 
 
 def text_codes(series: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """`numbered` for a polars series of strings without nulls: no Python object is made an entry."""
+    """`number_ids` for a polars series of strings without nulls: no Python object is made an entry."""
     import polars as pl
 
     distinct = series.unique().sort()
     if distinct[0] == "":
         raise empty_id(what, (series == "").arg_max())
     if distinct.str.ends_with("\0").any():
-        return numbered(what, distinct.to_numpy())  # which has the words for it
+        return number_ids(what, distinct.to_numpy())  # which has the words for it
     return text_array(distinct.to_list()), series.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int32)
 
 

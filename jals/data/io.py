@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, check_choice
-from .files import as_path, opened
-from .frames import SourceTable, assembled, chosen_columns, first_line, polars, table_of_frame
+from .files import as_path, open_file
+from .frames import SourceTable, assemble, chosen_columns, first_line, polars, table_of_frame
 from .ratings import DUPLICATES, Ratings
 from .text import read_text
 from .vocabulary import Vocabulary
@@ -89,14 +89,14 @@ def read_ratings(
         if known not in (None, True, False):
             raise ArgumentError(f"{name} is {known!r}, but must be True, False or None.")
     path = as_path(path)
-    kind, content, start = opened(path)
+    kind, content, start = open_file(path)
     if kind == "text":
         table = read_text(path, content, start, delimiter, header, quoted, wanted, kinds)
     else:
         table = (_parquet if kind == "Parquet" else _npz)(path, content, wanted)
         for role in kinds:
             table.columns[role] = _as_kind(table, role, kinds[role])
-    return assembled(table, duplicates)
+    return assemble(table, duplicates)
 
 
 def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTable:

@@ -154,7 +154,7 @@ class Ratings:
             ArgumentError: for what names no column.
             ImportError: without the extra `tables`.
         """
-        from .frames import assembled, table_of_frame
+        from .frames import assemble, table_of_frame
 
         check_choice("duplicates", duplicates, DUPLICATES)
         for role, column in (("user", user), ("item", item)):
@@ -163,7 +163,7 @@ class Ratings:
         wanted = {"user": user, "item": item}
         for role, column in (("value", value), ("time", time), ("weight", weight)):
             wanted[role] = None if column is True else False if column is None else column
-        return assembled(table_of_frame(df, wanted), duplicates)
+        return assemble(table_of_frame(df, wanted), duplicates)
 
     def __len__(self) -> int:
         return len(self.user)

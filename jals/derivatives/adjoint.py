@@ -25,7 +25,7 @@ import numpy as np
 
 from .. import metrics
 from ..data.ratings import Ratings
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import AdjointError, ArgumentError, is_traced
 from ..model.factors import Factors, predict
 from ..model.objectives import Objective
@@ -34,7 +34,7 @@ from ..reals import one_real
 from ..rows import curvature
 from ..rows.curvature import Joint
 from ..solvers.newton import NewtonCG
-from ..solvers.protocol import cast, check_whole, matched, mean_value
+from ..solvers.protocol import cast, check_whole, checked_inputs, mean_value
 
 _PASSES_AROUND = 8  # of an adjoint solve: 2 for the rows' inverses, 4 of `curvature.solve`, 2 to pull it back
 
@@ -134,7 +134,7 @@ def hypergradient(
         AdjointError: where polishing does not reach a stationary point, its curvature is negative (a saddle), or the
             system is not solved to `tol`. It carries `info`.
     """
-    given, (factors, problem, objective) = objective, matched(factors, problem, objective, lead="problem")
+    given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective, lead="problem")
     problem = problem.checked()
     given.check(problem, factors.rank)
     check_positive(objective)
@@ -149,7 +149,7 @@ def hypergradient(
     polished = polish(factors, problem, objective, tol=stationarity, sweeps=polish_sweeps)
     here = polished.factors
 
-    value, slope = jax.value_and_grad(lambda factors: measured(held_out, factors, objective))(here)
+    value, slope = jax.value_and_grad(lambda factors: held_out_value(held_out, factors, objective))(here)
     found, gradient = _pulled(here, slope, problem, objective, tol, iterations)
     info = AdjointInfo(
         int(found.iterations),
@@ -169,7 +169,7 @@ def polish(factors: Factors, problem: Problem, objective: Objective, *, tol: Any
     """The stationary point that `jals.NewtonCG` reaches from these factors: sweeps until the stationarity is at most
     `tol`, `sweeps` of them at most. Jittable, without a derivative: `jals.solution_map` and `stationary_factors`
     differentiate where it ends."""
-    return _polish(*matched(factors, problem, objective, lead="problem"), tol, sweeps)
+    return _polish(*checked_inputs(factors, problem, objective, lead="problem"), tol, sweeps)
 
 
 class PolishProgress(NamedTuple):
@@ -190,7 +190,7 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
 
     start = solver.init(jax.random.key(0), problem, objective, factors)
     unknown, zero = jnp.full((), jnp.nan, problem.dtype), jnp.zeros((), jnp.int32)
-    (start, unknown, zero), *_ = alike((start, unknown, zero), problem, objective, tol, sweeps)
+    (start, unknown, zero), *_ = match_varying((start, unknown, zero), problem, objective, tol, sweeps)
 
     def going(now: PolishProgress) -> jax.Array:
         return (now.looks == 0) | ((now.value > tol) & (now.looks <= sweeps))
@@ -223,7 +223,7 @@ def _pulled(here: Factors, slope: Factors, problem: Problem, objective: Objectiv
     def seen(objective: Objective, values: jax.Array, weight: jax.Array) -> jax.Array:
         now = problem.with_values(values, weight)
         mean = None if here.mean is None else mean_value(now)
-        left = curvature.both_downhill(dataclasses.replace(here, mean=mean), now, objective)
+        left = curvature.neg_half_gradients(dataclasses.replace(here, mean=mean), now, objective)
         direct = 0.0 if mean is None else slope.mean * mean
         return jnp.vdot(w.user, left.user) + jnp.vdot(w.item, left.item) + direct
 
@@ -247,7 +247,7 @@ def stationary_factors(
     `tol` of the stationarity and `solve_tol` of the system's relative residual are 1e-6 and 1e-8 in float64, 1e-5 and
     1e-4 in float32, unless given.
     """
-    start, problem, objective = matched(start, problem, objective, name="start", lead="problem")
+    start, problem, objective = checked_inputs(start, problem, objective, name="start", lead="problem")
     double = problem.dtype == jnp.float64
     tol = (1e-6 if double else 1e-5) if tol is None else tol
     solve_tol = (1e-8 if double else 1e-4) if solve_tol is None else solve_tol
@@ -255,7 +255,7 @@ def stationary_factors(
     if start.mean is not None:
         start = dataclasses.replace(start, mean=mean_value(problem))
     numbers = jax.tree.map(jnp.asarray, (tol, sweeps, solve_tol, iterations))
-    return _stationary(*alike(start, problem, objective, numbers))
+    return _stationary(*match_varying(start, problem, objective, numbers))
 
 
 @jax.custom_jvp
@@ -273,7 +273,7 @@ def _stationary_jvp(primals, tangents):
     *_, solve_tol, iterations = numbers
 
     def equations(mean, problem, objective):
-        return curvature.both_downhill(dataclasses.replace(here, mean=mean), problem, objective)
+        return curvature.neg_half_gradients(dataclasses.replace(here, mean=mean), problem, objective)
 
     outer = (here.mean, problem, objective)
     _, moved = jax.jvp(equations, outer, (start_dot.mean, problem_dot, objective_dot))
@@ -288,7 +288,7 @@ def _stationary_jvp(primals, tangents):
     return here, dot
 
 
-def measured(held_out: Ratings | Callable, factors: Factors, objective: Objective) -> jax.Array:
+def held_out_value(held_out: Ratings | Callable, factors: Factors, objective: Objective) -> jax.Array:
     """The held-out error at these factors, see `hypergradient`."""
     if not isinstance(held_out, Ratings):
         return held_out(functools.partial(predict, factors))

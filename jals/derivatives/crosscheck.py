@@ -133,13 +133,13 @@ def check_hypergradient(
     def error(numbers):
         objective, values, weight = numbers
         now = problem.with_values(values, weight)
-        return adjoint.measured(held_out, solution.fitted(solver, now, objective, key, None, sweeps), objective)
+        return adjoint.held_out_value(held_out, solution.fitted(solver, now, objective, key, None, sweeps), objective)
 
     @jax.jit
     def converged(numbers, factors):
         objective, values, weight = numbers
         now = adjoint.polish(factors, problem.with_values(values, weight), objective, tol=max(tol / 100, 1e-13))
-        return adjoint.measured(held_out, now.factors, objective), now.passes
+        return adjoint.held_out_value(held_out, now.factors, objective), now.passes
 
     costs: dict[str, Cost] = {}
     (value, unrolled), seconds = _timed(jax.jit(jax.value_and_grad(error)), numbers)

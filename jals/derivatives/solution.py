@@ -18,7 +18,7 @@ from ..errors import AdjointError, ArgumentError, check_choice, is_traced
 from ..model.factors import Factors, predict
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from ..solvers.protocol import State, cast, check_key, check_solver, check_whole, entering, matched, traits
+from ..solvers.protocol import State, cast, check_key, check_solver, check_whole, checked_inputs, entering, traits
 from .adjoint import check_positive, stationary_factors
 
 METHODS = ("unrolled", "adjoint")
@@ -74,7 +74,7 @@ def solution_map(
     check_whole("sweeps", sweeps, 0)
     check_solver(solver)
     given = objective
-    init, problem, objective = matched(init, problem, objective, rank=solver.rank, name="init", lead="problem")
+    init, problem, objective = checked_inputs(init, problem, objective, rank=solver.rank, name="init", lead="problem")
     problem.check()
     given.check(problem, solver.rank)
     if key is not None:

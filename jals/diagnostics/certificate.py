@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import is_traced
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
@@ -14,7 +14,7 @@ from ..model.problem import Problem
 from ..rows import backward
 from ..rows.norms import norm
 from ..solvers.als import ALS
-from ..solvers.protocol import matched
+from ..solvers.protocol import checked_inputs
 
 WHAT_UNJUDGED = (
     "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
@@ -111,12 +111,12 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
         ArgumentError: where factors, problem and objective do not fit together.
         DataError: see `Problem.check`.
     """
-    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
+    given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective)
     if not hasattr(solver, "update"):
         solver = ALS(factors.rank)
     problem = problem.checked()
     given.check(problem, factors.rank)
-    return _certify(*alike(factors, problem, objective), solver)
+    return _certify(*match_varying(factors, problem, objective), solver)
 
 
 @jax.jit

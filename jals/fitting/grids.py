@@ -17,7 +17,7 @@ from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..reals import one_real
 from . import many
-from .loop import Asked, naming
+from .loop import StopRules, name_errors
 from .many import fit_bytes, fit_many
 from .single import Progress, Result, check_start
 
@@ -53,7 +53,7 @@ class Outcomes:
 
     def _ends(self, name: str) -> np.ndarray:
         is_leaf = lambda outcome: outcome is None  # noqa: E731
-        return np.array(jax.tree.map(lambda outcome: end(outcome, name), self.results, is_leaf=is_leaf))
+        return np.array(jax.tree.map(lambda outcome: last_value(outcome, name), self.results, is_leaf=is_leaf))
 
     def best_place(self) -> tuple[int, ...]:
         """The place of the fit with the lowest validation error; among seeds of one objective without such ratings,
@@ -75,7 +75,7 @@ class Outcomes:
         return f"{type(self).__name__}({size} fits, {failed} broke down)"
 
 
-def end(outcome: Result | FitError | None, name: str) -> float:
+def last_value(outcome: Result | FitError | None, name: str) -> float:
     if not isinstance(outcome, Result) and name in ("loss", "validation"):
         return np.nan
     result = outcome.result if isinstance(outcome, FitError) else outcome
@@ -163,9 +163,9 @@ def fit_grid(
         raise ArgumentError(f"memory_bytes is {memory_bytes!r}, but must be a number > 0, or None.")
     if isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         keys = list(jnp.atleast_1d(keys))
-    objectives, keys = listed("objectives", objectives), listed("keys", keys)
+    objectives, keys = as_list("objectives", objectives), as_list("keys", keys)
     columns: list[Any] = list(validation) if isinstance(validation, (list, tuple)) else [validation] * len(keys)
-    asked = Asked(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
     check_objectives(solver, problem, objectives)
     _check_columns(solver, problem, objectives, keys, columns, weights)
     problem = problem.checked()
@@ -262,7 +262,7 @@ def even_sizes(fits: int, most: int) -> list[int]:
 # ---- arguments ----
 
 
-def listed(name: str, things: Any) -> list:
+def as_list(name: str, things: Any) -> list:
     if not isinstance(things, (list, tuple)) or not things:
         have = "empty" if isinstance(things, (list, tuple)) else f"of type {type(things).__name__}"
         raise ArgumentError(f"{name} is {have}, but must be a list with one at least.")
@@ -272,7 +272,7 @@ def listed(name: str, things: Any) -> list:
 def check_objectives(solver: Any, problem: Problem, objectives: list, **others: Any) -> None:
     """As `fit` checks each, naming the objective that it refuses; `others` are those of `fitting.check_start`."""
     for at, objective in enumerate(objectives):
-        with naming(f"objectives[{at}]"):
+        with name_errors(f"objectives[{at}]"):
             check_start(solver, problem, objective, **others)
     many.check_alike("objectives", objectives)
 
@@ -282,7 +282,7 @@ def check_numbers(problem: Problem, objectives: list, rank: int) -> None:
     problem.check_shapes()
     problem.check_numbers()
     for at, objective in enumerate(objectives):
-        with naming(f"objectives[{at}]"):
+        with name_errors(f"objectives[{at}]"):
             objective.check(problem, rank)
 
 
@@ -291,7 +291,7 @@ def _check_columns(solver, problem, objectives, keys, columns, weights) -> None:
     if len(columns) != len(keys):
         raise ArgumentError(f"validation has {len(columns)}, keys has {len(keys)}: a list has one for each key.")
     for at, (key, held_out) in enumerate(zip(keys, columns, strict=True)):
-        with naming(f"keys[{at}]"):
+        with name_errors(f"keys[{at}]"):
             check_start(solver, problem, objectives[0], key=key, validation=held_out)
     if weights is None:
         check_numbers(problem, objectives, solver.rank)
@@ -301,5 +301,5 @@ def _check_columns(solver, problem, objectives, keys, columns, weights) -> None:
         need = f"numbers of shape (keys, entries), ({len(keys)}, {problem.num_entries})"
         raise ArgumentError(f"weights are of shape {have.shape} and {have.dtype}, but must be {need}.")
     for at, weight in enumerate(weights):
-        with naming(f"keys[{at}]"):
+        with name_errors(f"keys[{at}]"):
             check_numbers(problem.with_values(problem.value, weight), objectives, solver.rank)

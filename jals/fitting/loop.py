@@ -31,7 +31,7 @@ class Columns:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class StopRules:
     """How long to go on, as the caller was asked to. See `fit` for what each means.
 
     Attributes:
@@ -79,7 +79,9 @@ class Asked:
         return self.of if now.done >= self.most else None
 
 
-def together(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> list:
+def run_rounds(
+    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+) -> list:
     """Makes rounds until nothing is under way.
 
     Args:
@@ -116,14 +118,16 @@ def together(start: Callable, asked: Asked, step: Callable, seen: Callable, begi
         raise Interrupted(said, result=_settled(now, lambda _: "interrupted")) from None
 
 
-def alone(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> Any:
-    """`together` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
+def run_single(
+    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+) -> Any:
+    """`run_rounds` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
 
     def listed(function: Callable) -> Callable:
         return lambda now: [function(*now)]
 
     try:
-        return together(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
+        return run_rounds(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
     except Interrupted as stopped:
         (stopped.result,) = stopped.result
         raise
@@ -139,13 +143,15 @@ def _settled(now: list[Any], why: Callable[[Any], str | None]) -> list[Any]:
     return [each.with_reason(reason) if reason else each for each, reason in zip(now, reasons, strict=True)]
 
 
-def failed(now: Any, number: int, what: str, of: str = "sweep", side: Any = None, row: int | None = None) -> FitError:
+def fit_error(
+    now: Any, number: int, what: str, of: str = "sweep", side: Any = None, row: int | None = None
+) -> FitError:
     """The error of one that broke down in sweep or step `number`, which carries what there was before."""
     return FitError(f"{of} {number}: {what}", sweep=number, side=side, row=row, result=now.with_reason("failed"))
 
 
 @contextlib.contextmanager
-def naming(which: str) -> Iterator[None]:
+def name_errors(which: str) -> Iterator[None]:
     """Within, what is refused is refused with the name of what it belongs to: "fit 3: sweeps is ..."."""
     try:
         yield

@@ -11,8 +11,8 @@ from ..data.ratings import Ratings
 from ..errors import FitError, Interrupted, check_choice
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from .grids import Outcomes, check_numbers, check_objectives, end, listed
-from .loop import Asked
+from .grids import Outcomes, as_list, check_numbers, check_objectives, last_value
+from .loop import StopRules
 from .single import Result, fit
 
 ORDERS = ("given", "reversed")
@@ -100,9 +100,9 @@ def regularisation_path(
         Interrupted: on Ctrl-C, with `result` the list of what there is by then, in the order of fitting; the last is
             the interrupted fit's.
     """
-    objectives = listed("objectives", objectives)
+    objectives = as_list("objectives", objectives)
     check_choice("order", order, ORDERS)
-    Asked(sweeps, tol=tol).checked()
+    StopRules(sweeps, tol=tol).checked()
     check_objectives(solver, problem, objectives, key=key, validation=validation)
     check_numbers(problem, objectives, solver.rank)
     problem = problem.checked()
@@ -138,7 +138,7 @@ def regularisation_path(
 def _compared(warm: list, cold: list, tol: float) -> StartComparison:
     passes, seconds = (np.full((2, len(warm)), np.nan) for _ in range(2))
     for row, pair in enumerate(zip(warm, cold, strict=True)):
-        low, high = sorted(end(outcome, "loss") for outcome in pair)
+        low, high = sorted(last_value(outcome, "loss") for outcome in pair)
         if high - low <= _APART * low:  # False for nan
             for at, outcome in enumerate(pair):
                 passes[at, row], seconds[at, row] = _cost_to((1 + tol) * high, outcome)

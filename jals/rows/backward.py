@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..model.factors import Factors
 from ..model.feedback import feature, slope
 from ..model.objectives import NUMBERS, Objective
@@ -116,7 +116,7 @@ def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array
         parts = _lost(gathered(view, *entries), view.objective, faint)
         return tuple(total.at[row].add(part, mode="drop") for total, part in zip(totals, parts, strict=True)), None
 
-    start, _ = alike(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
+    start, _ = match_varying(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
     return jax.lax.scan(add, start, tuple(columns))[0]
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..model.factors import Factors
 from ..model.objectives import Objective, squared_sum
 from ..model.problem import Problem
@@ -125,22 +125,22 @@ class JointSolution(NamedTuple):
     curvature: jax.Array
 
 
-def downhill(factors: Factors, problem: Problem, objective: Objective, side: str) -> jax.Array:
+def neg_half_gradient(factors: Factors, problem: Problem, objective: Objective, side: str) -> jax.Array:
     """Minus half the gradient of L in one side's unknowns, `(rows, k)`; prior mean minus row where nothing but the
     prior knows a row. One pass."""
     return normal.residuals(normal.view(factors, problem, objective, side), factors.joint(side))
 
 
-def both_downhill(factors: Factors, problem: Problem, objective: Objective) -> Joint:
-    """`downhill` of both sides; two passes."""
-    return Joint(*(downhill(factors, problem, objective, side) for side in ("user", "item")))
+def neg_half_gradients(factors: Factors, problem: Problem, objective: Objective) -> Joint:
+    """`neg_half_gradient` of both sides; two passes."""
+    return Joint(*(neg_half_gradient(factors, problem, objective, side) for side in ("user", "item")))
 
 
 def stationarity(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     """How far from a stationary point: `Certificate.stationarity` through the layouts. Two passes that form the rows'
     matrices, and four that do not."""
     errors = []
-    for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
+    for side, gradient in neg_half_gradients(factors, problem, objective)._asdict().items():
         sizes = backward.sizes(factors, problem, objective, side)
         errors.append(backward.error(norm(gradient, axis=-1), factors.joint(side), sizes))
     return backward.Error.together(errors).ratio()
@@ -169,7 +169,7 @@ def product(factors: Factors, problem: Problem, objective: Objective, v: Joint) 
 
     def moved(user, item):
         at = factors.with_joint("user", user).with_joint("item", item)
-        return both_downhill(at, problem, objective)
+        return neg_half_gradients(at, problem, objective)
 
     at = factors.joint("user"), factors.joint("item")
     return jax.tree.map(jnp.negative, jax.jvp(moved, at, (v.user, v.item))[1])
@@ -180,7 +180,7 @@ def coupling(at: Point, side: str, v: jax.Array) -> jax.Array:
     other = "item" if side == "user" else "user"
 
     def moved(joint):
-        return downhill(at.factors.with_joint(other, joint), at.problem, at.objective, side)
+        return neg_half_gradient(at.factors.with_joint(other, joint), at.problem, at.objective, side)
 
     return -jax.jvp(moved, (at.factors.joint(other),), (v,))[1]
 
@@ -191,7 +191,7 @@ def schur_product(at: Point, v: jax.Array) -> jax.Array:
 
     def moved(user, item):
         factors = at.factors.with_joint("user", user).with_joint("item", item)
-        return downhill(factors, at.problem, at.objective, "item")
+        return neg_half_gradient(factors, at.problem, at.objective, "item")
 
     return -jax.jvp(moved, (at.factors.joint("user"), at.factors.joint("item")), (users, v))[1]
 
@@ -250,7 +250,7 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
     size = jnp.vdot(rhs, direction)
     zero, count = jnp.zeros((), rhs.dtype), jnp.zeros((), jnp.int32)
     start = SchurSolution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
-    carry, _ = alike((start, rhs, direction, size, zero, size), (at, target, limit, radius))
+    carry, _ = match_varying((start, rhs, direction, size, zero, size), (at, target, limit, radius))
     return jax.lax.while_loop(going, step, carry)[0]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import ArgumentError, check_choice
 from . import native
 from .normal import products, residuals, row_losses, slab_diagonals, slab_products, slab_systems, systems
@@ -104,7 +104,7 @@ def solve_cg(view: View, start: jax.Array, steps: int, want: tuple[str, ...] = (
     Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
     those of the steps made, the start included. `want` may be "value". Source: Hestenes and Stiefel (1952).
     """
-    view, start = alike(view, start)
+    view, start = match_varying(view, start)
     start = jnp.where(view.empty[:, None], view.prior, start)
     value = "value" in want
     initial = (start, jnp.zeros(len(start), start.dtype) if value else None)
@@ -224,7 +224,7 @@ class Backend(NamedTuple):
         linsolves: the algorithms that it has; "cg" is `solve_cg`'s.
         wants: what it can return.
         platform: of jax, the only one that it is for; None for all.
-        dealt: whether it can share a side's rows out over the devices of a mesh.
+        sharded: whether it can solve rows that are sharded over the devices of a mesh.
         missing: why it cannot be used in this process; "" where it can.
     """
 
@@ -232,12 +232,12 @@ class Backend(NamedTuple):
     linsolves: tuple[str, ...]
     wants: tuple[str, ...]
     platform: str | None
-    dealt: bool
+    sharded: bool
     missing: Callable[[], str]
 
     def can(self, how: _How, view: View) -> bool:
         suits = how.linsolve in self.linsolves and set(how.want) <= set(self.wants)
-        return suits and (self.dealt or view.layout.mesh is None) and not self.missing()
+        return suits and (self.sharded or view.layout.mesh is None) and not self.missing()
 
 
 def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike, dealt
+from ..devices import match_varying, sharded_map
 from ..model.layouts import Bucket, Side
 from ..model.problem import Slots
 from .view import View, gathered
@@ -51,7 +51,7 @@ class Slab(NamedTuple):
         steps = self._steps()
         shapes = jax.eval_shape(part, *jax.tree.map(lambda array: array[0], steps))
         zeros = jax.tree.map(lambda s: jnp.zeros(self.view.count.shape + s.shape[1:], s.dtype), shapes)
-        return jax.lax.scan(add, alike(zeros, (self.view, steps, arguments))[0], steps)[0]
+        return jax.lax.scan(add, match_varying(zeros, (self.view, steps, arguments))[0], steps)[0]
 
     def each(self, function: Callable, *arguments: Any) -> Any:
         """`function(piece, *arguments of the piece's row)` of every piece, `(width, ...)` a leaf, one after the other:
@@ -107,7 +107,7 @@ def _walk(view: View, work: Callable, result: Any, columns: tuple, index: str, s
     for (bucket, value, weight), own in zip(walked, _by_slab(view, columns, [each[0] for each in walked]), strict=True):
         one = functools.partial(_one_slab, work, bucket.step, view.layout.num_entries)
         slabs = (own, bucket.other, bucket.entry, value, weight, bucket.piece_row)
-        parts = dealt(view.layout.mesh, functools.partial(_each_slab, one), slabs, shared)
+        parts = sharded_map(view.layout.mesh, functools.partial(_each_slab, one), slabs, shared)
         places = getattr(bucket, index)  # those of padding, and unused ones, are out of range
 
         def put(table, part, places=places):

@@ -20,8 +20,8 @@ from .protocol import (
     check_rank,
     check_side,
     check_whole,
+    checked_inputs,
     entering,
-    matched,
     start_from,
     sweep_info,
 )
@@ -138,7 +138,7 @@ class ALS:
         """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`). `side` is "user"
         or "item"; factors, dtypes and errors as for `sweep`."""
         check_side(side)
-        factors, problem, objective = matched(factors, problem, objective, rank=self.rank, lead="state")
+        factors, problem, objective = checked_inputs(factors, problem, objective, rank=self.rank, lead="state")
         factors, solved = self._solve(factors, problem, objective, side)
         return factors, solved.good
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import check_choice
 from ..model.factors import Factors
 from ..model.objectives import Objective, loss, side_penalty
@@ -164,7 +164,7 @@ def _sweep(
     nothing = _Swept(
         before, jnp.ones(problem.num_users, bool), jnp.ones(problem.num_items, bool), memory.loss * jnp.nan
     )
-    nothing, _ = alike(nothing, end)
+    nothing, _ = match_varying(nothing, end)
     (swept, start), spared = jax.lax.scan(attempt, (nothing, end), jnp.stack([ahead, end]))
     lower = spared[1]
 

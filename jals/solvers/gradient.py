@@ -152,7 +152,7 @@ def layout_loss(factors: Factors, problem: Problem, objective: Objective) -> jax
     return _entry_loss(factors, problem, objective) + penalty(factors, counts, objective)
 
 
-def loss_and_downhill(
+def loss_and_neg_half_gradient(
     factors: Factors, problem: Problem, objective: Objective, side: str
 ) -> tuple[jax.Array, jax.Array]:
     """(`layout_loss`, minus half its gradient in one side's unknowns `(rows, k)`), in one pass."""

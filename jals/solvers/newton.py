@@ -12,7 +12,7 @@ from ..model.objectives import Objective, loss
 from ..model.problem import Problem
 from ..rows import curvature, normal, rowsolve
 from . import costs
-from .gradient import layout_loss, loss_and_downhill
+from .gradient import layout_loss, loss_and_neg_half_gradient
 from .protocol import Info, State, check_memory, check_rank, entering, start_from, sweep_info
 
 
@@ -84,7 +84,7 @@ def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objectiv
     here, user_inverse, good_users = _best_users(state.factors, problem, objective)
     items = here.joint("item")
     by_als = rowsolve.solve(normal.view(here, problem, objective, "item"), want=("inverse",))
-    before, downhill = loss_and_downhill(here, problem, objective, "item")
+    before, downhill = loss_and_neg_half_gradient(here, problem, objective, "item")
 
     turns = curvature.rotations(objective, here.item)
     at = curvature.Point(here, problem, objective, user_inverse, by_als.inverse, turns, jnp.array(True))

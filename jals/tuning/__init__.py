@@ -1,6 +1,6 @@
 """Tuning by descent: the held-out error's derivative moves the objective's numbers."""
 
-from .descend import Step, StepProgress, Steps, Tuned, tune
+from .descent import Step, StepProgress, Steps, Tuned, tune
 from .rules import ByDegree, Groups, PerRow
 from .step import Learned
 

@@ -28,7 +28,7 @@ import jals
 
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
-from ...reals import MOST, check_held
+from ...reals import MOST, check_fits_dtype
 from .base import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
 from .solvers import AnySolver
 
@@ -307,7 +307,7 @@ class Config(ConfigTable):
         for key, value in self.objective:
             if isinstance(value, float):
                 try:
-                    check_held(key, np.float64(value), np.dtype(self.fit.dtype))
+                    check_fits_dtype(key, np.float64(value), np.dtype(self.fit.dtype))
                 except ArgumentError as error:
                     found.append((key, str(error).removeprefix(f"{key} ")))
         return found

@@ -107,7 +107,7 @@ def read_data(config: Config) -> datasets.Dataset:
 
 def open_data(path: str, **reading: Any) -> datasets.Dataset:
     """A file of ratings (`reading` as for `jals.read_ratings`), or an unpacked folder of GroupLens."""
-    found = datasets.located(path)
+    found = datasets.find_path(path)
     return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)
 
 

@@ -83,7 +83,7 @@ def derive(
     text.system(equations, found)
     text.solution(found)
     text.inside(steps.inside(at), found.bound)
-    fell = steps.descent(at)
+    fell = steps.convergence(at)
     text.shape(steps.shape(at, fell.factors))
     text.descent(fell)
     if picture is not None:

@@ -287,7 +287,7 @@ class Convergence(NamedTuple):
     factors: jals.Factors
 
 
-def descent(at: Setting) -> Convergence:
+def convergence(at: Setting) -> Convergence:
     stationarity = {}
 
     def look(progress: jals.Progress) -> None:
