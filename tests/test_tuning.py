@@ -432,7 +432,7 @@ def test_unseen_rows_are_counted():
         ({"method": "adjont"}, 'Did you mean "adjoint"'),
         ({"direction": "backward"}, "direction is 'backward'"),
         ({"optimizer": optax.adam(0.1)}, "must be a function that makes one"),
-        ({"optimizer": optax.lbfgs, "hyper": {}}, "looks along a line"),
+        ({"optimizer": optax.lbfgs, "hyper": {}}, "has a line search"),
         ({"hyper": {"lr": 0.1}}, 'Did you mean "learning_rate"'),
         ({"train": 3}, "Problem"),
         ({"validation": np.zeros(3)}, "validation is of type ndarray"),

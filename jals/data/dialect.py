@@ -1,4 +1,4 @@
-"""How a text table is written: its delimiter, quotes, header and width. Found once, from many lines, and held to for
+"""How a text table is written: its delimiter, quotes, header and width. Found once, from many lines, and required of
 every line.
 
 The rule is that of Python's csv module: a quote at the start of a field opens it, and it goes on, over delimiters and

@@ -28,7 +28,7 @@ USUAL = {
 
 @dataclasses.dataclass(frozen=True)
 class SourceTable:
-    """Columns on their way in, and how to speak of them.
+    """Columns as they were read, with their names for messages.
 
     Attributes:
         source: "ratings.csv", "the data frame".

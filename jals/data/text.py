@@ -1,6 +1,6 @@
 """Text tables: polars reads the fields as they stand and casts them in the same pass, millions of lines a second; what
-cannot be cast is null. Meanwhile the marks are counted. Where they do not make every line a record of the same width,
-and on the way to an error, Python's csv module reads the file again: it is the rule, and knows lines."""
+cannot be cast is null. Meanwhile the marks are counted. Where some line is no record of the right width, and for every
+error message, Python's csv module reads the file again: it defines the rule, and knows line numbers."""
 
 import concurrent.futures
 import dataclasses

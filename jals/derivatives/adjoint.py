@@ -47,7 +47,7 @@ class Polished(NamedTuple):
         stationarity: as `Certificate.stationarity`.
         given: the same of the factors as they were given: how converged the fit was.
         sweeps: of `jals.NewtonCG`.
-        passes: over the entries, the looks at the stationarity included.
+        passes: over the entries, including those that compute the stationarity.
     """
 
     factors: Factors
@@ -62,9 +62,9 @@ class AdjointInfo(NamedTuple):
 
     Attributes:
         iterations: of conjugate gradients in the adjoint system.
-        residual: |H w - r| / |r| of its solution, seen afresh, rotations apart.
-        curvature: the least curvature met, relative to that of the items' own matrices, at most 1. Negative: no
-            minimum, no answer.
+        residual: |H w - r| / |r| of its solution, computed anew, rotations projected out.
+        curvature: the least curvature that conjugate gradients found, relative to that of the items' own matrices, at
+            most 1. Negative: the point is no minimum, and there is no derivative.
         passes: over the entries by the adjoint system, polishing apart.
         polish_passes: by polishing.
         given, stationarity: how converged the factors were, and are after polishing.
@@ -173,7 +173,7 @@ def polish(factors: Factors, problem: Problem, objective: Objective, *, tol: Any
 
 
 class PolishProgress(NamedTuple):
-    """What polishing has seen: the newest stationarity and the first, how many it looked at, and passes so far."""
+    """The newest stationarity and the first, how many were computed, and the passes so far."""
 
     value: jax.Array
     given: jax.Array
@@ -196,7 +196,7 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
         return (now.looks == 0) | ((now.value > tol) & (now.looks <= sweeps))
 
     def step(carry):
-        # The look comes before the sweep, and not a second time after the loop: half of what there is to compile.
+        # The stationarity is computed before the sweep and not again after the loop: half as much to compile.
         state, now = carry
         value = curvature.stationarity(state.factors, problem, objective)
         more = (value > tol) & (now.looks < sweeps)

@@ -34,8 +34,8 @@ class Certificate:
     over the joint (row, bias) system. The numerator is half the norm of the row's gradient by `jax.grad(jals.loss)`,
     which knows nothing of layouts and normal equations; so one number checks algebra, mask, padding and lambda.
 
-    It is 0 where nothing pulls: in rows of zeros whose b is 0 since every product in it has a factor that is exactly 0
-    (no entries, targets of 0), or where A is. It is NaN, *unjudged*, where the dtype cannot tell: where something
+    It is 0 in rows of zeros where b is exactly 0, since every product in it has a factor that is exactly 0 (no entries,
+    targets of 0), or where A is 0. It is NaN, *unjudged*, where the dtype cannot tell: where something
     overflows, where a row is NaN, and where what products under the least normal number of the dtype may have taken
     (XLA makes them 0) is more than half the bound times the denominator. That takes numbers of very small or very large
     magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` tells of it;

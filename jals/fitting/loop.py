@@ -1,5 +1,5 @@
-"""The loop that everything which is fitted goes through: rounds of work, each with a record, until there is a reason to
-stop or Ctrl-C comes. `fit`, `fit_many` and `tune` say what a round is; the rest stands here."""
+"""The loop of `fit`, `fit_many` and `tune`: rounds of work, each with a record, until there is a reason to stop, or
+Ctrl-C. Each of the three says what a round is."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ class Columns:
 
 @dataclasses.dataclass(frozen=True)
 class StopRules:
-    """How long to go on, as the caller was asked to. See `fit` for what each means.
+    """When to stop, by the caller's arguments. See `fit` for what each means.
 
     Attributes:
-        most: so many at most.
-        of: what these are to the caller: "sweeps" or "steps".
+        most: how many sweeps or steps at most.
+        of: the caller's word for them: "sweeps" or "steps".
     """
 
     most: int

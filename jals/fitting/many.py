@@ -256,7 +256,7 @@ class _Member(Result):
     at: int
 
     def with_reason(self, reason: str) -> Result:
-        """Its own."""
+        """The fit's own result, its state taken out of the stack of all."""
         state = _member(self.state, self.at)
         known = self.history, self.compile_seconds, reason == "tol", reason, self.sweep
         return Result(state.factors, state, *known)

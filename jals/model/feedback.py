@@ -1,4 +1,4 @@
-"""What an entry adds to the loss: one declaration for each kind of feedback, which all who need it read.
+"""What an entry adds to the loss: one declaration for each kind of feedback, used everywhere.
 
 An entry of value r and weight v adds w (s - t)^2 + q (1 - 2 s), s being its score, with
 

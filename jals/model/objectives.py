@@ -255,7 +255,7 @@ def ials(
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
-    """`jals.loss` of what is known to fit together, in the factors' dtype."""
+    """`jals.loss` without its checks, in the factors' dtype."""
     return _loss(factors, problem, objective.cast(factors.dtype))
 
 

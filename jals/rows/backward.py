@@ -31,7 +31,7 @@ def bound(dtype: Any) -> float:
 
 
 class Sizes(NamedTuple):
-    """What the backward errors of a side's rows are measured by; each `(rows,)`. See the top of the module.
+    """The sizes that backward errors of a side's rows are relative to; each `(rows,)`. See the top of the module.
 
     Attributes:
         matrix, rhs: |A|_F and |b| of every row's system A x = b. In blank rows A is the prior's precision.

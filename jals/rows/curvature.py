@@ -202,10 +202,10 @@ def by_rows(matrices: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radius: Any = jnp.inf) -> SchurSolution:
-    """Solves S x = rhs from zero, rotations apart, preconditioned by D_I^-1, until the residual's norm is at most
-    `target`, or `limit` iterations are made. At negative curvature, or once |x| would exceed `radius`, it stops at that
-    radius (before the step where that is infinite, or the curvature nothing but rounding); norms of x are those of
-    D_I. Two passes an iteration for S. Without a derivative: the linear system has one.
+    """Solves S x = rhs from zero, rotations projected out, preconditioned by D_I^-1, until the residual's norm is at
+    most `target`, or after `limit` iterations. At negative curvature, or where |x| would exceed `radius`, it stops at
+    that radius (before the step where the radius is infinite, or the curvature only rounding); norms of x are those of
+    D_I. Two passes an iteration for S. Without a derivative: that of the linear system is taken instead.
 
     Source: Hestenes and Stiefel (1952); Steihaug (1983) for the radius.
     """
@@ -255,8 +255,8 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
 
 
 def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> JointSolution:
-    """v of H v = rhs with |H v - rhs| <= tol |rhs|, rotations apart: rhs must not ask for one, and the gradient of a
-    function of predictions does not. 2 passes an iteration and 4 around them, of which two to see the residual afresh.
+    """v of H v = rhs with |H v - rhs| <= tol |rhs|, rotations projected out: rhs must have no part along them, as the
+    gradient of a function of predictions has none. 2 passes an iteration and 4 more, two of them for a fresh residual.
     """
     # Squares of the smallest numbers would be 0, and their quotients NaN: far down a scale has to be taken out.
     largest = jnp.maximum(jnp.max(jnp.abs(rhs.user)), jnp.max(jnp.abs(rhs.item)))

@@ -2,8 +2,7 @@
 
 How the exact solution is differentiated is apart from how it is found. The residual of the equations is cheap, plain
 JAX; by the implicit function theorem its derivative gives that of the solution, at the price of one more solve with the
-same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do: each
-of `BACKENDS` is a row of one table.
+same matrices (`_exact`). So memory does not depend on how a backend solves, and every backend has derivatives.
 """
 
 import functools
@@ -37,7 +36,7 @@ class Solved(NamedTuple):
         value: `(rows,)`, the part of the loss that depends on the row (see `normal.row_losses`), or None. Taken from
             the row's system A x = b without another pass: as c - 2 b'x + x'A x, and rounded as c + |A|_F |x|^2 is. (A
             itself is rounded so; where it is ill-conditioned, |A|_F |x|^2 may be far above c and x'A x.) With a start y
-            as the loss at y less (y - x)'A (y - x): a sum of squares and a small one, where the other cancels.
+            it is the loss at y minus (y - x)'A (y - x), which cancels less.
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
         inverse: `(rows, k, k)`, of each row's matrix, or None. What has to be solved many times with the same matrices
             is then a product.

@@ -1,7 +1,7 @@
-"""The one walk over a side: slab by slab, so that memory stays bounded whatever the table.
+"""The loop over a side, slab by slab, so that memory stays bounded whatever the table.
 
-What is done with a slab is a named function, `work(slab, *columns)`, and all that it needs comes in as arguments. So
-the walk can hand it to each device of a mesh, take it through once more in a backward pass, and cut it nowhere else.
+The work on a slab is a named function, `work(slab, *columns)`, which gets all that it needs as arguments. So the loop
+can run it on each device of a mesh, and recompute it in a backward pass.
 """
 
 import functools

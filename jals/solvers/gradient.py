@@ -1,4 +1,4 @@
-"""Gradient methods on the very loss that ALS minimises: any optax optimizer, full batch or minibatch."""
+"""Gradient methods on the loss that ALS minimises: any optax optimizer, full batch or minibatch."""
 
 import dataclasses
 import functools
@@ -55,7 +55,7 @@ class Gradient:
             walks back from a start that is too large step by step: keep it small.
 
     Line searches (`optax.lbfgs`) get value and gradient as they need; they cannot be differentiated in reverse mode,
-    since they loop until satisfied. Everything else differentiates forward and reverse. Through Adam give
+    since their number of steps is not fixed. Everything else differentiates forward and reverse. Through Adam give
     `eps_root` > 0, as optax says: the root of a second moment that is 0, an empty row's, has no finite derivative.
     """
 
@@ -84,7 +84,7 @@ class Gradient:
 
     @property
     def differentiable(self) -> bool:
-        """Whether a sweep has derivatives: a line search loops until satisfied."""
+        """Whether a sweep has derivatives, which a line search has not."""
         return self.passes_per_sweep is not None
 
     @property

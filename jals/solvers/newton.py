@@ -1,4 +1,4 @@
-"""Newton's method for the items with the users always at their best: the quick end of a fit that ALS crawls to."""
+"""Newton's method for the items, each user's row at its minimum: fast where ALS converges slowly."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ class NewtonCG:
     within which the quadratic has been right before. A step that does not lower the loss is not made, and the radius
     shrinks: a sweep never raises the loss. It ends with the users' rows solved for.
 
-    Far from a minimum a sweep is dear for what it gains; near it, where ALS gains a digit in hundreds of sweeps, each
+    Far from a minimum a sweep gains little for its cost; near it, where ALS gains a digit in hundreds of sweeps, each
     sweep squares the error. Start it from the factors of an ALS fit.
 
     Attributes:
@@ -35,8 +35,8 @@ class NewtonCG:
         cg_tol: they stop once the residual is at most this share of the gradient.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
 
-    Passes: 5 + 2 an iteration; `info.passes` counts them. The iterations loop until satisfied, and a sweep has no
-    derivative; that of what it arrives at is `jals.adjoint`'s. Memory: (users + items) k^2 numbers. Source: variable
+    Passes: 5 + 2 an iteration; `info.passes` counts them. A sweep has no derivative, as the number of iterations is not
+    fixed; that of the stationary point is `jals.adjoint`'s. Memory: (users + items) k^2 numbers. Source: variable
     projection (Golub and Pereyra, 1973) with a trust region (Steihaug, 1983).
     """
 
@@ -47,7 +47,7 @@ class NewtonCG:
 
     exact = False
     monotone = True
-    differentiable = False  # its iterations loop until satisfied
+    differentiable = False  # the number of iterations is not fixed
     passes_per_sweep = None
 
     def __post_init__(self):

@@ -149,7 +149,7 @@ def check_room(problem: Problem, rank: int) -> None:
         )
 
 
-# ---- the door ----
+# ---- arguments ----
 
 
 def check_kind(name: str, value: Any, kind: Any, how: str) -> None:
@@ -180,9 +180,8 @@ def check_solver(solver: Any) -> None:
 def checked_inputs(
     factors: Any, problem: Any, objective: Any, *, rank: int | None = None, name: str = "factors", lead: str = "factors"
 ) -> tuple[Any, Problem, Objective]:
-    """The door that every public call has arguments pass: types, shapes and kinds of numbers are checked, and all is
-    brought to one dtype. It looks at what is static only: under `jit` it costs nothing at run time, and a traced number
-    is never asked for.
+    """The check of every public call's arguments: types, shapes and kinds of numbers; all are cast to one dtype. Only
+    what is static is checked: under `jit` it costs nothing at run time, and no traced number is concretised.
 
     Args:
         factors: None where there are none yet.

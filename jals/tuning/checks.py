@@ -1,4 +1,4 @@
-"""The arguments of `jals.tune`, checked: which numbers may be descended in, from where, and within what."""
+"""Checks of the arguments of `jals.tune`: which numbers it may tune, from what start, within which bounds."""
 
 import dataclasses
 import warnings
@@ -148,8 +148,8 @@ def check_optimizer(tuner: Gradient, parameters: Any) -> Any:
     memory = first_memory(tuner, parameters)
     if optax.tree.get(memory, "num_linesearch_steps") is not None or _wants_more(tuner, parameters, memory):
         raise ArgumentError(
-            "optimizer looks along a line, and each look would be a step's worth of sweeps: use one that takes a "
-            "gradient and goes on, such as optax.adam or optax.sgd."
+            "optimizer has a line search, each evaluation of which would make a step's sweeps: use one that needs a "
+            "gradient only, such as optax.adam or optax.sgd."
         )
     return memory
 

@@ -65,15 +65,15 @@ class Plan(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What is seen at some parameters.
+    """The held-out error at some parameters, and its gradient.
 
     Attributes:
-        error: held-out, `()`.
-        score: error and penalties.
+        error: the held-out error, `()`.
+        score: error plus penalties.
         gradient: of the score, a tree like the parameters.
-        factors: that were looked at.
-        passes: that it took.
-        finite: whether score, gradient and factors are.
+        factors: those that the error is of.
+        passes: how many it took.
+        finite: whether score, gradient and factors are finite.
     """
 
     error: jax.Array
@@ -274,6 +274,6 @@ def check_reverse(error: ValueError, solver: Any) -> None:
     """Raises ArgumentError where jax's complaint is that the solver has a loop without a reverse derivative."""
     if not traits(solver).differentiable or "Reverse-mode differentiation" in str(error):
         raise ArgumentError(
-            f"{type(solver).__name__} here loops until satisfied and cannot be differentiated in reverse: with few "
+            f"{type(solver).__name__} here loops an unknown number of times and has no reverse derivative: with few "
             'parameters give direction="forward", else another solver such as jals.ALS.'
         ) from None

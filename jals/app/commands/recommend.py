@@ -65,7 +65,7 @@ def recommend(
         scores = ""
     console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):
-        console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
+        console.print("This user has no training entries: items are ordered by their biases, where there are any.")
     rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
     console.print(_table(data, *best_unseen(saved.factors, row, np.union1d(seen, rare), k)))
     return 0

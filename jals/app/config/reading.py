@@ -105,7 +105,7 @@ def _problems_of_classes(config: Config) -> list[tuple[Key, str]]:
 
 
 def _problems_of_size(config: Config) -> list[tuple[Key, str]]:
-    """More fits than can be meant: told before any is expanded."""
+    """More fits than a run may have: refused before any is expanded."""
     trials = 0 if config.tune is None else 1 if config.tune.method == "hypergradient" else config.tune.trials
     tuned = [
         any(applies_to(key, config, place) for key in config.tune.range) if config.tune else False
@@ -168,7 +168,7 @@ def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
 
 
 def _problems_of_method(config: Config) -> list[tuple[Key, str]]:
-    """A grid that does not come out even, and solvers that no descent goes through."""
+    """A grid whose trials are no power of its ranges, and solvers that cannot be differentiated."""
     tune, found = config.tune, []
     for place, solver in enumerate(config.solver if tune else ()):
         ranges = sum(applies_to(key, config, place) for key in tune.range)

@@ -34,8 +34,8 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 
 def impossible_values(raw: Any) -> list[tuple[Key, str]]:
-    """What no config can mean, as (key, what is wrong): integers beyond 64 bits, and nesting deeper than any key has.
-    Goes by a list of its own rather than by recursion, whose depth is Python's to limit."""
+    """(key, what is wrong) of integers beyond 64 bits and of nesting deeper than any key. Uses a list instead of
+    recursion, whose depth Python limits."""
     found: list[tuple[Key, str]] = []
     left: list[tuple[Key, Any]] = [((), raw)]
     while left:

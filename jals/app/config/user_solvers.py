@@ -1,8 +1,8 @@
 """Solvers of a config that are classes of the user's: `kind = "my_solvers:DampedALS"`, and the dataclass's fields as
 keys.
 
-A run's record is read without them, on machines that may lack them. They are imported where a config is checked, and so
-wherever a fit is made or certified.
+They are imported where a config is checked, and so wherever a fit is made or certified. A run's record is read without
+them, as a machine that only reads may lack them.
 """
 
 import contextlib

@@ -51,7 +51,7 @@ def keep_only(folder: Path, files: dict[str, str]) -> None:
 
 
 def restore(folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any) -> jals.Result:
-    """The result that a checkpoint holds for this fit; its files are as `save` told.
+    """The result that a checkpoint holds for this fit; `files` are what `save` returned.
 
     Raises:
         StorageError: when it is damaged, or of another fit.

@@ -1,4 +1,4 @@
-"""What the fits of a run learn from: tables, their splits, and the problem of each; one table at a time, as they are
+"""The data of a run's fits: tables, their splits, and the problem of each fold; one table at a time, as they are
 large."""
 
 import dataclasses
@@ -131,7 +131,7 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
 
 
 class Tables:
-    """Reads data, splits it and lays it out, each as late as possible, and once as long as it serves.
+    """Reads data, splits it and lays it out: each as late as possible, and kept while it is needed.
 
     Attributes:
         latest: the table asked for last.

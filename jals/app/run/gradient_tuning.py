@@ -1,4 +1,4 @@
-"""Tuning by descent as a run makes it: the one trial of a study, whose line of the record tells of every step."""
+"""Tuning by gradient descent (`jals.tune`) in a run: one trial for a study, whose record has every step."""
 
 import math
 import warnings
@@ -33,10 +33,10 @@ class DescentOutcome(NamedTuple):
 def run_descent(
     table: SplitTable, planned: PlannedFit, descent: DescentPlan, watch: Callable[[Any], None]
 ) -> DescentOutcome:
-    """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
+    """Runs `jals.tune`. `watch` is that of a fit; each step is shown to it as if it were a sweep.
 
     Raises:
-        Interrupted: on Ctrl-C. Nothing is kept: the same descent begins again, and goes the same way.
+        Interrupted: on Ctrl-C. Nothing is kept: the descent starts again, with the same steps.
     """
     box = {key.removeprefix("objective."): (low, high) for key, (low, high) in descent.ranges.items()}
 

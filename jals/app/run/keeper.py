@@ -41,7 +41,7 @@ def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str
 
 
 class Keeper:
-    """Writes what there is of the fits of a run into its folder. `config` is the whole run's."""
+    """Writes the fits of a run into its folder. `config` is the whole run's."""
 
     def __init__(self, held: FolderLock, config: Config):
         self.held, self.place, self.config = held, held.folder, config
@@ -139,7 +139,7 @@ class Keeper:
         )
 
     def save_checkpoint(self, table: SplitTable, planned: PlannedFit, result: jals.Result, program: int) -> None:
-        """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
+        """Writes factors, checkpoint and record of a fit whose end is not recorded yet, so that the files agree."""
         with defer_stops():
             self.save_factors(table, planned, result.factors)
             files = checkpoint.save(self.place, planned.key(table.hash), result)

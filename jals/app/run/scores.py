@@ -1,4 +1,4 @@
-"""What a fit has to show: metrics of the parts of its split, and its certificate."""
+"""How good a fit is: metrics of the parts of its split, and its certificate."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A run under way: which fits are there, which have to be made, and what is kept of each."""
+"""A run under way: which fits exist, which have to be made, and what is saved of each."""
 
 import dataclasses
 import math
@@ -35,8 +35,8 @@ _DRAWN = 6  # solvers that the page looks at closely
 
 
 class Session:
-    """A run under way: what it has and what it has to show. `run` is what result.json says; a fit's line is written
-    after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped.
+    """A run under way. `run` is the content of result.json; a fit's line is written after the files that it names, so
+    that the folder is consistent whenever the run is stopped.
 
     Attributes:
         done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
@@ -178,7 +178,7 @@ class Session:
         self.done |= {fit.key: fit for fit in fits}
 
     def weight(self, planned: PlannedFit) -> float:
-        """By which the time left is told: the seconds that a fit may take, else its estimated operations."""
+        """For the time left: the seconds that a fit may take, else its estimated operations."""
         if planned.config.fit.seconds is not None and planned.descent is None:
             return planned.config.fit.seconds
         size = self.tables.latest.size(planned.fold)
@@ -263,7 +263,7 @@ class Session:
         return result, None
 
     def restore(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
-        """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
+        """The result in the fit's checkpoint, or None. Of a damaged checkpoint only its own fit starts anew."""
         try:
             kept = folder.unfinished_fit(self.place)
             if kept is not None and kept.key == key:
@@ -351,8 +351,8 @@ class Session:
         entry.seconds += result.history.seconds[-1] if result.history.sweep else 0.0
 
     def draw(self) -> None:
-        """The report that compares all fits; and the page that looks at single ones, each solver's best, which also
-        says that all was drawn."""
+        """Writes the report that compares all fits, and then the page of each solver's best fit: once the page exists,
+        everything is drawn."""
         from ..show.report import write as write_report  # half a second of imports
 
         fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]

@@ -64,9 +64,9 @@ def prepare_streams(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def robust_stream(stream: TextIO | None) -> TextIO:
-    """A stream in front of a standard one (None: it was closed when Python started), to which writing never fails: what
-    its encoding cannot hold is replaced, and once nobody takes what is written it is dropped. So a run goes on, to its
-    own exit code, after `| head -1`, in a terminal that was closed, and behind `> log` on a disk that is full."""
+    """Wraps a standard stream (None: it was closed when Python started) so that writing never fails: letters that the
+    encoding lacks are replaced, and output is dropped once writing fails. So a run goes on to its own exit code after
+    `| head -1`, in a terminal that was closed, and with a full disk under `> log`."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test, which has its own ways

@@ -265,7 +265,7 @@ def _verdict(console: Console, fits: list[FitRecord]) -> None:
     if not proofs:
         return
     bound = proofs[0][1].bound
-    console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
+    console.print(f"updates: worst backward error of a row, bound {bound:.0e} (last: exact ALS only)")
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]

@@ -1,4 +1,4 @@
-"""What a user sees while fits are under way: one bar for all of them with the time left, one for what runs now."""
+"""Progress bars while fits are under way: one for all of them with the time left, one for what runs now."""
 
 import contextlib
 import datetime

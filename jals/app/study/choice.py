@@ -1,4 +1,4 @@
-"""Which fit of a run is the best: by the validation part alone, or by nobody's word. The test part decides nothing."""
+"""Which fit of a run is the best, by the validation part alone; the test part decides nothing."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ class Competitor:
 
     @property
     def left_out(self) -> str | None:
-        """Why it cannot be ranked, or None. Without its broken fits a mean would leave the hard cases out."""
+        """Why it cannot be ranked, or None. (A mean without its broken fits would leave out the hard cases.)"""
         for fit in self.fits:
             if fit.broken:
                 return f"{fit_name(fit, several=True)} broke down"

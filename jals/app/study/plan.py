@@ -43,7 +43,7 @@ class DescentPlan(NamedTuple):
     EACH = 2  # sweeps a step
 
     def sweeps(self) -> int:
-        """So many without derivatives make as many passes."""
+        """How many sweeps without derivatives make as many passes."""
         return self.START + self.EACH * TRAVERSALS["forward"] * self.steps
 
 
@@ -75,7 +75,7 @@ class Study(NamedTuple):
 
     @property
     def tried(self) -> list[dict[str, Any]]:
-        """What the fits that are made to tune try, as far as it is known: at most so many. A descent counts as one."""
+        """The numbers of the trials as far as they are known beforehand. A descent counts as one trial."""
         return [] if self.config.tune is None else search.expected_trials(self.config.tune, self.ranges)
 
     @property
@@ -163,8 +163,8 @@ class PlannedFit(NamedTuple):
         return called + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
-        """Of all that decides what the fit finds: its config, fold, data, the version of jals, and the file of a solver
-        that is not jals's."""
+        """A hash of all that decides the result: config, fold, data, the version of jals, and the file of a solver that
+        is not jals's."""
         config = self.config.model_dump(mode="json", exclude={"data"})
         decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
         decides += [] if self.descent is None else [self.descent._asdict()]
@@ -182,7 +182,7 @@ class PlannedFit(NamedTuple):
         return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
 
     def may_end_early(self) -> bool:
-        """Whether what is seen at a record may end the fit."""
+        """Whether a record may end the fit before its last sweep."""
         fit = self.config.fit
         by_passes = fit.passes is not None and self.traits.passes_per_sweep is None
         return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))

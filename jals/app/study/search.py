@@ -20,7 +20,7 @@ Numbers = dict[str, float]
 
 
 class Search:
-    """The trials of one study. Same seed, ranges and scores: same trials. Of a descent its start, and its end."""
+    """The trials of one study. Same seed, ranges and scores: same trials. A descent is one trial."""
 
     def __init__(self, tune: TuneConfig, ranges: dict[str, list[Any]], seconds: float | None = None):
         """`seconds` is what the trials may take together, as far as their lines tell it: no trial is begun once they

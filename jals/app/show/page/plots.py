@@ -90,7 +90,7 @@ def picture(draw: Callable[..., Figure], *arguments: Any, pixels: bool = True, *
 
 
 def _as_they_are(value: Any) -> Any:
-    """An argument whose texts matplotlib will show as they are, however deep in tuples, lists and dicts they stand."""
+    """The argument with its texts escaped for matplotlib, in nested tuples, lists and dicts too."""
     if isinstance(value, str):
         return printable(value).replace("$", r"\$")
     if isinstance(value, dict):

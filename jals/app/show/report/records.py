@@ -64,7 +64,7 @@ class ComparedFit:
 
     @property
     def problem(self) -> tuple:
-        """Losses of fits with the same are values of one function, of as many unknowns: a rank more is another."""
+        """Fits with the same problem minimise one function of the same unknowns, so their losses compare."""
         return self.split, self.objective, self.record.rank, self.fold
 
     @property

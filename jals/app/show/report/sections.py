@@ -316,8 +316,8 @@ def stationarity(comparison: Comparison) -> Iterator[Section]:
     said = "; ".join(f"{name} {_span(values)} ({counted(len(values), 'fit')})" for name, _, values in lines)
     said = f"Median (lowest to highest) stationarity: {said}."
     words = [
-        "‖½∇L‖ over the size of the normal equations' terms, at the factors each fit ended with: 0 at a stationary "
-        "point. It is the same measure for every solver, so that “converged” means the same for all."
+        "Stationarity is half the norm of the loss's gradient, divided by the size of the terms of the normal "
+        "equations, at the factors each fit ended with: 0 at a stationary point. It is measured alike for all solvers."
     ]
     shown = pictured("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
     yield Section("stationarity", "How converged the fits are", [*map(Paragraph, words), Pictures([shown])])

@@ -1,4 +1,4 @@
-"""How results hang on numbers: those that were tuned, at what cost, and the axes of the grid."""
+"""How results depend on numbers: those that were tuned, at what cost, and the axes of the grid."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -161,7 +161,7 @@ def lowest(comparison: Comparison) -> dict[tuple, float]:
 def first_cost(fit: ComparedFit, cost: str, within: float, least: float) -> float:
     """What the fit had cost at the first record whose loss is at most `within` of |least| above `least`, else inf.
 
-    A fit that broke down is never there: nobody would have its factors."""
+    A fit that broke down never gets there: its factors are of no use."""
     losses, spent = fit.column("loss"), fit.column(cost)
     if losses is None or spent is None or fit.broken:
         return np.inf
