@@ -13,9 +13,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jals
-from jals.tuning import checks
+from jals.tuning import ByDegree, Groups, Learned, PerRow, checks, tune
 from jals.tuning import step as one_step
-from jals.tuning.descent import ByDegree, Groups, Learned, PerRow, tune
 
 RANK = 3
 SOLVER = jals.ALS(RANK, init_scale=1.0)

@@ -148,10 +148,7 @@ def build() -> "typer.Typer":
     app.add_typer(configs, name="config")
 
     @command("jals config check configs/movielens.toml --set solver.0.rank=64", configs)
-    def check(
-        config: Annotated[Path, config_file],
-        changes: Annotated[list[str] | None, change_option] = None,
-    ) -> None:
+    def check(config: Annotated[Path, config_file], changes: Annotated[list[str] | None, change_option] = None) -> None:
         """Check a config without its data, and show it with every default written out."""
         from . import config as room
 
@@ -226,9 +223,7 @@ def build() -> "typer.Typer":
         raise typer.Exit(_exit_code(room.examine))
 
     @command("jals datasets movielens-latest-small")
-    def datasets(
-        name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None,
-    ) -> None:
+    def datasets(name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None) -> None:
         """The data sets that a config can name: their sizes, and where they are looked for."""
         from .commands import catalogue
 

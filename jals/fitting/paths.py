@@ -148,10 +148,8 @@ def _compared(warm: list, cold: list, tol: float) -> StartComparison:
         faster, why = "neither", "no two ends can be compared"
     else:
         faster = "warm" if totals[0] <= totals[1] else "cold"
-        took = [
-            f"{name} starts {count:.0f} passes and {time:.3g} s"
-            for name, (count, time) in zip(_STARTS, totals, strict=True)
-        ]
+        each = zip(_STARTS, totals, strict=True)
+        took = [f"{name} starts {count:.0f} passes and {time:.3g} s" for name, (count, time) in each]
         why = f"{faster} starts were faster, to the same losses: {', '.join(took)}"
     if len(left_out):
         why += f"; left out: objectives {', '.join(map(str, left_out))}, which broke down or ended more than 1 % apart"

@@ -233,16 +233,13 @@ class Problem:
         with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
             if is_traced(arranged.value) or is_traced(arranged.user_slots.count):
                 arranged = given.arrange()
-            for name, rows, slots in (
-                ("user", self.num_users, arranged.user_slots),
-                ("item", self.num_items, arranged.item_slots),
-            ):
+            for name, slots in (("user", arranged.user_slots), ("item", arranged.item_slots)):
                 if np.isnan(slots.count[0]):
-                    raise DataError(f"{self._fault(name, rows)}. Make problems with Problem.build.")
+                    raise DataError(f"{self._fault(name)}. Make problems with Problem.build.")
         return arranged
 
-    def _fault(self, side: str, rows: int) -> str:
-        """What is off in the indices of a side, in words."""
+    def _fault(self, side: str) -> str:
+        """What is wrong with the indices of a side, in words."""
         columns = {name: np.asarray(getattr(self, name)) for name in ("user", "item")}
         for name, most in (("user", self.num_users), ("item", self.num_items)):
             wrong = (columns[name] < 0) | (columns[name] >= most)

@@ -165,13 +165,7 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
     numbers = [getattr(objective, name) for name in NUMBERS if name != "reg_power"]
     numbers = [number for number in numbers if number is not None]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
-    return Sizes(
-        matrix,
-        rhs,
-        jnp.where(denormal.any(), jnp.inf, lost),
-        by_x,
-        vanished | denormal.any(),
-    )
+    return Sizes(matrix, rhs, jnp.where(denormal.any(), jnp.inf, lost), by_x, vanished | denormal.any())
 
 
 def _small(numbers: jax.Array) -> float:

@@ -316,9 +316,7 @@ def _each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:
     """
     single = jax.custom_batching.sequential_vmap(one) if opaque else one
     return jax.lax.platform_dependent(
-        *systems,
-        cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems),
-        default=jax.vmap(one),
+        *systems, cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems), default=jax.vmap(one)
     )
 
 

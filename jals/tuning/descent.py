@@ -22,7 +22,6 @@ from ..model.problem import Problem
 from ..solvers.gradient import Gradient, check_hyper
 from ..solvers.protocol import cast, check_whole, checked_inputs
 from . import checks
-from .rules import ByDegree, Groups, PerRow
 from .step import (
     Evaluation,
     Learned,
@@ -35,8 +34,6 @@ from .step import (
     numbers_of,
     through_sweeps,
 )
-
-__all__ = ["ByDegree", "Groups", "Learned", "PerRow", "Step", "StepProgress", "Steps", "Tuned", "tune"]
 
 DEFAULTS = {"learning_rate": 0.2, "b1": 0.5}  # a step is no more than a factor e^0.2; little momentum, for few steps
 

@@ -97,11 +97,8 @@ def count_studies(config: Config, place: int) -> int:
 
 
 def _problems_of_classes(config: Config) -> list[tuple[Key, str]]:
-    return [
-        (("solver", place, *toml.split_key(key)), why)
-        for place, solver in enumerate(config.solver)
-        for key, why in solver.misfits()
-    ]
+    found = ((place, *each) for place, solver in enumerate(config.solver) for each in solver.misfits())
+    return [(("solver", place, *toml.split_key(key)), why) for place, key, why in found]
 
 
 def _problems_of_size(config: Config) -> list[tuple[Key, str]]:

@@ -211,17 +211,11 @@ class TuneConfig(ConfigTable):
     # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
-    range: Annotated[
-        dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]],
-        Field(min_length=1),
-    ]
+    range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
     def conflicts(self):
-        found = [
-            (f"range.{key}", "must be [low, high] with low < high.")
-            for key, (low, high) in self.range.items()
-            if not low < high
-        ]
+        wrong = [key for key, (low, high) in self.range.items() if not low < high]
+        found = [(f"range.{key}", "must be [low, high] with low < high.") for key in wrong]
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
         if self.method == "grid" and self.seconds is not None:

@@ -5,7 +5,7 @@ import functools
 import inspect
 import math
 import warnings
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,7 @@ from pydantic_core import PydanticCustomError
 import jals
 
 from ...errors import ConfigError, did_you_mean
-from ...solvers.anderson import MOST_MEMORY, AndersonALS
-from ...solvers.newton import NewtonCG
+from ...solvers.anderson import MOST_MEMORY
 from ...solvers.protocol import MOST_RANK
 from . import toml, user_solvers
 from .base import ConfigTable, Count, Number, types_of
@@ -88,11 +87,14 @@ class Solver(ConfigTable):
         """(key, what is wrong) where code beside jals, which a config names, is missing or does not fit."""
         return []
 
+    makes: ClassVar[Any] = None  # the class of jals that it stands for; its fields are the table's keys
+
     def build(self) -> Any:
-        raise NotImplementedError
+        return self.makes(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 class AlsSolver(Solver):
+    makes = jals.ALS
     kind: Literal["als"]
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
     cg_steps: Steps | None = None
@@ -107,28 +109,21 @@ class AlsSolver(Solver):
             found.append(("backend", '"native" needs linsolve = "cholesky".'))
         return found
 
-    def build(self) -> jals.ALS:
-        return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
-
 
 class AndersonSolver(Solver):
+    makes = jals.AndersonALS
     kind: Literal["anderson"]
     memory: Annotated[int, Field(ge=1, le=MOST_MEMORY)] | None = None
     linsolve: Literal["cholesky", "lu"] = "cholesky"
     init_scale: Number | None = None
 
-    def build(self) -> AndersonALS:
-        return AndersonALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
-
 
 class NewtonSolver(Solver):
+    makes = jals.NewtonCG
     kind: Literal["newton"]
     cg_steps: Steps | None = None
     cg_tol: Annotated[float, Field(gt=0, lt=1)] | None = None
     init_scale: Number | None = None
-
-    def build(self) -> NewtonCG:
-        return NewtonCG(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 def _number(value):

@@ -29,8 +29,7 @@ def save(folder: Path, key: str, result: jals.Result) -> dict[str, str]:
         "history": dataclasses.asdict(result.history),  # orbax's JSON keeps nan
     }
     items = ocp.args.Composite(
-        arrays=ocp.args.StandardSave({"state": result.state, "factors": result.factors}),
-        note=ocp.args.JsonSave(note),
+        arrays=ocp.args.StandardSave({"state": result.state, "factors": result.factors}), note=ocp.args.JsonSave(note)
     )
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     try:

@@ -37,12 +37,7 @@ from .signals import catch_stops, defer_stops
 
 
 def run(
-    path: Path,
-    out: Path | None,
-    overwrite: bool,
-    console: Console,
-    changes: Sequence[str] = (),
-    extend: bool = False,
+    path: Path, out: Path | None, overwrite: bool, console: Console, changes: Sequence[str] = (), extend: bool = False
 ) -> int:
     """Makes every fit of a config; shows and saves the results. A run that was stopped goes on.
 

@@ -178,7 +178,7 @@ def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None,
         why = "every fit broke down" if broken else why
         raise StorageError(f"the run holds no factors of {solver or 'any solver'} to serve: {why}.")
     if key is not None:
-        return ServedFit(_of_key(own, key, config), "as --fit asks", [])
+        return ServedFit(_of_key(own, key), "as --fit asks", [])
     if len(own) == 1:
         single = not config.grid and own[0].fold is None and len(config.solver) == len(config.seeds) == 1
         of = "" if solver is None else f" of {solver}"
@@ -237,7 +237,7 @@ def _incomparable(competitors: list[Competitor], config: Config) -> str | None:
     return None
 
 
-def _of_key(fits: list[FitRecord], key: str, config: Config) -> FitRecord:
+def _of_key(fits: list[FitRecord], key: str) -> FitRecord:
     found = [fit for fit in fits if fit.key.startswith(key)]
     if len(key) >= SHORTEST and len(found) == 1:
         return found[0]

@@ -73,10 +73,7 @@ class Walkthrough:
         at, n, w = self.at, len(self.at.value), self.w
         self._heading(f"3  The derivative in one row, x of {self.name}")
         self._print("L is a sum: differentiate each term by x_u, with Y and all other rows held.")
-        self._formula(
-            f"d/dx_u {w}(r_ui − x_uᵀy_i)²  =  −2 {w}(r_ui − x_uᵀy_i) y_i",
-            "d/dx_u λ‖x_u‖²  =  2λ x_u",
-        )
+        self._formula(f"d/dx_u {w}(r_ui − x_uᵀy_i)²  =  −2 {w}(r_ui − x_uᵀy_i) y_i", "d/dx_u λ‖x_u‖²  =  2λ x_u")
         self._print(
             "The chain rule gives 2 (…) times the derivative of what stands inside the bracket. That of −x_uᵀy_i by "
             f"x_u is −y_i. So y_i ends the term, not x_u. With term = −2 {w}(r − xᵀy) y:"

@@ -173,13 +173,8 @@ def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str
         user = int(users[round(share * (len(users) - 1))])
         if user not in people:
             fits = [{"label": one.label, **_lists(data, one, user, popular)} for one in drawn]
-            people[user] = {
-                "name": name,
-                "share": f"{share:.0%}",
-                "id": data.vocab.user[user],
-                "degree": int(degree[user]),
-                "fits": fits,
-            }
+            said = {"name": name, "share": f"{share:.0%}", "id": data.vocab.user[user], "degree": int(degree[user])}
+            people[user] = said | {"fits": fits}
     return list(people.values())
 
 
@@ -199,13 +194,8 @@ def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.nd
 
     def row(item: Any, score: Any, value: float | None) -> dict[str, Any]:
         title = "" if data.titles is None else str(data.titles[item])
-        return {
-            "id": str(data.vocab.item[item]),
-            "title": title,
-            "entries": int(popular[item]),
-            "score": float(score),
-            "value": value,
-        }
+        said = {"id": str(data.vocab.item[item]), "title": title, "entries": int(popular[item])}
+        return said | {"score": float(score), "value": value}
 
     return {
         "best": [row(item, score, held.get(int(item))) for item, score in zip(best, scores, strict=True)],
@@ -218,11 +208,8 @@ def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.nd
 
 def _columns(fits: list[FitRecord]) -> list[tuple[str, str]]:
     """(part, metric) of every number that some fit has."""
-    return list(
-        dict.fromkeys(
-            (part, metric) for fit in fits for part, scores in (fit.metrics or {}).items() for metric in scores
-        )
-    )
+    pairs = ((part, name) for fit in fits for part, scores in (fit.metrics or {}).items() for name in scores)
+    return list(dict.fromkeys(pairs))
 
 
 def _means(fits: list[FitRecord]) -> list[dict[str, Any]]:
@@ -232,14 +219,9 @@ def _means(fits: list[FitRecord]) -> list[dict[str, Any]]:
         folds = [fit for fit in fits if fit.solver == solver and fit.metrics]
         if len(folds) > 1:
             numbers = {key: np.array([fit.score(*key) for fit in folds], float) for key in _columns(fits)}
-            rows.append(
-                {
-                    "solver": solver,
-                    "folds": len(folds),
-                    "mean": {key: float(of.mean()) for key, of in numbers.items()},
-                    "error": {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()},
-                }
-            )
+            mean = {key: float(of.mean()) for key, of in numbers.items()}
+            error = {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()}
+            rows.append({"solver": solver, "folds": len(folds), "mean": mean, "error": error})
     return rows
 
 

@@ -129,15 +129,8 @@ def trials(tried: Trials, place: int, xlabel: str) -> Figure:
     for (ylabel, y), its in zip(tried.y.items(), axes, strict=True):
         good = np.isfinite(y)
         its.plot(tried.x[good], y[good], rasterized=good.sum() > _MANY, **style)
-        its.plot(
-            tried.x[~good],
-            np.full((~good).sum(), 0.965),
-            "x",
-            color=INK,
-            ms=6,
-            mew=1.4,
-            transform=its.get_xaxis_transform(),
-        )
+        failed, top = tried.x[~good], {"transform": its.get_xaxis_transform()}
+        its.plot(failed, np.full(len(failed), 0.965), "x", color=INK, ms=6, mew=1.4, **top)
         for number in dict.fromkeys(tried.chosen):
             its.axvline(number, color=INK, lw=1.2, ls="--", gid="chosen")
         its.margins(y=0.18)
@@ -190,9 +183,8 @@ def axis_dots(panels: list[tuple[str, list[Dots]]], categories: list[str]) -> Fi
     for number, (xlabel, shown) in enumerate(panels):
         its = figure.add_subplot(len(panels), 1, number + 1)
         for order, dots in enumerate(shown):
-            at = np.array([categories.index(value) for value in dots.x]) + (order - (len(shown) - 1) / 2) * 0.6 / len(
-                shown
-            )
+            aside = (order - (len(shown) - 1) / 2) * 0.6 / len(shown)
+            at = np.array([categories.index(value) for value in dots.x]) + aside
             style: dict[str, Any] = look(dots.place) | {"ls": ""}
             its.errorbar(dots.y, at, xerr=dots.error, label=dots.label, elinewidth=1, capsize=2, **style)
         _rows(its, categories)

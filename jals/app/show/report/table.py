@@ -97,16 +97,8 @@ def rows(comparison: Comparison) -> list[Row]:
                 whole = [fit for fit in here if not fit.broken]
                 means = {column: mean(whole, measure) for column, measure in MEASURES.items()}
                 worst = [fit.stationarity for fit in whole if fit.stationarity is not None]
-                found.append(
-                    Row(
-                        name,
-                        point,
-                        whole,
-                        len(here) - len(whole),
-                        {column: of for column, of in means.items() if of},
-                        max(worst, default=None),
-                    )
-                )
+                means = {column: of for column, of in means.items() if of}
+                found.append(Row(name, point, whole, len(here) - len(whole), means, max(worst, default=None)))
     return found
 
 
