@@ -1,4 +1,4 @@
-"""Tuning by descent: the derivative is that of the sweeps made, it goes down, and what cannot be meant is refused."""
+"""Tuning by descent: the derivative is that of the sweeps made, it goes down, and invalid arguments are refused."""
 
 import dataclasses
 import functools

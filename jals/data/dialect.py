@@ -16,7 +16,7 @@ from ..errors import DataError
 from .frames import chosen_columns, is_usual
 
 DELIMITERS = ("\t", ",", ";", "|", "::", " ")
-_SAMPLE = 200  # records from which a dialect is told
+_SAMPLE = 200  # records from which a dialect is found
 _COLONS = "\ud800"  # one character for `::`, which is in no text: half of a surrogate pair
 _NOTHING = {"", "?", "-", "na", "n/a", "nan", "null", "none", "nil", "missing"}  # what a column is never called
 

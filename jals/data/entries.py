@@ -1,4 +1,4 @@
-"""Columns of entries on their way in: what is wrong is said of the first entry that is wrong."""
+"""Checks of the columns of entries; an error names the first wrong entry."""
 
 import datetime
 import re

@@ -1,4 +1,4 @@
-"""The ratings table on the host: checked once, here, and trusted everywhere after."""
+"""The ratings table on the host: checked here, once, and trusted afterwards."""
 
 import dataclasses
 import hashlib

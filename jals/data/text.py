@@ -185,7 +185,7 @@ def _frame(text: _Text) -> Any:
     if frame is None:
         frame = _by_hand(pl, text)
 
-    def again(role: str, kind: str) -> Any:  # the first field told too little
+    def again(role: str, kind: str) -> Any:  # the first field was not enough to tell the kind
         return _frame(dataclasses.replace(text, kinds=text.kinds | {role: kind}))
 
     roles = list(text.columns)

@@ -1,4 +1,4 @@
-"""Outside ids and the rows they stand for: looked up at the edges of jals, never inside."""
+"""Outside ids and their rows: used where data enter and results leave, never in between."""
 
 import bisect
 import dataclasses

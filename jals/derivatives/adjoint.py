@@ -119,9 +119,10 @@ def hypergradient(
             objective's target (the value; 1 with implicit feedback). Or a function that takes `predict(user, item)`
             and returns a scalar: of predictions, never of factors.
         factors: to start from.
-        tol: the relative residual |H w - r| / |r| asked of the adjoint system.
+        tol: the relative residual |H w - r| / |r| that the adjoint system must reach.
         iterations: of conjugate gradients, at most.
-        stationarity: asked of the point; default 1e-6 in float64, 1e-5 in float32, which may reach no less than 1e-6.
+        stationarity: that the point must reach; default 1e-6 in float64, 1e-5 in float32, where less than 1e-6 may be
+            out of reach.
         polish_sweeps: at most.
 
     Returns: (value, gradient, info).

@@ -1,4 +1,4 @@
-"""Hypergradients three ways: unrolled, adjoint, and by differences of the fits themselves."""
+"""Hypergradients in three ways: unrolled, adjoint, and by finite differences of whole fits."""
 
 import dataclasses
 import functools

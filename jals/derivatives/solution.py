@@ -1,8 +1,8 @@
 """A fit as a function: its predictions, differentiable in every number that the loss has.
 
-Two derivatives, and they differ. *Unrolled* is the derivative of the sweeps that were run, what one who stops early
-has; *adjoint* that of the stationary point that they head for (`jals.adjoint`). Far from convergence they are
-derivatives of two different fits. Both are of predictions: a factor is determined only up to a rotation, and so is its
+There are two derivatives, and they differ. *Unrolled* is the derivative of the sweeps that were run, as for a fit
+stopped early; *adjoint* that of the stationary point (`jals.adjoint`). Far from convergence they are derivatives of two
+different fits. Both are of predictions: a factor is determined only up to a rotation, and so is its
 derivative.
 """
 
@@ -64,7 +64,7 @@ def solution_map(
         failed inside a transformation, NaN.
 
     Raises:
-        ArgumentError: for arguments that cannot be meant; where what is static is traced (rank, sweeps); for "adjoint"
+        ArgumentError: for invalid arguments; where what is static is traced (rank, sweeps); for "adjoint"
             where a lambda is 0.
         AdjointError: where no stationary point was reached, outside transformations.
     """

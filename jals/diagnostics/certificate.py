@@ -38,7 +38,7 @@ class Certificate:
     targets of 0), or where A is 0. It is NaN, *unjudged*, where the dtype cannot tell: where something
     overflows, where a row is NaN, and where what products under the least normal number of the dtype may have taken
     (XLA makes them 0) is more than half the bound times the denominator. That takes numbers of very small or very large
-    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` tells of it;
+    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` counts it;
     scale the values towards 1, or take float64.
 
     Attributes:

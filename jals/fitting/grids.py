@@ -23,7 +23,7 @@ from .single import Progress, Result, check_start
 
 LOOPS = ("auto", "measure", *many.LOOPS)
 _SHARE = 0.25  # of the machine's memory, which the fits of one program may take
-_WORTH_MEASURING = 2e11  # operations: below, all is over before two compilations are
+_WORTH_MEASURING = 2e11  # operations: below, the fits take less time than two compilations
 
 
 class Outcomes:
@@ -151,10 +151,10 @@ def fit_grid(
     Numbers, keys and `sweeps` never compile anything again. Groups are equal in size, or differ by one, and each of
     the two sizes is one program. Passes of measuring are not counted in any fit.
 
-    Like `fit` a call for people, whose answer is on the host: not to be differentiated, jitted or vmapped. `run` is.
+    Like `fit` it returns results on the host: it cannot be differentiated, jitted or vmapped. `run` can.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the `Grid` so far.
     """
     check_jax()

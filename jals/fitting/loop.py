@@ -47,7 +47,7 @@ class StopRules:
     callbacks: Iterable[Callable[[Any], Any]] = ()
 
     def checked(self, least: int = 0) -> Self:
-        """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for what cannot be meant,
+        """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for invalid ones,
         in the caller's own names."""
         check_kind("callbacks", self.callbacks, Iterable, "give a list of functions")
         check_whole(self.of, self.most, least)
@@ -86,8 +86,8 @@ def run_rounds(
 
     Args:
         start: makes what there is at first, of each that is to be fitted a result: its `reason` is `RUNNING` until it
-            ends, `with_reason()` gives it another; its `history` tells of `done` sweeps, best in record `best()`. (A
-            function, so that nobody holds the first state while the rounds go on.)
+            ends, `with_reason()` gives it another; its `history` has `done` sweeps, the best in record `best()`. (A
+            function, so that no reference to the first state is kept while the rounds go on.)
         step: a round: the same with a record more of each that is under way, or the FitError that it broke down with.
         seen: what the callbacks are called with.
         begin: like `step`, but what comes before the first round and makes no record.

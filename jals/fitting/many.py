@@ -67,10 +67,10 @@ def fit_many(
     weights and temporaries of every fit at once. `fit_bytes` estimates it, so that a caller can cut a grid in groups.
 
     Returns: a list, for each fit its `Result`, or the `FitError` that `fit` would have raised. `history.seconds` is
-        nan: nobody can say which fit took which. `compile_seconds` is the group's, the same in each.
+        nan: the seconds of single fits in one program are unknown. `compile_seconds` is the group's, the same in each.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the list so far: fits that had ended as they ended, the others up to the
             last record (`reason` "interrupted"), each of which `fit(..., init=result)` goes on from.
     """
@@ -263,7 +263,7 @@ class _Member(Result):
 
 
 def _after(now: Any, states: State, told: Any, wanted: int, start: bool, held_out: Ratings | None) -> Any:
-    """A fit after a round of sweeps that told this of all, or its error where it broke down."""
+    """A fit after a round of sweeps, whose results for all fits are `told`, or its error where it broke down."""
     info, count, passes, value = jax.tree.map(lambda leaf: leaf[now.at], told)
     try:
         if count or start:

@@ -17,7 +17,7 @@ from .single import Result, fit
 
 ORDERS = ("given", "reversed")
 _STARTS: tuple[str, str] = ("warm", "cold")
-_APART = 0.01  # losses that differ by more are of different solutions, or of one that is far from its end
+_APART = 0.01  # losses that differ by more are of different solutions, or of a fit that has not converged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +93,10 @@ def regularisation_path(
     Numbers, `sweeps` and the number of objectives never compile anything again: it is `fit`'s program for all. Passes
     are the solver's, as everywhere; a loss after each sweep, and one at each start, is one more each.
 
-    Like `fit` a call for people, whose answer is on the host: not to be differentiated, jitted or vmapped. `run` is.
+    Like `fit` it returns results on the host: it cannot be differentiated, jitted or vmapped. `run` can.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the list of what there is by then, in the order of fitting; the last is
             the interrupted fit's.
     """

@@ -1,4 +1,4 @@
-"""Running a solver: `run`, one compiled scan for research code, and `fit`, with stop rules, history and care."""
+"""Running a solver: `run`, one compiled scan for research code, and `fit`, with checks, stop rules and history."""
 
 import dataclasses
 import functools
@@ -183,7 +183,7 @@ def fit(
     Numbers (in solver and objective), seeds and `sweeps` never compile anything again.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when a sweep has a row without a unique solution, or factors or loss stop being finite. It names
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
@@ -228,7 +228,7 @@ def fit(
     return run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
 
 
-# ---- what a round is made of, here and in `many` ----
+# ---- parts of a round, here and in `many` ----
 
 
 def starting_result(
@@ -287,7 +287,7 @@ def advance(
 ) -> tuple[State, Info, jax.Array, jax.Array, jax.Array | None]:
     """(state, info, sweeps, passes, loss) after `count` sweeps, or after the last one that went well: then `info` tells
     of the one that did not. `count` is traced, so that any number of sweeps is one program. The loss is the state's
-    where the last sweep told it: None for a solver that would need a pass for it, of no meaning after no sweep."""
+    where the last sweep computed it: None for a solver that would need a pass for it, meaningless after no sweep."""
     with_loss = traits(solver).loss_with_sweep
 
     def go_on(carry):

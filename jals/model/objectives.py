@@ -107,7 +107,7 @@ class Objective:
             _check_shape(name, getattr(self, name), ((),), "one number")
 
     def check(self, problem: Problem, rank: int, dtype: Any = None) -> None:
-        """Refuses what cannot be meant: shapes always, ranges where the numbers are not traced.
+        """Refuses invalid numbers: shapes always, ranges where the numbers are not traced.
 
         Args:
             dtype: that of the computation; None for the problem's.

@@ -272,8 +272,8 @@ class Problem:
 
 @jax.jit
 def _arranged(problem: Problem) -> tuple[Slots, Slots]:
-    # An index that is off reads or writes a number of another row, which nobody would see in the result. So n becomes
-    # NaN, which reaches everything (`Objective.row_reg`).
+    # A wrong index reads or writes a number of another row, and no result would show it. So n becomes NaN, which
+    # reaches everything (`Objective.row_reg`).
     table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
     numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads

@@ -57,7 +57,7 @@ class Error(NamedTuple):
     unit: jax.Array
 
     def ratio(self) -> jax.Array:
-        """The backward error; NaN where it cannot be told, 0 where there is no residual, infinite without a scale."""
+        """The backward error; NaN where it cannot be judged, 0 where there is no residual, infinite without a scale."""
         dtype = self.scale.dtype
         finite = jnp.isfinite(self.residual) & jnp.isfinite(self.scale) & jnp.isfinite(self.lost)
         judged = finite & (self.lost * (2 * jnp.finfo(dtype).tiny / bound(dtype)) <= self.scale)
@@ -184,7 +184,7 @@ def _faint(numbers: jax.Array) -> jax.Array:
 
 
 def _vanished(product: jax.Array, *factors: jax.Array) -> jax.Array:
-    """Whether a product of these factors, none of them 0, is too small to be told from 0 once it is added up."""
+    """Whether a product of these factors, none of them 0, may be lost as 0 once it is added up."""
     small = jnp.abs(product) < _small(product)
     for factor in factors:
         small &= _nonzero(factor)

@@ -199,7 +199,7 @@ def tune(
     Numbers, learning rates and boxes never compile anything again, nor do steps; tables and sizes of another shape do.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when error or derivative is not finite; `sweep` is the step, `result` the `Tuned` so far.
         Interrupted: on Ctrl-C, with the `Tuned` so far.
     """

@@ -267,7 +267,7 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
     elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
         return _problems_of_axis(error)
-    elif key[:1] == ("data",) and len(key) > 2:  # pydantic tells of every type that it may have
+    elif key[:1] == ("data",) and len(key) > 2:  # pydantic reports one error for each type that it may have
         if key[1] == "ids":
             return [(key[:2], 'must be "auto", "int" or "str", or a pair of these: for users, for items.')]
         none = ", or false" if key[1] in ("value", "time", "weight") else ""

@@ -38,7 +38,7 @@ Ids = Literal["auto", "int", "str"]
 
 
 class DataConfig(ConfigTable):
-    """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
+    """A named data set; or a file, or a folder of GroupLens, with arguments for `jals.read_ratings`."""
 
     source: datasets.Name | None = None
     path: Path | None = None

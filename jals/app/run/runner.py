@@ -219,7 +219,7 @@ def _earlier(place: Path, run: RunRecord, extend: bool, console: Console) -> fol
         return earlier
     try:
         return dataclasses.replace(earlier, unfinished=folder.unfinished_fit(place))
-    except StorageError as damaged:  # it costs what it speaks of
+    except StorageError as damaged:  # only that fit is lost
         console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
         folder.clear_unfinished(place)
         return earlier

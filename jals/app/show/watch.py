@@ -104,7 +104,7 @@ class Watch:
 
 class Pace:
     """How far a fit is towards the first of what ends it, sweeps, passes or seconds of solver work, and when it will
-    be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone nobody can tell."""
+    be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone it is unknown."""
 
     def __init__(self, settings: schema.FitConfig | None, begun: Any, start: float):
         self._begun, self._start = begun, start
@@ -115,7 +115,7 @@ class Pace:
         self._limits = {name: limit for name, limit in limits.items() if limit is not None}
 
     def share(self, at: Any) -> float | None:
-        """How much of the fit is done, from 0 to 1; None where nobody can tell."""
+        """How much of the fit is done, from 0 to 1; None where it is unknown."""
         shares = [getattr(at, name) / limit for name, limit in self._limits.items()]
         return min(max(shares), 1.0) if shares else None
 

@@ -62,7 +62,7 @@ class Ranking(NamedTuple):
     Attributes:
         ranked: the lowest mean first, equal ones in the order of the fits.
         left_out: those ranked on none, each with why.
-        refused: why nothing says which is best, or None. Then nobody is ranked.
+        refused: why nothing says which is best (then none is ranked), or None.
         cells: the folds and seeds of the means: those that all ranked ones share.
     """
 

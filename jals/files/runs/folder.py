@@ -164,7 +164,7 @@ def _content(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _naming_file(path: Path, line: int | None = None) -> Iterator[None]:
-    """Says of what is wrong in a record in which file it stands."""
+    """Adds the file, and the line, to an error in a record."""
     try:
         yield
     except ValueError as error:
@@ -184,7 +184,7 @@ def _lines(path: Path) -> Iterator[FitRecord]:
 
 
 def ended_fits(folder: Path) -> Iterator[FitRecord]:
-    """The fits whose lines are written: they are done, and no others.
+    """The fits whose lines are written: only these have ended.
 
     Raises:
         StorageError: when a line is damaged.
@@ -292,8 +292,8 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def remove_run(folder: Path) -> None:
-    """Takes a run's files out of the folder, and no others: no folder holds factors of one run beside the result of
-    another. The record goes first."""
+    """Removes a run's files from the folder, and no others, so that no folder holds factors of one run beside the
+    result of another. The record goes first."""
     names = []
     for content in _every_line(folder / FITS, folder / _EARLIER, folder / NOTE):
         with contextlib.suppress(ValueError):

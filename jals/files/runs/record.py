@@ -125,7 +125,7 @@ class FitRecord(_Kept):
 
     @property
     def broken(self) -> bool:
-        """Whether it came to nothing that could be used."""
+        """Whether it broke down, so that its factors are of no use."""
         return self.error is not None or self.reason in ("diverged", "singular")
 
     @property

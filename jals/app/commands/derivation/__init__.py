@@ -67,8 +67,8 @@ def derive(
     Returns: the exit code: 0, or 1 where a backward error misses the bound, or the library forms another system.
 
     Raises:
-        DataError: for an unknown user, or one without entries; ArgumentError for a number or a picture's name that
-        cannot be meant; StorageError where the picture cannot be written.
+        DataError: for an unknown user, or one without entries; ArgumentError for an invalid number or picture's name;
+        StorageError where the picture cannot be written.
     """
     if picture is not None:
         pictures.check(picture)

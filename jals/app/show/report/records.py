@@ -74,7 +74,7 @@ class ComparedFit:
 
     @property
     def point(self) -> tuple:
-        """What panels and rows are told apart by, besides the solver."""
+        """What distinguishes panels and rows, besides the solver."""
         return self.data, self.split, self.stated, self.setting
 
     @property
