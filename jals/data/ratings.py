@@ -28,7 +28,7 @@ class Ratings:
     """A table of observed entries, as NumPy arrays on the host.
 
     Make one with `from_arrays`, `from_scipy`, `from_dataframe` or `jals.read_ratings`, which check it; the constructor
-    itself checks nothing. The same data through any two of these doors is the same table, bit for bit, once both are
+    itself checks nothing. The same data read in any two of these ways is the same table, bit for bit, once both are
     `sorted()`. Arrays of the right dtype are kept, not copied: do not write to them afterwards.
 
     Attributes:
