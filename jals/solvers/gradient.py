@@ -2,22 +2,21 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import ArgumentError, did_you_mean, is_traced
+from ..errors import ArgumentError
 from ..model.factors import Factors, remainder, score_terms
 from ..model.objectives import Objective, loss, penalty
 from ..model.problem import Problem
-from ..reals import reals
 from ..rows import normal
 from . import costs
+from .hyper import check_hyper, is_traced_argument, plain
 from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
 
@@ -77,7 +76,7 @@ class Gradient:
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
         # One known whole number is Python's own, so that it can be static.
-        object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
+        object.__setattr__(self, "hyper", {name: plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
     monotone = False
@@ -127,7 +126,7 @@ class Gradient:
         return optax.with_extra_args_support(self.optimizer(**self.hyper))
 
     def tree_flatten_with_keys(self):
-        numbers = {name: value for name, value in self.hyper.items() if _is_number(self.optimizer, name, value)}
+        numbers = {name: value for name, value in self.hyper.items() if is_traced_argument(self.optimizer, name, value)}
         fixed = tuple(sorted((name, value) for name, value in self.hyper.items() if name not in numbers))
         key = jax.tree_util.GetAttrKey
         children = ((key("hyper"), numbers), (key("init_scale"), self.init_scale))
@@ -292,76 +291,3 @@ def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: 
 def _learnt(factors: Factors) -> Any:
     """What an optimizer sees: all but the mean."""
     return dataclasses.replace(factors, mean=None)
-
-
-def check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
-    """Raises ArgumentError unless an optimizer comes of these arguments."""
-    name = getattr(optimizer, "__name__", repr(optimizer))
-    try:
-        parameters = inspect.signature(optimizer).parameters
-    except (ValueError, TypeError):  # a function of C has none to look at
-        parameters = {}
-    known = [each.name for each in parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    anything = not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    for key, value in hyper.items():
-        if not isinstance(key, str) or not (anything or key in known):
-            takes = f"takes {', '.join(known)}" if known else "takes no arguments"
-            meant = [each for each in known if "".join(word[0] for word in each.split("_")) == key]  # lr: learning_rate
-            hint = f' Did you mean "{meant[0]}"?' if meant else did_you_mean(key, known)
-            raise ArgumentError(f"hyper has {key!r}, but {name} {takes}.{hint}")
-        several = isinstance(value, str | list | tuple | Mapping) or np.ndim(value) > 0
-        if several and _is_real(parameters.get(key), key):
-            given = f", not {value!r}" if isinstance(value, str) else ""
-            raise ArgumentError(f"hyper[{key!r}] must be one number, or a schedule{given}.")
-        if _is_real(parameters.get(key), key) and not (callable(value) or value is None):
-            reals(f"hyper[{key!r}]", value)
-    absent = [each for each in known if parameters[each].default is inspect.Parameter.empty and each not in hyper]
-    if absent:
-        raise ArgumentError(f"{name} needs {', '.join(absent)}: give hyper={{{absent[0]!r}: ...}}.")
-    try:
-        made = optimizer(**hyper)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} refuses hyper: {str(error).splitlines()[0]}") from error
-    if not isinstance(made, optax.GradientTransformation):
-        raise ArgumentError(
-            f"optimizer {name} makes {type(made).__name__}, not an optax optimizer: pass a function such as optax.adam."
-        )
-
-
-def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:
-    """Whether an optimizer's argument is traced rather than static."""
-    if isinstance(value, (bool, np.bool_, str, type(None))) or (callable(value) and not isinstance(value, jax.Array)):
-        return False
-    if name in getattr(optimizer, "static", ()) and isinstance(value, (int, float, np.number)):
-        return False
-    if _is_whole(value):
-        try:
-            parameter = inspect.signature(optimizer).parameters.get(name)
-        except (ValueError, TypeError):  # a function of C
-            parameter = None
-        return _is_real(parameter, name)
-    return True
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether an argument is one whole number, and known."""
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return value.ndim == 0 and not is_traced(value) and jnp.issubdtype(value.dtype, np.integer)
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if _is_whole(value) else value
-
-
-_WHOLE = ("key", "seed")  # of a random generator, which optax annotates like any number
-
-
-def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:
-    """Whether an argument is a real number, however it is given: its default or its annotation says so."""
-    if name == "learning_rate" or parameter is None:
-        return name == "learning_rate"
-    kinds = (parameter.annotation, *get_args(parameter.annotation))
-    if name in _WHOLE or (isinstance(parameter.default, int) and int in kinds):  # of more kinds than it is meant for
-        return False
-    return isinstance(parameter.default, float) or float in kinds or "float" in kinds

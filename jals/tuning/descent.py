@@ -19,7 +19,8 @@ from ..metrics import HeldOut
 from ..model.factors import Factors
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from ..solvers.gradient import Gradient, check_hyper
+from ..solvers.gradient import Gradient
+from ..solvers.hyper import check_hyper
 from ..solvers.protocol import cast, check_whole, checked_inputs
 from . import checks
 from .step import (
