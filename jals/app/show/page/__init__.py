@@ -197,12 +197,10 @@ def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.nd
         said = {"id": str(data.vocab.item[item]), "title": title, "entries": int(popular[item])}
         return said | {"score": float(score), "value": value}
 
+    high = zip(item[order], predicted, value[order], strict=True)
     return {
         "best": [row(item, score, held.get(int(item))) for item, score in zip(best, scores, strict=True)],
-        "high": [
-            row(item, score, float(value))
-            for item, score, value in zip(item[order], predicted, value[order], strict=True)
-        ],
+        "high": [row(item, score, float(value)) for item, score, value in high],
     }
 
 

@@ -101,16 +101,11 @@ def spectrum(drawn: list[DrawnFit]) -> Iterator[PageFigure]:
     for label, values in lines:
         total = np.cumsum(values**2)
         enough = int(np.searchsorted(total, 0.9 * total[-1])) + 1
-        said.append(
-            f"{label}: σ₁ = {values[0]:.3g}, σ{_subscript(len(values))} = {values[-1]:.3g}; the first {enough} "
-            f"of {len(values)} make 90 % of Σσ²."
-        )
-    yield PageFigure(
-        "spectrum",
-        "Singular values of X Yᵀ, largest first. " + " ".join(said),
-        " ".join(said),
-        plots.picture(plots.spectrum, lines),
-    )
+        ends = f"σ₁ = {values[0]:.3g}, σ{_subscript(len(values))} = {values[-1]:.3g}"
+        said.append(f"{label}: {ends}; the first {enough} of {len(values)} make 90 % of Σσ².")
+    caption = " ".join(said)
+    alt = f"Singular values of X Yᵀ, largest first. {caption}"
+    yield PageFigure("spectrum", alt, caption, plots.picture(plots.spectrum, lines))
 
 
 def residuals(drawn: list[DrawnFit], scored: list[dict[str, summaries.Scored]]) -> Iterator[PageFigure]:
@@ -158,12 +153,9 @@ def data(ratings: jals.Ratings) -> Iterator[PageFigure]:
         empty = int((degree == 0).sum())
         none = f" ({empty:,} have none)" if empty else ""
         said.append(f"{side}s have {degree.min():,} to {degree.max():,} entries, median {np.median(degree):,.4g}{none}")
-    yield PageFigure(
-        "degrees",
-        f"Share of rows with at least so many entries: {'; '.join(said)}.",
-        f"{_capital('; '.join(said))}.",
-        plots.picture(plots.degrees, lines),
-    )
+    caption = "; ".join(said)
+    alt = f"Share of rows with at least so many entries: {caption}."
+    yield PageFigure("degrees", alt, f"{_capital(caption)}.", plots.picture(plots.degrees, lines))
     table = summaries.density(ratings)
     users, items = table.share.shape
     each = [f"{round(size, 1 if size < 100 else 0):,g}" for size in (table.num_users / users, table.num_items / items)]

@@ -14,9 +14,9 @@ from .words import (
     LONG,
     Cell,
     Folded,
-    Paragraph,
     Pictures,
     Section,
+    Text,
     counted,
     decimals,
     joined,
@@ -72,7 +72,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
     blocks: list = [whole]
     if isinstance(whole, Folded):
         first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
-        blocks = [Paragraph(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first, ""), whole]
+        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first, ""), whole]
     notes = [_replication(comparison, rows, unit)]
     notes.append(
         "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
@@ -91,7 +91,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
             f"† {joined(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
             "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
         )
-    yield Section("results", "Results", [*blocks, *map(Paragraph, notes)])
+    yield Section("results", "Results", [*blocks, *map(Text, notes)])
 
 
 def _others(comparison: Comparison) -> list[str]:
@@ -149,7 +149,7 @@ def differences(comparison: Comparison) -> Iterator[Section]:
         )
     columns = ["solver:", "data:", "difference", "pairs", "wins"]
     title = f"Paired differences to {comparison.reference}"
-    yield Section("differences", title, [make_table(columns, cells, title), *map(Paragraph, notes)])
+    yield Section("differences", title, [make_table(columns, cells, title), *map(Text, notes)])
 
 
 def curves(comparison: Comparison) -> Iterator[Section]:
@@ -161,7 +161,7 @@ def curves(comparison: Comparison) -> Iterator[Section]:
         shown = [one for one in shown if one]
         if shown:
             title = comparison.title(point)
-            blocks += [Paragraph(title[:1].upper() + title[1:], 3)] if len(points) > 1 else []
+            blocks += [Text(title[:1].upper() + title[1:], 3)] if len(points) > 1 else []
             blocks.append(Pictures(shown))
     if not blocks:
         return
@@ -184,7 +184,7 @@ def curves(comparison: Comparison) -> Iterator[Section]:
         title = comparison.title(points[0])
         words.append(f"Only the first of {len(comparison.points)} points is drawn: {title}.")
     words += _left_out(comparison)
-    yield Section("curves", "Loss and validation error by cost", [*map(Paragraph, words), *blocks])
+    yield Section("curves", "Loss and validation error by cost", [*map(Text, words), *blocks])
 
 
 def _left_out(comparison: Comparison) -> list[str]:
@@ -292,7 +292,7 @@ def profiles(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "profile",
         "Cost to come close to the lowest loss",
-        [*map(Paragraph, words), Pictures(shown), make_table(columns, cells, "Costs")],
+        [*map(Text, words), Pictures(shown), make_table(columns, cells, "Costs")],
     )
 
 
@@ -320,7 +320,7 @@ def stationarity(comparison: Comparison) -> Iterator[Section]:
         "equations, at the factors each fit ended with: 0 at a stationary point. It is measured alike for all solvers."
     ]
     shown = pictured("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
-    yield Section("stationarity", "How converged the fits are", [*map(Paragraph, words), Pictures([shown])])
+    yield Section("stationarity", "How converged the fits are", [*map(Text, words), Pictures([shown])])
 
 
 def trouble(comparison: Comparison) -> Iterator[Section]:

@@ -8,7 +8,7 @@ import numpy as np
 from . import figures, table
 from .records import ComparedFit, Comparison, as_text, short
 from .sections import pictured
-from .words import Cell, Folded, Paragraph, Pictures, Section, brief, counted, joined, make_table, number
+from .words import Cell, Folded, Pictures, Section, Text, brief, counted, joined, make_table, number
 
 _FEW = 8  # figures, from which the others are folded away
 _LINES = 6  # values of a second axis that can be lines
@@ -61,7 +61,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
             f"⚠ {joined(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
             "the best may lie outside it. Widen the range before trusting the comparison."
         )
-    blocks: list[Any] = [*map(Paragraph, words)]
+    blocks: list[Any] = [*map(Text, words)]
     if shown:
         blocks += [Pictures(shown[:_FEW])]
     if len(shown) > _FEW:
@@ -70,7 +70,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "tuned",
         "Sensitivity to tuned numbers",
-        [*blocks, *_spent(comparison), Paragraph("Chosen values", 3), make_table(columns, cells, "Chosen values")],
+        [*blocks, *_spent(comparison), Text("Chosen values", 3), make_table(columns, cells, "Chosen values")],
     )
 
 
@@ -108,7 +108,7 @@ def _spent(comparison: Comparison) -> list[Any]:
         "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
         "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
     )
-    return [Paragraph("What tuning took", 3), make_table(columns, cells, "What tuning took"), Paragraph(words)]
+    return [Text("What tuning took", 3), make_table(columns, cells, "What tuning took"), Text(words)]
 
 
 def _served(comparison: Comparison, trials: list[ComparedFit]) -> list[ComparedFit]:
@@ -194,7 +194,7 @@ def axes(comparison: Comparison) -> Iterator[Section]:
             "shown, not used: a point chosen by it would have to be tested elsewhere.",
             *dict.fromkeys(words),
         ]
-        yield Section("grid", "Along the grid", [*map(Paragraph, words), Pictures(shown)])
+        yield Section("grid", "Along the grid", [*map(Text, words), Pictures(shown)])
 
 
 def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:

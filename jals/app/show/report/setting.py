@@ -9,7 +9,7 @@ import tomli_w
 from ....files.runs.record import DataRecord
 from ..console import printable
 from .records import MOST, ComparedRun, Comparison, as_text, short, words
-from .words import Cell, Code, Folded, Paragraph, Section, brief, counted, joined, make_table, number
+from .words import Cell, Code, Folded, Section, Text, brief, counted, joined, make_table, number
 
 
 def questions(comparison: Comparison) -> list[str]:
@@ -62,11 +62,8 @@ def how(comparison: Comparison) -> Iterator[Section]:
     blocks: list[Any] = []
     for number_, run in enumerate(comparison.runs):
         if len(comparison.runs) > 1:
-            blocks.append(Paragraph(f"Run {run.name}", 3))
-        blocks += [
-            make_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"),
-            Paragraph("Again:"),
-        ]
+            blocks.append(Text(f"Run {run.name}", 3))
+        blocks += [make_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Text("Again:")]
         place = shlex.quote(run.place.as_posix())
         again = f"jals run {place}/config.toml --out {place}-again"
         blocks.append(Code("\n".join(printable(each) for each in (run.record.command, again) if each)))
@@ -79,7 +76,7 @@ def how(comparison: Comparison) -> Iterator[Section]:
                 for each in programs
             ]
             columns = ["solver:", "fits", "loop:", "chunks", "compiling, s", "running, s", "why:"]
-            blocks += [Paragraph("Programs: which fits ran together."), make_table(columns, cells, "Programs")]
+            blocks += [Text("Programs: which fits ran together."), make_table(columns, cells, "Programs")]
         blocks.append(Folded("The config, defaults written out", [Code(tomli_w.dumps(run.config).strip())]))
     yield Section("how", "How it was run", blocks)
 

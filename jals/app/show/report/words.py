@@ -33,7 +33,7 @@ class ReportTable(NamedTuple):
         return [(column.removesuffix(":"), not column.endswith(":")) for column in self.columns]
 
 
-class Paragraph(NamedTuple):
+class Text(NamedTuple):
     """A paragraph; `level` 3 makes it a heading."""
 
     text: str
