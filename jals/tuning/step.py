@@ -274,6 +274,6 @@ def check_reverse(error: ValueError, solver: Any) -> None:
     """Raises ArgumentError where jax's complaint is that the solver has a loop without a reverse derivative."""
     if not traits(solver).differentiable or "Reverse-mode differentiation" in str(error):
         raise ArgumentError(
-            f"{type(solver).__name__} here loops an unknown number of times and cannot be differentiated in reverse: with "
-            'few parameters give direction="forward", else another solver such as jals.ALS.'
+            f"{type(solver).__name__} here loops an unknown number of times and cannot be differentiated in reverse: "
+            'with few parameters give direction="forward", else another solver such as jals.ALS.'
         ) from None
