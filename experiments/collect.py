@@ -75,7 +75,7 @@ def taken(place: Path) -> dict[str, Any]:
     )
 
 
-def _trials(trials: list[records.Fit]) -> dict[tuple[str, str], float]:
+def _trials(trials: list[records.ComparedFit]) -> dict[tuple[str, str], float]:
     """By solver and point: the share of the trials whose validation RMSE is within 1 % of the best trial's."""
     found: dict[tuple, dict[Any, list[float]]] = {}
     for fit in trials:
@@ -87,7 +87,7 @@ def _trials(trials: list[records.Fit]) -> dict[tuple[str, str], float]:
     return {key: float(np.mean(each)) for key, each in shares.items()}
 
 
-def _at_edge(run: records.Run, fit: records.Fit) -> bool:
+def _at_edge(run: records.ComparedRun, fit: records.ComparedFit) -> bool:
     """Whether a number that the tuning chose lies in the outermost tenth of its range, so the best may lie beyond."""
     ranges = {
         key.removeprefix(f"solver.{fit.record.solver}."): between
@@ -96,7 +96,7 @@ def _at_edge(run: records.Run, fit: records.Fit) -> bool:
     return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record.tuned.items())
 
 
-def _worst(fits: list[records.Fit]) -> dict[str, float]:
+def _worst(fits: list[records.ComparedFit]) -> dict[str, float]:
     """The worst backward errors of the fits."""
     proofs = [fit.record.certificate for fit in fits if fit.record.certificate is not None]
     errors = {side: [getattr(proof, side) for proof in proofs] for side in ("user", "item", "last_updated")}

@@ -42,7 +42,7 @@ from .tuning import Tuned, tune
 
 __version__ = "0.1.0"
 
-# What docs/api.md tells of.
+# What docs/api.md documents.
 __all__ = [
     "ALS",
     "AdjointError",

@@ -1,17 +1,17 @@
-"""The clock that a fit's seconds are read from: time in which the process stood still can be left out of them."""
+"""The clock of a fit's seconds, which can leave out the time in which the process was paused."""
 
 import time
 from collections.abc import Callable
 
 
 def seconds() -> float:
-    """Seconds of a clock that only runs on, but for those that the process stood still in."""
-    still = _still()  # first: what it has not seen is not left out
+    """Seconds of a monotonic clock, less those in which the process was paused."""
+    still = _still()  # before the clock is read, so that no pause in between is lost
     return time.perf_counter() - still
 
 
 def follow(still: Callable[[], float] | None) -> None:
-    """From now on `still` tells how many seconds the process has stood still in (Ctrl-Z); None: nobody tells."""
+    """From now on `still()` gives the seconds for which the process was paused (Ctrl-Z); None: no pauses are known."""
     global _still
     _still = _never if still is None else still
 

@@ -52,10 +52,10 @@ def load(name: Name) -> Dataset:
     if name not in _FILES:
         return movielens_latest_small()
     table, items = _FILES[name]
-    ratings, vocab = read_ratings(located(table))
+    ratings, vocab = read_ratings(find_path(table))
     titles = None
-    if items is not None and located(table).with_name(items).is_file():
-        titles = _titles(located(table).with_name(items), vocab)
+    if items is not None and find_path(table).with_name(items).is_file():
+        titles = _titles(find_path(table).with_name(items), vocab)
     return Dataset(ratings, vocab, titles)
 
 
@@ -91,7 +91,7 @@ def movielens(path: str | Path) -> Dataset:
         DataError: when the folder is not there, holds no such release, or a file in it is damaged.
         ImportError: without the extra `tables`.
     """
-    folder = located(path)
+    folder = find_path(path)
     for table, items in _MOVIELENS:
         if (folder / table).is_file():
             return _folder(folder / table, folder / items)
@@ -102,7 +102,7 @@ def movielens(path: str | Path) -> Dataset:
 def movietweetings(path: str | Path) -> Dataset:
     """MovieTweetings from its folder (`ratings.dat`, `movies.dat`), found and refused like `movielens`: ratings from 0
     to 10 with times, and titles. Items are IMDb's numbers, as integers."""
-    folder = located(path)
+    folder = find_path(path)
     if not (folder / "ratings.dat").is_file():
         raise DataError(f"{folder} holds no MovieTweetings: it has no ratings.dat. Name the folder it is in.")
     return _folder(folder / "ratings.dat", folder / "movies.dat", ids="int")  # which IMDb pads with zeros
@@ -111,7 +111,7 @@ def movietweetings(path: str | Path) -> Dataset:
 def from_file(path: str | Path, **options: Any) -> Dataset:
     """A table from a file that `read_ratings(path, **options)` reads, without titles. A relative path is looked for
     like that of `movielens`."""
-    return Dataset(*read_ratings(located(path), **options), None)
+    return Dataset(*read_ratings(find_path(path), **options), None)
 
 
 def synthetic(
@@ -159,7 +159,7 @@ def synthetic(
         if not 0 <= number < np.inf:
             raise ArgumentError(f"{name} is {number}, but must be a number >= 0.")
     rng = np.random.default_rng(seed)
-    user, item = np.divmod(_drawn(rng, num_users, num_items, count, skew), num_items)
+    user, item = np.divmod(_draw_cells(rng, num_users, num_items, count, skew), num_items)
     x, y = (rng.normal(0, rank**-0.25, (rows, rank)) for rows in (num_users, num_items))
     value = np.einsum("er,er->e", x[user], y[item])
     biases: dict[str, Any] = {"user_bias": None, "item_bias": None, "mean": None}
@@ -174,7 +174,7 @@ def synthetic(
     return Dataset(ratings, vocab, None), Factors(**factors)
 
 
-def _drawn(rng: np.random.Generator, num_users: int, num_items: int, count: int, skew: float) -> np.ndarray:
+def _draw_cells(rng: np.random.Generator, num_users: int, num_items: int, count: int, skew: float) -> np.ndarray:
     """`count` cells of the table, sorted."""
     chance = [rng.permutation(np.arange(1.0, rows + 1) ** -skew) for rows in (num_users, num_items)]
     cells = num_users * num_items
@@ -221,7 +221,7 @@ def _titles(path: Path, vocab: Vocabulary) -> np.ndarray:
     return np.array([names.get(str(id).lstrip("0"), "") for id in vocab.item])
 
 
-def located(path: str | Path) -> Path:
+def find_path(path: str | Path) -> Path:
     """The file or folder itself (`~` is the home folder), or of that name in the folder that the environment variable
     JALS_DATA names.
 

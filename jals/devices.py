@@ -1,4 +1,4 @@
-"""Work on several devices: slabs that lie on each, numbers that differ by device; and how much memory there is."""
+"""Several devices: slabs sharded over them, numbers that vary over them; and how much memory there is."""
 
 import os
 from collections.abc import Callable
@@ -9,9 +9,9 @@ import jax
 from .errors import ArgumentError
 
 
-def dealt(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
-    """`function(slabs, held)`, whose results have a leading axis of slabs too, with each device of a mesh at work on
-    its own slabs, and all of `held`; on all slabs at once without a mesh. See `Problem.shard`."""
+def sharded_map(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
+    """`function(slabs, held)` by `jax.shard_map`: each device of the mesh has its own slabs and all of `held`. Results
+    have a leading axis of slabs too. Without a mesh, a plain call. See `Problem.shard`."""
     if mesh is None:
         return function(slabs, held)
     everywhere, by_slab = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names)
@@ -22,12 +22,12 @@ def dealt(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: 
     return shared(slabs, held)
 
 
-def alike(*trees: Any) -> tuple[Any, ...]:
+def match_varying(*trees: Any) -> tuple[Any, ...]:
     """The same trees, every leaf marked as varying over each mesh axis that any of them varies over.
 
-    Under `jax.shard_map` a number's type tells the mesh axes over which it may differ by device. Loops and branches
-    want equal types of what goes in and what comes out; and a derivative in a number that is the same on all devices
-    is the sum of theirs, where each is to have its own.
+    Under `jax.shard_map` an array's type has the mesh axes over which it may vary. Loops and branches need equal types
+    going in and coming out; and the derivative in an array that does not vary is the sum over the devices, where each
+    device should have its own.
     """
     leaves, structure = jax.tree.flatten(trees)
     varying = [_varying(leaf) for leaf in leaves]

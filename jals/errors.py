@@ -10,8 +10,8 @@ from jax.core import Tracer
 
 
 class _Travels:
-    """Makes an exception go through pickle and copy with its type, message, attributes and notes, and with its cause
-    where that pickles. Python's own way calls `__init__` with the message alone: one that takes more then fails in the
+    """Makes an exception keep its type, message, attributes and notes through pickle and copy, and its cause where that
+    pickles. Python's own way calls `__init__` with the message alone: one that takes more then fails in the
     process that reads it, where a `multiprocessing.Pool` waits for ever."""
 
     def __reduce__(self: Any) -> tuple:
@@ -78,7 +78,7 @@ class FitError(JalsError, ArithmeticError):
 
 
 class AdjointError(JalsError, ArithmeticError):
-    """A derivative of a stationary point that cannot be had. `info` (`jals.adjoint.Info`) says how far it came."""
+    """The derivative of a stationary point failed. `info` (`jals.adjoint.AdjointInfo`) says how far it came."""
 
     def __init__(self, message: str, *, info: Any):
         super().__init__(message)

@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
             - compile_seconds (of its program); program (its place in the record's list of them);
             - train_rmse, train_mae, validation_rmse, ..., test_mae: in the unit of the values;
             - certificate_user, certificate_item, certificate_last_updated (the worst backward errors, dimensionless),
-              certificate_unjudged (how many could not be told), certificate_bound,
+              certificate_unjudged (how many rows could not be judged), certificate_bound,
               certificate_last_updated_required, certificate_passed;
             - stationarity (dimensionless); factors (the file, seen from the run's folder).
         sweeps: a row a record of a fit's history: key, solver, fold, seed, trial; sweep; loss and validation (RMSE of

@@ -42,7 +42,7 @@ def _check(library: str, start: Callable[[], object], mark: str) -> None:
 
 
 def _runs(start: Callable[[], object], mark: str) -> bool:
-    """Whether a library's threads run once it was told to start them, as far as the system tells."""
+    """Whether a library's threads run after `start()`, as far as the system says."""
     before = _threads()
     start()
     after = _threads()

@@ -19,7 +19,7 @@ def is_real(dtype: Any) -> bool:
     return getattr(dtype, "kind", "") not in "mM" and any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
-def unmasked(name: str, column: Any) -> Any:
+def refuse_masked(name: str, column: Any) -> Any:
     """The column itself, once it is sure that nothing in it is masked: NumPy drops a mask without a word.
 
     Raises:
@@ -43,7 +43,7 @@ def reals(name: str, value: Any) -> Any:
     if not isinstance(value, jax.Array):
         try:
             traced = isinstance(value, (list, tuple)) and any(map(is_traced, jax.tree.leaves(value)))
-            value = jnp.asarray(value) if traced else np.asarray(unmasked(name, value))
+            value = jnp.asarray(value) if traced else np.asarray(refuse_masked(name, value))
         except DataError:
             raise
         except Exception as error:  # ragged, or what a class of someone else's says to being an array
@@ -64,7 +64,7 @@ def as_floats(name: str, value: Any, dtype: Any) -> jax.Array:
         return value
     value = reals(name, value)
     if isinstance(value, np.ndarray):  # on the host: jax would compile a program for each dtype and shape
-        with np.errstate(over="ignore", under="ignore"):  # where that matters, `check_held` says so in words
+        with np.errstate(over="ignore", under="ignore"):  # where that matters, `check_fits_dtype` says so in words
             value = value.astype(dtype)
     return jnp.asarray(value, dtype)
 
@@ -92,7 +92,7 @@ def float_dtype(array: Any) -> Any:
     return np.dtype(np.float32) if dtype == np.float64 and not jax.config.read("jax_enable_x64") else dtype
 
 
-def check_held(name: str, numbers: Any, dtype: Any, zero: bool = True) -> None:
+def check_fits_dtype(name: str, numbers: Any, dtype: Any, zero: bool = True) -> None:
     """Raises ArgumentError where a finite number is beyond a float dtype: infinite in it, or (with `zero`) less than
     its least normal number, which counts as 0. Numbers that are not known yet, or have the dtype, pass."""
     if is_traced(numbers) or numbers.dtype == dtype:

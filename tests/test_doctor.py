@@ -270,7 +270,7 @@ def test_a_fit_that_fails_or_never_ends_is_reported(monkeypatch):
 
 def test_what_is_found_decides_the_exit_code(monkeypatch):
     def visit(*findings):
-        sections = [doctor.Section("Title", [("name", "value " * 20)], list(findings)), doctor.Section("Nothing", [])]
+        sections = [doctor.Topic("Title", [("name", "value " * 20)], list(findings)), doctor.Topic("Nothing", [])]
         monkeypatch.setattr(doctor, "sections", lambda _: iter(sections))
         lines = Lines()
         code = doctor.examine(lines)  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 """What `jals` shows is what the reference documents, and both are one list."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def test_dir_shows_what_is_public():
     assert sorted(dir(jals)) == sorted([*jals.__all__, "__version__"])
     assert len(set(jals.__all__)) == len(jals.__all__)
     assert not [name for name in jals.__all__ if not hasattr(jals, name)]
+
+
+def test_no_module_has_the_name_of_a_public_call():
+    calls = {name for name in jals.__all__ if callable(getattr(jals, name))}
+    assert "fit" in calls and calls.isdisjoint(module.name for module in pkgutil.iter_modules(jals.__path__))
 
 
 def test_types_are_told():

@@ -30,7 +30,7 @@ def main() -> None:
         raise SystemExit(2)
     from .show import console
 
-    console.settle()
+    console.prepare_streams()
     _keep_compiled()
     try:
         build()()
@@ -60,7 +60,7 @@ def build() -> "typer.Typer":
 
     from .show.console import printable
 
-    class Group(TyperGroup):
+    class PrintableGroup(TyperGroup):
         """Says what is wrong with a command line without the control characters that may stand in it."""
 
         def make_context(self, *arguments: Any, **options: Any) -> Any:
@@ -81,7 +81,7 @@ def build() -> "typer.Typer":
             raise
 
     modes: Any = {"no_args_is_help": True, "rich_markup_mode": "rich"}
-    app = typer.Typer(name="jals", cls=Group, pretty_exceptions_enable=False, **modes)
+    app = typer.Typer(name="jals", cls=PrintableGroup, pretty_exceptions_enable=False, **modes)
 
     def show_version(wanted: bool) -> None:
         if wanted:
@@ -148,10 +148,7 @@ def build() -> "typer.Typer":
     app.add_typer(configs, name="config")
 
     @command("jals config check configs/movielens.toml --set solver.0.rank=64", configs)
-    def check(
-        config: Annotated[Path, config_file],
-        changes: Annotated[list[str] | None, change_option] = None,
-    ) -> None:
+    def check(config: Annotated[Path, config_file], changes: Annotated[list[str] | None, change_option] = None) -> None:
         """Check a config without its data, and show it with every default written out."""
         from . import config as room
 
@@ -210,10 +207,10 @@ def build() -> "typer.Typer":
             import jax
 
             from .commands import derivation as room
-            from .run.data import opened
+            from .run.data import open_data
 
             jax.config.update("jax_enable_x64", True)  # zeros that look like zeros
-            data = room.built_in() if table is None else opened(str(table))
+            data = room.built_in() if table is None else open_data(str(table))
             return room.derive(console, data.ratings, data.vocab, user, reg, rank, seed, picture, data.titles)
 
         raise typer.Exit(_exit_code(walk))
@@ -226,9 +223,7 @@ def build() -> "typer.Typer":
         raise typer.Exit(_exit_code(room.examine))
 
     @command("jals datasets movielens-latest-small")
-    def datasets(
-        name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None,
-    ) -> None:
+    def datasets(name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None) -> None:
         """The data sets that a config can name: their sizes, and where they are looked for."""
         from .commands import catalogue
 

@@ -1,1 +1,1 @@
-"""Tables on the host: the doors for files and data frames, ratings and their columns, outside ids, splits."""
+"""Tables on the host: reading files and data frames, ratings and their columns, outside ids, splits."""

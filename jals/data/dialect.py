@@ -1,4 +1,4 @@
-"""How a text table is written: its delimiter, quotes, header and width. Found once, from many lines, and held to for
+"""How a text table is written: its delimiter, quotes, header and width. Found once, from many lines, and required of
 every line.
 
 The rule is that of Python's csv module: a quote at the start of a field opens it, and it goes on, over delimiters and
@@ -16,7 +16,7 @@ from ..errors import DataError
 from .frames import chosen_columns, is_usual
 
 DELIMITERS = ("\t", ",", ";", "|", "::", " ")
-_SAMPLE = 200  # records from which a dialect is told
+_SAMPLE = 200  # records from which a dialect is found
 _COLONS = "\ud800"  # one character for `::`, which is in no text: half of a surrogate pair
 _NOTHING = {"", "?", "-", "na", "n/a", "nan", "null", "none", "nil", "missing"}  # what a column is never called
 
@@ -50,7 +50,7 @@ class Dialect:
                     yield last + 1, fields
                 last = reader.line_num
         except csv.Error as error:
-            raise DataError(f"{path}, line {last + 1}: {_breach(str(error))}") from None
+            raise DataError(f"{path}, line {last + 1}: {_csv_problem(str(error))}") from None
 
     def wrong_width(self, path: Any, line: int, fields: list[str], first: int) -> DataError | None:
         """The error for a record with fields too many or too few, the `first` of the file standing in that line."""
@@ -73,7 +73,7 @@ def _reader(lines: Iterable[str], delimiter: str, quoted: bool, strict: bool) ->
     return csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=strict)
 
 
-def _breach(problem: str) -> str:
+def _csv_problem(problem: str) -> str:
     """What csv complains of, in words that say what to do."""
     quotes = (
         'A field with a delimiter, quote or line break in it is written "in quotes", with each quote inside doubled. '
@@ -111,7 +111,7 @@ class Sample(NamedTuple):
         return [fields for _, fields in below if len(fields) == self.dialect.width]
 
 
-def sampled(
+def detect_dialect(
     path: Any,
     lines: list[str],
     whole: bool,
@@ -135,7 +135,7 @@ def sampled(
             header, and for columns that are not there.
     """
     tried = [delimiter] if delimiter else DELIMITERS
-    ways = [_way(path, lines, whole, each, header, quoted is not False, wanted) for each in tried]
+    ways = [_sample_with(path, lines, whole, each, header, quoted is not False, wanted) for each in tried]
     fitting = [way for way in ways if way is not None]
     if not fitting:
         if delimiter:  # a quote may have been opened, and never closed
@@ -153,7 +153,7 @@ def _without_end(line: str) -> str:
     return line.rstrip("\r\n")
 
 
-def _way(path, lines, whole, delimiter, header, quoted, wanted) -> Sample | None:
+def _sample_with(path, lines, whole, delimiter, header, quoted, wanted) -> Sample | None:
     """The sample with this delimiter, or None where it makes no columns of it."""
     records = _records(lines, delimiter, quoted)
     if not whole and len(records) <= _SAMPLE:
@@ -202,7 +202,7 @@ def _has_header(fields: list[list[str]], wanted: dict[str, Any]) -> bool | None:
     first, below = fields[0], fields[1:]
     if any(isinstance(column, str) for column in wanted.values()):
         return True
-    if any(field[:1].isdigit() or number(field) is not None for field in first):
+    if any(field[:1].isdigit() or parse_number(field) is not None for field in first):
         return False
     usual = sum(map(is_usual, first))
     turned = 0
@@ -210,7 +210,7 @@ def _has_header(fields: list[list[str]], wanted: dict[str, Any]) -> bool | None:
         column = [record[place] for record in below if place < len(record)]
         if name and name in column:
             return False
-        if column and all(number(field) is not None for field in column):
+        if column and all(parse_number(field) is not None for field in column):
             if name.strip().lower() in _NOTHING and not usual:
                 return False  # an entry without its number
             turned += 1
@@ -254,7 +254,7 @@ def _evidence(way: Sample, others: set[str]) -> tuple[bool, float]:
 
     def clean(role: str, field: str) -> bool:
         if role == "value":
-            return number(field) is not None
+            return parse_number(field) is not None
         stray = way.dialect.quoted and '"' in field
         return not stray and not any(mark in field for mark in others)
 
@@ -263,7 +263,7 @@ def _evidence(way: Sample, others: set[str]) -> tuple[bool, float]:
     return 2 * count["value"] > 1 if "value" in count else total == len(used), total
 
 
-def number(field: str) -> float | None:
+def parse_number(field: str) -> float | None:
     """What a field of text says, where it is a number as tables write them."""
     if not field.isascii() or "_" in field or field != field.strip():
         return None

@@ -1,4 +1,4 @@
-"""Columns of entries on their way in: what is wrong is said of the first entry that is wrong."""
+"""Checks of the columns of entries; an error names the first wrong entry."""
 
 import datetime
 import re
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, EntryError, is_traced
-from ..reals import unmasked
+from ..reals import refuse_masked
 
 _MAX_ENTRIES = 2**31 - 1  # int32 indices throughout
 BELOW_MICROSECOND = re.compile(r"[.,]\d{6}0*[1-9]")  # digits of a second that Python passes over
@@ -23,7 +23,7 @@ def _column(name: str, column: Any) -> np.ndarray:
     if is_traced(column):
         raise DataError(f"{name} is traced: make the table outside of jit, vmap and grad.")
     try:
-        column = np.asarray(unmasked(name, column))
+        column = np.asarray(refuse_masked(name, column))
     except DataError:
         raise
     except Exception as error:  # what a class of someone else's says to being an array

@@ -1,6 +1,6 @@
-"""Files as they are found: at a path with ~ in it, packed once or twice, or quite another thing than a table.
+"""Opening table files: paths with ~, compressed files, and files that are no tables.
 
-What the standard library can unpack is unpacked; anything else is called by its name, with the way out.
+What the standard library can unpack is unpacked; any other kind is refused by its name, with what to do.
 """
 
 import io
@@ -74,7 +74,7 @@ def as_path(path: Any) -> Path:
         raise ArgumentError(f"{path}: {home} is no home folder. Write ./{home} for a file of that name.") from None
 
 
-def opened(path: Path) -> tuple[str, bytes | None, bytes]:
+def open_file(path: Path) -> tuple[str, bytes | None, bytes]:
     """("text", "Parquet" or "npz"; the content, where it cannot be read from the path as it is; how it starts).
 
     Raises:

@@ -13,7 +13,7 @@ from ..errors import ArgumentError, DataError, EntryError, did_you_mean
 from ..forks import check_polars
 from .entries import shown
 from .ratings import DuplicateEntries, Ratings
-from .vocabulary import Vocabulary, empty_id, numbered, text_array
+from .vocabulary import Vocabulary, empty_id, number_ids, text_array
 
 # What columns are usually called, lower case, without blanks and underscores. Earlier names win.
 USUAL = {
@@ -27,8 +27,8 @@ USUAL = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """Columns on their way in, and how to speak of them.
+class SourceTable:
+    """Columns as they were read, with their names for messages.
 
     Attributes:
         source: "ratings.csv", "the data frame".
@@ -46,7 +46,7 @@ class Table:
         return DataError(f"{self.source}, {self.place(entry)}, {self.labels[role]} {problem}")
 
 
-def assembled(table: Table, duplicates: str) -> tuple[Ratings, Vocabulary]:
+def assemble(table: SourceTable, duplicates: str) -> tuple[Ratings, Vocabulary]:
     """The table's entries, checked, with their ids numbered.
 
     Raises:
@@ -56,7 +56,7 @@ def assembled(table: Table, duplicates: str) -> tuple[Ratings, Vocabulary]:
     for role in ("user", "item"):
         ids = table.columns[role]
         try:
-            ids = ids if isinstance(ids, tuple) else numbered(f"{table.source}: the ids in {table.labels[role]}", ids)
+            ids = ids if isinstance(ids, tuple) else number_ids(f"{table.source}: the ids in {table.labels[role]}", ids)
         except EntryError as error:
             raise table.error(role, error.entry, error.problem) from None
         known[role], rows[role] = ids
@@ -89,7 +89,7 @@ def missing_column(source: str, name: Any, names: list[Any]) -> DataError:
     return DataError(f"{source} has no column {name!r}.{did_you_mean(name, names)} Its columns are {known}.")
 
 
-def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data frame") -> Table:
+def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data frame") -> SourceTable:
     """The columns of a pandas, polars or pyarrow table, or of anything else that narwhals knows; `wanted` as for
     `chosen_columns`, where a name may be whatever the table has for names."""
     try:
@@ -122,7 +122,7 @@ def table_of_frame(df: Any, wanted: dict[str, Any], source: str = "the data fram
     if not len(frame):
         raise DataError(f"{source} has no rows: there is no entry to learn from.")
     labels = {role: f"column {present[place]!r}" for role, place in chosen.items()}
-    table = Table(source, labels, {}, "row {}".format)
+    table = SourceTable(source, labels, {}, "row {}".format)
     for role, place in chosen.items():
         try:
             table.columns[role] = _column(nw, table, role, frame[:, places.index(place)])
@@ -141,7 +141,7 @@ def _failures() -> tuple[type[BaseException], ...]:
     return (Exception,) if loaded is None else (Exception, loaded.exceptions.PanicException)
 
 
-def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
+def _column(nw: Any, table: SourceTable, role: str, series: Any) -> Any:
     empty = series.is_null()
     if empty.any():
         raise EntryError(role, int(np.argmax(empty.to_numpy())), "is empty. Drop such rows first.")
@@ -175,14 +175,14 @@ def _column(nw: Any, table: Table, role: str, series: Any) -> Any:
 
 
 def text_codes(series: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """`numbered` for a polars series of strings without nulls: no Python object is made an entry."""
+    """`number_ids` for a polars series of strings without nulls: no Python object is made an entry."""
     import polars as pl
 
     distinct = series.unique().sort()
     if distinct[0] == "":
         raise empty_id(what, (series == "").arg_max())
     if distinct.str.ends_with("\0").any():
-        return numbered(what, distinct.to_numpy())  # which has the words for it
+        return number_ids(what, distinct.to_numpy())  # which has the words for it
     return text_array(distinct.to_list()), series.cast(pl.Enum(distinct)).to_physical().to_numpy().astype(np.int32)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, check_choice
-from .files import as_path, opened
-from .frames import Table, assembled, chosen_columns, first_line, polars, table_of_frame
+from .files import as_path, open_file
+from .frames import SourceTable, assemble, chosen_columns, first_line, polars, table_of_frame
 from .ratings import DUPLICATES, Ratings
 from .text import read_text
 from .vocabulary import Vocabulary
@@ -89,17 +89,17 @@ def read_ratings(
         if known not in (None, True, False):
             raise ArgumentError(f"{name} is {known!r}, but must be True, False or None.")
     path = as_path(path)
-    kind, content, start = opened(path)
+    kind, content, start = open_file(path)
     if kind == "text":
         table = read_text(path, content, start, delimiter, header, quoted, wanted, kinds)
     else:
         table = (_parquet if kind == "Parquet" else _npz)(path, content, wanted)
         for role in kinds:
             table.columns[role] = _as_kind(table, role, kinds[role])
-    return assembled(table, duplicates)
+    return assemble(table, duplicates)
 
 
-def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
+def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTable:
     try:
         with (
             open(path, "rb") if content is None else io.BytesIO(content) as raw,
@@ -115,10 +115,10 @@ def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
     for role, column in columns.items():
         if not isinstance(column, np.ndarray):
             raise DataError(f"{path}: {labels[role]} is no array of NumPy; numpy.savez writes them.")
-    return Table(str(path), labels, columns, "entry {}".format)
+    return SourceTable(str(path), labels, columns, "entry {}".format)
 
 
-def _parquet(path: Path, content: bytes | None, wanted: dict[str, Any]) -> Table:
+def _parquet(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTable:
     pl = polars()
     broken = (OSError, pl.exceptions.ComputeError, pl.exceptions.PanicException)
     try:
@@ -175,7 +175,7 @@ def _footer(path: Path, content: bytes | None) -> bytes:
         return file.read()
 
 
-def _as_kind(table: Table, role: str, kind: str) -> Any:
+def _as_kind(table: SourceTable, role: str, kind: str) -> Any:
     """Ids of a typed column as text, where that is wanted."""
     ids: Any = table.columns[role]
     if not isinstance(ids, tuple) and ids.dtype.kind in "iu":

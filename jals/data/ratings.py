@@ -1,4 +1,4 @@
-"""The ratings table on the host: checked once, here, and trusted everywhere after."""
+"""The ratings table on the host: checked here, once, and trusted afterwards."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ class Ratings:
     """A table of observed entries, as NumPy arrays on the host.
 
     Make one with `from_arrays`, `from_scipy`, `from_dataframe` or `jals.read_ratings`, which check it; the constructor
-    itself checks nothing. The same data through any two of these doors is the same table, bit for bit, once both are
+    itself checks nothing. The same data read in any two of these ways is the same table, bit for bit, once both are
     `sorted()`. Arrays of the right dtype are kept, not copied: do not write to them afterwards.
 
     Attributes:
@@ -154,7 +154,7 @@ class Ratings:
             ArgumentError: for what names no column.
             ImportError: without the extra `tables`.
         """
-        from .frames import assembled, table_of_frame
+        from .frames import assemble, table_of_frame
 
         check_choice("duplicates", duplicates, DUPLICATES)
         for role, column in (("user", user), ("item", item)):
@@ -163,7 +163,7 @@ class Ratings:
         wanted = {"user": user, "item": item}
         for role, column in (("value", value), ("time", time), ("weight", weight)):
             wanted[role] = None if column is True else False if column is None else column
-        return assembled(table_of_frame(df, wanted), duplicates)
+        return assemble(table_of_frame(df, wanted), duplicates)
 
     def __len__(self) -> int:
         return len(self.user)

@@ -1,6 +1,6 @@
 """Text tables: polars reads the fields as they stand and casts them in the same pass, millions of lines a second; what
-cannot be cast is null. Meanwhile the marks are counted. Where they do not make every line a record of the same width,
-and on the way to an error, Python's csv module reads the file again: it is the rule, and knows lines."""
+cannot be cast is null. Meanwhile the marks are counted. Where some line is no record of the right width, and for every
+error message, Python's csv module reads the file again: it defines the rule, and knows line numbers."""
 
 import concurrent.futures
 import dataclasses
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .dialect import Dialect, number, sampled
+from .dialect import Dialect, detect_dialect, parse_number
 from .entries import BELOW_MICROSECOND
-from .frames import Table, polars, text_codes
-from .marks import Lines, opens_fields, regular_lines, totals
-from .vocabulary import numbered
+from .frames import SourceTable, polars, text_codes
+from .marks import Lines, count_marks, has_quoted_fields, regular_lines
+from .vocabulary import number_ids
 
 _INTEGER = re.compile(r"-?[1-9][0-9]*|0")  # as Python writes it: 007 and +7 are text
 _DIGITS = re.compile(r"[+-]?[0-9]+")
@@ -86,7 +86,7 @@ def read_text(
     quoted: bool | None,
     wanted: dict[str, Any],
     kinds: dict[str, str],
-) -> Table:
+) -> SourceTable:
     """The table in a text file; `start` is how it starts, the other arguments are those of `read_ratings`."""
     if b"\0" in start:
         raise DataError(f"{path} is no text (it holds NUL bytes), and neither Parquet nor npz nor gzip.")
@@ -98,7 +98,7 @@ def read_text(
     first = next((line.strip("\r\n") for line in lines if line.strip("\r\n")), "")
     if "\r" in first:
         raise DataError(f"{path}, line 1 has carriage returns inside: convert its line ends to \\n.")
-    sample = sampled(path, lines, whole, delimiter, header, quoted, wanted)
+    sample = detect_dialect(path, lines, whole, delimiter, header, quoted, wanted)
     dialect, names = sample.dialect, sample.names
     if names and len(sample.records) < 2:
         raise DataError(f"{path} has a header, but no line below it: there is no entry to learn from.")
@@ -122,10 +122,10 @@ def read_text(
         if role not in kinds:
             arrays[role] = series.to_numpy()
         elif series.dtype.is_integer():
-            arrays[role] = numbered(f"the ids in {label}", series.to_numpy())
+            arrays[role] = number_ids(f"the ids in {label}", series.to_numpy())
         else:
             arrays[role] = text_codes(series, f"{path}: the ids in {label}")
-    return Table(str(path), text.labels, arrays, text.place)
+    return SourceTable(str(path), text.labels, arrays, text.place)
 
 
 def _is_utf8(field: str) -> bool:
@@ -134,8 +134,7 @@ def _is_utf8(field: str) -> bool:
 
 def _not_utf8(path: Path, line: int) -> DataError:
     return DataError(
-        f"{path}, line {line} is not UTF-8 text. Where it is Latin-1, convert the file with "
-        "`iconv -f latin1 -t utf-8`."
+        f"{path}, line {line} is not UTF-8 text. Where it is Latin-1, convert the file with `iconv -f latin1 -t utf-8`."
     )
 
 
@@ -148,7 +147,7 @@ def _kind(role: str, ids: str | None, example: list[str], place: int) -> str:
         return {"int": "any integers", "str": "any text"}[ids]
     if role != "time":
         return "numbers"
-    return "integers" if _DIGITS.fullmatch(field) else "numbers" if number(field) is not None else "dates"
+    return "integers" if _DIGITS.fullmatch(field) else "numbers" if parse_number(field) is not None else "dates"
 
 
 def _problem(role: str, kind: str, field: str, first: str) -> str | None:
@@ -165,9 +164,9 @@ def _problem(role: str, kind: str, field: str, first: str) -> str | None:
     elif kind == "text ids" and _INTEGER.fullmatch(field):
         return f"is {field!r}, an integer{_unlike(field, first)}, or read the whole column as text: {as_text}."
     elif kind == "numbers":
-        value = number(field)
+        value = parse_number(field)
         if value is None:
-            blanks = " (blanks around it)" if number(field.strip()) is not None else ""
+            blanks = " (blanks around it)" if parse_number(field.strip()) is not None else ""
             hint = " (decimals take a point)" if "," in field else blanks
             return f"is {field!r}, which is no number{hint}. Correct the line, or leave it out."
         if not math.isfinite(value):
@@ -186,7 +185,7 @@ def _frame(text: _Text) -> Any:
     if frame is None:
         frame = _by_hand(pl, text)
 
-    def again(role: str, kind: str) -> Any:  # the first field told too little
+    def again(role: str, kind: str) -> Any:  # the first field was not enough to tell the kind
         return _frame(dataclasses.replace(text, kinds=text.kinds | {role: kind}))
 
     roles = list(text.columns)
@@ -250,11 +249,11 @@ def _scanned(pl: Any, text: _Text) -> Any:
     begin = 3 if content[:3] == _BOM else 0
     for _ in range(text.line - 1):
         begin = content.find(b"\n", begin) + 1
-    width, quoted = text.dialect.width, text.dialect.quoted and opens_fields(content, mark)
+    width, quoted = text.dialect.width, text.dialect.quoted and has_quoted_fields(content, mark)
     plain = not quoted and content.find(b"\r", begin) < 0
     look = functools.partial(regular_lines, content, begin, mark, width, quoted)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        looking: Any = pool.submit(totals, content, begin, mark) if plain else pool.submit(look)
+        looking: Any = pool.submit(count_marks, content, begin, mark) if plain else pool.submit(look)
         try:
             frame = pl.scan_csv(
                 source,
@@ -302,9 +301,7 @@ def _by_hand(pl: Any, text: _Text) -> Any:
 def _casts(pl: Any, text: _Text) -> list[Any]:
     """What becomes of the fields, by role."""
     return [
-        cast
-        for role, place in text.columns.items()
-        for cast in _cast(pl, role, text.kinds[role], pl.col(str(place)))
+        cast for role, place in text.columns.items() for cast in _cast(pl, role, text.kinds[role], pl.col(str(place)))
     ]
 
 

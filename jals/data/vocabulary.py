@@ -1,4 +1,4 @@
-"""Outside ids and the rows they stand for: looked up at the edges of jals, never inside."""
+"""Outside ids and their rows: used where data enter and results leave, never in between."""
 
 import bisect
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, EntryError
-from ..reals import unmasked
+from ..reals import refuse_masked
 from .entries import shown
 
 _NEAR = 2000  # so many ids are compared letter by letter with one that is not known
@@ -52,8 +52,8 @@ class Vocabulary:
         Raises:
             DataError: when ids are neither integers nor strings, or one is masked or an empty text: the first is named.
         """
-        user_vocab, user = numbered("user ids", user_ids)
-        item_vocab, item = numbered("item ids", item_ids)
+        user_vocab, user = number_ids("user ids", user_ids)
+        item_vocab, item = number_ids("item ids", item_ids)
         return cls(user_vocab, item_vocab), user, item
 
     def user_rows(self, ids: Any) -> np.ndarray:
@@ -70,7 +70,7 @@ class Vocabulary:
         return _rows("item", self.item, ids)
 
 
-def numbered(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
+def number_ids(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
     """(known, rows): the distinct ids, sorted, and int32 `(entries,)` with `known[rows]` equal to `ids`."""
     ids = _checked(what, ids)
     if ids.ndim != 1:
@@ -98,7 +98,7 @@ def numbered(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def empty_id(what: str, entry: int) -> EntryError:
-    """The error for an id that is an empty text; `what` as for `numbered`."""
+    """The error for an id that is an empty text; `what` as for `number_ids`."""
     return EntryError(f"{what}: the id", entry, "is empty. Leave such entries out.")
 
 
@@ -112,7 +112,7 @@ def text_array(texts: list[str]) -> np.ndarray:
 
 def _checked(what: str, ids: Any) -> np.ndarray:
     """Ids as an array of int64, of strings, or of objects that are strings. 7 and "7" are two ids, so none mix."""
-    unmasked(f"{what}: the id", ids)
+    refuse_masked(f"{what}: the id", ids)
     try:
         ids = np.asarray(ids) if hasattr(ids, "dtype") else np.array(ids, object)
         ids = ids.astype(object) if ids.dtype.kind == "T" else ids  # where a missing one is no str

@@ -1,1 +1,1 @@
-"""A fit as a differentiable function: through its sweeps, or at the point that they head for."""
+"""A fit as a differentiable function: through its sweeps, or at the stationary point."""

@@ -25,7 +25,7 @@ import numpy as np
 
 from .. import metrics
 from ..data.ratings import Ratings
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import AdjointError, ArgumentError, is_traced
 from ..model.factors import Factors, predict
 from ..model.objectives import Objective
@@ -34,7 +34,7 @@ from ..reals import one_real
 from ..rows import curvature
 from ..rows.curvature import Joint
 from ..solvers.newton import NewtonCG
-from ..solvers.protocol import cast, check_whole, matched, mean_value
+from ..solvers.protocol import cast, check_whole, checked_inputs, mean_value
 
 _PASSES_AROUND = 8  # of an adjoint solve: 2 for the rows' inverses, 4 of `curvature.solve`, 2 to pull it back
 
@@ -47,7 +47,7 @@ class Polished(NamedTuple):
         stationarity: as `Certificate.stationarity`.
         given: the same of the factors as they were given: how converged the fit was.
         sweeps: of `jals.NewtonCG`.
-        passes: over the entries, the looks at the stationarity included.
+        passes: over the entries, including those that compute the stationarity.
     """
 
     factors: Factors
@@ -57,14 +57,14 @@ class Polished(NamedTuple):
     passes: jax.Array
 
 
-class Info(NamedTuple):
+class AdjointInfo(NamedTuple):
     """What a hypergradient cost, and how far to trust it.
 
     Attributes:
         iterations: of conjugate gradients in the adjoint system.
-        residual: |H w - r| / |r| of its solution, seen afresh, rotations apart.
-        curvature: the least curvature met, relative to that of the items' own matrices, at most 1. Negative: no
-            minimum, no answer.
+        residual: |H w - r| / |r| of its solution, computed anew, rotations projected out.
+        curvature: the least curvature that conjugate gradients found, relative to that of the items' own matrices, at
+            most 1. Negative: the point is no minimum, and there is no derivative.
         passes: over the entries by the adjoint system, polishing apart.
         polish_passes: by polishing.
         given, stationarity: how converged the factors were, and are after polishing.
@@ -81,7 +81,7 @@ class Info(NamedTuple):
     factors: Factors
 
 
-class Gradient(NamedTuple):
+class Hypergradient(NamedTuple):
     """The derivative of a held-out error in every number.
 
     Attributes:
@@ -94,6 +94,9 @@ class Gradient(NamedTuple):
     weight: jax.Array
 
 
+Info, Gradient = AdjointInfo, Hypergradient  # the names that these had
+
+
 def hypergradient(
     held_out: Ratings | Callable[[Callable], jax.Array],
     factors: Factors,
@@ -104,7 +107,7 @@ def hypergradient(
     iterations: int = 1000,
     stationarity: float | None = None,
     polish_sweeps: int = 100,
-) -> tuple[float, Gradient, Info]:
+) -> tuple[float, Hypergradient, AdjointInfo]:
     """The held-out error of the converged fit, and its derivative in every number of the objective, the values and the
     weights.
 
@@ -116,9 +119,10 @@ def hypergradient(
             objective's target (the value; 1 with implicit feedback). Or a function that takes `predict(user, item)`
             and returns a scalar: of predictions, never of factors.
         factors: to start from.
-        tol: the relative residual |H w - r| / |r| asked of the adjoint system.
+        tol: the relative residual |H w - r| / |r| that the adjoint system must reach.
         iterations: of conjugate gradients, at most.
-        stationarity: asked of the point; default 1e-6 in float64, 1e-5 in float32, which may reach no less than 1e-6.
+        stationarity: that the point must reach; default 1e-6 in float64, 1e-5 in float32, where less than 1e-6 may be
+            out of reach.
         polish_sweeps: at most.
 
     Returns: (value, gradient, info).
@@ -131,7 +135,7 @@ def hypergradient(
         AdjointError: where polishing does not reach a stationary point, its curvature is negative (a saddle), or the
             system is not solved to `tol`. It carries `info`.
     """
-    given, (factors, problem, objective) = objective, matched(factors, problem, objective, lead="problem")
+    given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective, lead="problem")
     problem = problem.checked()
     given.check(problem, factors.rank)
     check_positive(objective)
@@ -146,9 +150,9 @@ def hypergradient(
     polished = polish(factors, problem, objective, tol=stationarity, sweeps=polish_sweeps)
     here = polished.factors
 
-    value, slope = jax.value_and_grad(lambda factors: measured(held_out, factors, objective))(here)
+    value, slope = jax.value_and_grad(lambda factors: held_out_value(held_out, factors, objective))(here)
     found, gradient = _pulled(here, slope, problem, objective, tol, iterations)
-    info = Info(
+    info = AdjointInfo(
         int(found.iterations),
         float(found.residual),
         float(found.curvature),
@@ -162,17 +166,15 @@ def hypergradient(
     return float(value), gradient, info
 
 
-def polish(
-    factors: Factors, problem: Problem, objective: Objective, *, tol: Any = 1e-6, sweeps: Any = 100
-) -> Polished:
+def polish(factors: Factors, problem: Problem, objective: Objective, *, tol: Any = 1e-6, sweeps: Any = 100) -> Polished:
     """The stationary point that `jals.NewtonCG` reaches from these factors: sweeps until the stationarity is at most
     `tol`, `sweeps` of them at most. Jittable, without a derivative: `jals.solution_map` and `stationary_factors`
     differentiate where it ends."""
-    return _polish(*matched(factors, problem, objective, lead="problem"), tol, sweeps)
+    return _polish(*checked_inputs(factors, problem, objective, lead="problem"), tol, sweeps)
 
 
-class Look(NamedTuple):
-    """What polishing has seen: the newest stationarity and the first, how many it looked at, and passes so far."""
+class PolishProgress(NamedTuple):
+    """The newest stationarity and the first, how many were computed, and the passes so far."""
 
     value: jax.Array
     given: jax.Array
@@ -189,25 +191,25 @@ def _polish(factors: Factors, problem: Problem, objective: Objective, tol, sweep
 
     start = solver.init(jax.random.key(0), problem, objective, factors)
     unknown, zero = jnp.full((), jnp.nan, problem.dtype), jnp.zeros((), jnp.int32)
-    (start, unknown, zero), *_ = alike((start, unknown, zero), problem, objective, tol, sweeps)
+    (start, unknown, zero), *_ = match_varying((start, unknown, zero), problem, objective, tol, sweeps)
 
-    def going(now: Look) -> jax.Array:
+    def going(now: PolishProgress) -> jax.Array:
         return (now.looks == 0) | ((now.value > tol) & (now.looks <= sweeps))
 
     def step(carry):
-        # The look comes before the sweep, and not a second time after the loop: half of what there is to compile.
+        # The stationarity is computed before the sweep and not again after the loop: half as much to compile.
         state, now = carry
         value = curvature.stationarity(state.factors, problem, objective)
         more = (value > tol) & (now.looks < sweeps)
         after, passes = jax.lax.cond(more, swept, lambda state: (state, zero), state)
         given = jnp.where(now.looks == 0, value, now.given)
-        return after, Look(value, given, now.looks + 1, now.passes + passes + 4)
+        return after, PolishProgress(value, given, now.looks + 1, now.passes + passes + 4)
 
     def swept(state):
         after, info = solver.sweep(state, problem, objective)
         return after, info.passes
 
-    fresh = Look(unknown, unknown, zero, zero)
+    fresh = PolishProgress(unknown, unknown, zero, zero)
     state, now = jax.lax.while_loop(lambda carry: going(carry[1]), step, (start, fresh))
     return Polished(state.factors, now.value, now.given, now.looks - 1, now.passes)
 
@@ -222,11 +224,11 @@ def _pulled(here: Factors, slope: Factors, problem: Problem, objective: Objectiv
     def seen(objective: Objective, values: jax.Array, weight: jax.Array) -> jax.Array:
         now = problem.with_values(values, weight)
         mean = None if here.mean is None else mean_value(now)
-        left = curvature.both_downhill(dataclasses.replace(here, mean=mean), now, objective)
+        left = curvature.neg_half_gradients(dataclasses.replace(here, mean=mean), now, objective)
         direct = 0.0 if mean is None else slope.mean * mean
         return jnp.vdot(w.user, left.user) + jnp.vdot(w.item, left.item) + direct
 
-    return found, Gradient(*jax.grad(seen, argnums=(0, 1, 2))(objective, problem.value, problem.weight))
+    return found, Hypergradient(*jax.grad(seen, argnums=(0, 1, 2))(objective, problem.value, problem.weight))
 
 
 def stationary_factors(
@@ -246,7 +248,7 @@ def stationary_factors(
     `tol` of the stationarity and `solve_tol` of the system's relative residual are 1e-6 and 1e-8 in float64, 1e-5 and
     1e-4 in float32, unless given.
     """
-    start, problem, objective = matched(start, problem, objective, name="start", lead="problem")
+    start, problem, objective = checked_inputs(start, problem, objective, name="start", lead="problem")
     double = problem.dtype == jnp.float64
     tol = (1e-6 if double else 1e-5) if tol is None else tol
     solve_tol = (1e-8 if double else 1e-4) if solve_tol is None else solve_tol
@@ -254,7 +256,7 @@ def stationary_factors(
     if start.mean is not None:
         start = dataclasses.replace(start, mean=mean_value(problem))
     numbers = jax.tree.map(jnp.asarray, (tol, sweeps, solve_tol, iterations))
-    return _stationary(*alike(start, problem, objective, numbers))
+    return _stationary(*match_varying(start, problem, objective, numbers))
 
 
 @jax.custom_jvp
@@ -272,7 +274,7 @@ def _stationary_jvp(primals, tangents):
     *_, solve_tol, iterations = numbers
 
     def equations(mean, problem, objective):
-        return curvature.both_downhill(dataclasses.replace(here, mean=mean), problem, objective)
+        return curvature.neg_half_gradients(dataclasses.replace(here, mean=mean), problem, objective)
 
     outer = (here.mean, problem, objective)
     _, moved = jax.jvp(equations, outer, (start_dot.mean, problem_dot, objective_dot))
@@ -287,7 +289,7 @@ def _stationary_jvp(primals, tangents):
     return here, dot
 
 
-def measured(held_out: Ratings | Callable, factors: Factors, objective: Objective) -> jax.Array:
+def held_out_value(held_out: Ratings | Callable, factors: Factors, objective: Objective) -> jax.Array:
     """The held-out error at these factors, see `hypergradient`."""
     if not isinstance(held_out, Ratings):
         return held_out(functools.partial(predict, factors))
@@ -311,7 +313,7 @@ def check_positive(objective: Objective) -> None:
             )
 
 
-def _judge(info: Info, converged: bool, tol: float, stationarity: float, sweeps: int) -> None:
+def _judge(info: AdjointInfo, converged: bool, tol: float, stationarity: float, sweeps: int) -> None:
     if not info.stationarity <= stationarity:
         raise AdjointError(
             f"no stationary point: the fit's stationarity was {info.given:.1e}, {sweeps} polishing sweeps "

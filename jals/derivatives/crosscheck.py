@@ -1,4 +1,4 @@
-"""Hypergradients three ways: unrolled, adjoint, and by differences of the fits themselves."""
+"""Hypergradients in three ways: unrolled, adjoint, and by finite differences of whole fits."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ class Check:
         costs: `Cost` by "unrolled", "sweeps_difference", "adjoint", "polish", "converged_difference".
         sweeps: of the unrolled fit.
         error, converged_error: the held-out error after these sweeps, and at the stationary point.
-        info: of the adjoint, see `jals.adjoint.Info`.
+        info: of the adjoint, see `jals.adjoint.AdjointInfo`.
     """
 
     rows: list[Compared]
@@ -65,7 +65,7 @@ class Check:
     sweeps: int
     error: float
     converged_error: float
-    info: adjoint.Info
+    info: adjoint.AdjointInfo
 
     def worst(self) -> tuple[float, float]:
         """The largest relative errors, (unrolled, adjoint), against their differences."""
@@ -133,13 +133,13 @@ def check_hypergradient(
     def error(numbers):
         objective, values, weight = numbers
         now = problem.with_values(values, weight)
-        return adjoint.measured(held_out, solution.fitted(solver, now, objective, key, None, sweeps), objective)
+        return adjoint.held_out_value(held_out, solution.fitted(solver, now, objective, key, None, sweeps), objective)
 
     @jax.jit
     def converged(numbers, factors):
         objective, values, weight = numbers
         now = adjoint.polish(factors, problem.with_values(values, weight), objective, tol=max(tol / 100, 1e-13))
-        return adjoint.measured(held_out, now.factors, objective), now.passes
+        return adjoint.held_out_value(held_out, now.factors, objective), now.passes
 
     costs: dict[str, Cost] = {}
     (value, unrolled), seconds = _timed(jax.jit(jax.value_and_grad(error)), numbers)

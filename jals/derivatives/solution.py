@@ -1,8 +1,8 @@
 """A fit as a function: its predictions, differentiable in every number that the loss has.
 
-Two derivatives, and they differ. *Unrolled* is the derivative of the sweeps that were run, what one who stops early
-has; *adjoint* that of the stationary point that they head for (`jals.adjoint`). Far from convergence they are
-derivatives of two different fits. Both are of predictions: a factor is determined only up to a rotation, and so is its
+There are two derivatives, and they differ. *Unrolled* is the derivative of the sweeps that were run, as for a fit
+stopped early; *adjoint* that of the stationary point (`jals.adjoint`). Far from convergence they are derivatives of two
+different fits. Both are of predictions: a factor is determined only up to a rotation, and so is its
 derivative.
 """
 
@@ -18,7 +18,7 @@ from ..errors import AdjointError, ArgumentError, check_choice, is_traced
 from ..model.factors import Factors, predict
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from ..solvers.protocol import State, cast, check_key, check_solver, check_whole, entering, matched, traits
+from ..solvers.protocol import State, cast, check_key, check_solver, check_whole, checked_inputs, entering, traits
 from .adjoint import check_positive, stationary_factors
 
 METHODS = ("unrolled", "adjoint")
@@ -64,7 +64,7 @@ def solution_map(
         failed inside a transformation, NaN.
 
     Raises:
-        ArgumentError: for arguments that cannot be meant; where what is static is traced (rank, sweeps); for "adjoint"
+        ArgumentError: for invalid arguments; where what is static is traced (rank, sweeps); for "adjoint"
             where a lambda is 0.
         AdjointError: where no stationary point was reached, outside transformations.
     """
@@ -74,7 +74,7 @@ def solution_map(
     check_whole("sweeps", sweeps, 0)
     check_solver(solver)
     given = objective
-    init, problem, objective = matched(init, problem, objective, rank=solver.rank, name="init", lead="problem")
+    init, problem, objective = checked_inputs(init, problem, objective, rank=solver.rank, name="init", lead="problem")
     problem.check()
     given.check(problem, solver.rank)
     if key is not None:
@@ -87,7 +87,7 @@ def solution_map(
         factors = stationary_factors(factors, problem, objective, tol=tol)
         if not is_traced(factors.user) and not bool(jnp.isfinite(factors.user).all()):
             raise AdjointError(
-                "no stationary point was reached: use float64, raise tol, or give method=\"unrolled\", which "
+                'no stationary point was reached: use float64, raise tol, or give method="unrolled", which '
                 "differentiates the sweeps that were run. `jals.adjoint.polish` says how far it came.",
                 info=None,
             )

@@ -1,1 +1,1 @@
-"""Is it right, and what does an entry weigh: certificates, and leave one out."""
+"""Certificates, and leave one out."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import is_traced
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
@@ -14,7 +14,7 @@ from ..model.problem import Problem
 from ..rows import backward
 from ..rows.norms import norm
 from ..solvers.als import ALS
-from ..solvers.protocol import matched
+from ..solvers.protocol import checked_inputs
 
 WHAT_UNJUDGED = (
     "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
@@ -34,11 +34,11 @@ class Certificate:
     over the joint (row, bias) system. The numerator is half the norm of the row's gradient by `jax.grad(jals.loss)`,
     which knows nothing of layouts and normal equations; so one number checks algebra, mask, padding and lambda.
 
-    It is 0 where nothing pulls: in rows of zeros whose b is 0 since every product in it has a factor that is exactly 0
-    (no entries, targets of 0), or where A is. It is NaN, *unjudged*, where the dtype cannot tell: where something
+    It is 0 in rows of zeros where b is exactly 0, since every product in it has a factor that is exactly 0 (no entries,
+    targets of 0), or where A is 0. It is NaN, *unjudged*, where the dtype cannot tell: where something
     overflows, where a row is NaN, and where what products under the least normal number of the dtype may have taken
     (XLA makes them 0) is more than half the bound times the denominator. That takes numbers of very small or very large
-    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` tells of it;
+    magnitude, such as values of 1e-30 in float32. An unjudged row fails `holds`, and `str(certificate)` counts it;
     scale the values towards 1, or take float64.
 
     Attributes:
@@ -111,12 +111,12 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
         ArgumentError: where factors, problem and objective do not fit together.
         DataError: see `Problem.check`.
     """
-    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
+    given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective)
     if not hasattr(solver, "update"):
         solver = ALS(factors.rank)
     problem = problem.checked()
     given.check(problem, factors.rank)
-    return _certify(*alike(factors, problem, objective), solver)
+    return _certify(*match_varying(factors, problem, objective), solver)
 
 
 @jax.jit

@@ -22,7 +22,7 @@ from ..model.problem import Problem
 from ..rows import normal, rowsolve
 from ..rows.view import Piece, View
 from ..rows.walk import Slab, over_entries
-from ..solvers.protocol import matched
+from ..solvers.protocol import checked_inputs
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -89,7 +89,7 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
     (1974), for least squares; here with prior, offsets, weights and the sum over all pairs.
     """
     check_choice("side", side, ("user", "item", "both"))
-    given, (factors, problem, objective) = objective, matched(factors, problem, objective)
+    given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective)
     problem.check()
     given.check(problem, factors.rank)
     return _leave_one_out(factors, problem, objective, side)

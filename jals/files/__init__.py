@@ -1,1 +1,1 @@
-"""Factors in files, and files that are written whole."""
+"""Factors in files, and files that are written atomically."""

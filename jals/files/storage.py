@@ -1,4 +1,4 @@
-"""Factors on disk: .npz, .safetensors or .parquet. Loading executes no code, and a changed byte never goes unnoticed.
+"""Factors on disk: .npz, .safetensors or .parquet. Loading executes no code, and every changed byte is found.
 
 What is saved is the same in each format: named arrays and a header, which `formats` turns into bytes and back. The
 header carries a seal, the format version and the SHA-256 of the whole file, taken with zeros in the digest's place.
@@ -136,7 +136,7 @@ def load(path: Any) -> Saved:
             )
     except (ImportError, ForkError):
         raise
-    except Exception as error:  # sealed, and yet not what `save` makes: each library has its own words for that
+    except Exception as error:  # a right digest, but not what `save` makes: each library has its own errors
         raise StorageError(f"{no_file} ({error!r}).") from error
     raise StorageError(f"{no_file}: {misfit}.")
 

@@ -17,13 +17,13 @@ from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..reals import one_real
 from . import many
-from .loop import Asked, naming
+from .loop import StopRules, name_errors
 from .many import fit_bytes, fit_many
 from .single import Progress, Result, check_start
 
 LOOPS = ("auto", "measure", *many.LOOPS)
 _SHARE = 0.25  # of the machine's memory, which the fits of one program may take
-_WORTH_MEASURING = 2e11  # operations: below, all is over before two compilations are
+_WORTH_MEASURING = 2e11  # operations: below, the fits take less time than two compilations
 
 
 class Outcomes:
@@ -53,7 +53,7 @@ class Outcomes:
 
     def _ends(self, name: str) -> np.ndarray:
         is_leaf = lambda outcome: outcome is None  # noqa: E731
-        return np.array(jax.tree.map(lambda outcome: end(outcome, name), self.results, is_leaf=is_leaf))
+        return np.array(jax.tree.map(lambda outcome: last_value(outcome, name), self.results, is_leaf=is_leaf))
 
     def best_place(self) -> tuple[int, ...]:
         """The place of the fit with the lowest validation error; among seeds of one objective without such ratings,
@@ -75,7 +75,7 @@ class Outcomes:
         return f"{type(self).__name__}({size} fits, {failed} broke down)"
 
 
-def end(outcome: Result | FitError | None, name: str) -> float:
+def last_value(outcome: Result | FitError | None, name: str) -> float:
     if not isinstance(outcome, Result) and name in ("loss", "validation"):
         return np.nan
     result = outcome.result if isinstance(outcome, FitError) else outcome
@@ -151,10 +151,10 @@ def fit_grid(
     Numbers, keys and `sweeps` never compile anything again. Groups are equal in size, or differ by one, and each of
     the two sizes is one program. Passes of measuring are not counted in any fit.
 
-    Like `fit` a call for people, whose answer is on the host: not to be differentiated, jitted or vmapped. `run` is.
+    Like `fit` it returns results on the host: it cannot be differentiated, jitted or vmapped. `run` can.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the `Grid` so far.
     """
     check_jax()
@@ -163,9 +163,9 @@ def fit_grid(
         raise ArgumentError(f"memory_bytes is {memory_bytes!r}, but must be a number > 0, or None.")
     if isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         keys = list(jnp.atleast_1d(keys))
-    objectives, keys = listed("objectives", objectives), listed("keys", keys)
+    objectives, keys = as_list("objectives", objectives), as_list("keys", keys)
     columns: list[Any] = list(validation) if isinstance(validation, (list, tuple)) else [validation] * len(keys)
-    asked = Asked(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
     check_objectives(solver, problem, objectives)
     _check_columns(solver, problem, objectives, keys, columns, weights)
     problem = problem.checked()
@@ -195,7 +195,7 @@ def fit_grid(
 
     folds = 1 if masks is None else len(masks)
     most = {loop: at_once(fit_bytes(solver, problem, objectives[0], folds, loop), memory_bytes) for loop in many.LOOPS}
-    choice, ends = Choice(loop, "as asked for", {}), []
+    choice, ends = LoopChoice(loop, "as asked for", {}), []
 
     def found() -> Grid:
         all_ends: list[Any] = [*ends, *[None] * (len(places) - len(ends))]
@@ -219,7 +219,7 @@ def fit_grid(
     return found()
 
 
-class Choice(NamedTuple):
+class LoopChoice(NamedTuple):
     """A loop of `fit_many`, why this one, and the seconds each took where they were measured."""
 
     loop: str
@@ -227,7 +227,7 @@ class Choice(NamedTuple):
     seconds: dict[str, float]
 
 
-def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
+def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> LoopChoice:
     """Which loop takes less time, compilation apart, where that is worth measuring.
 
     Args:
@@ -237,7 +237,7 @@ def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
     device = jax.devices()[0].platform
     usual = "map" if device == "cpu" else "vmap"
     if work < _WORTH_MEASURING or fits < 2:
-        return Choice(usual, f"the {device}'s usual loop: too little work to measure", {})
+        return LoopChoice(usual, f"the {device}'s usual loop: too little work to measure", {})
     seconds = {}
     for loop in many.LOOPS:
         trial(loop)
@@ -245,7 +245,7 @@ def quicker_loop(trial: Callable[[str], Any], fits: int, work: float) -> Choice:
         trial(loop)
         seconds[loop] = time.perf_counter() - started
     figures = ", ".join(f"{loop} {took:.3g} s" for loop, took in seconds.items())
-    return Choice(min(seconds, key=lambda loop: seconds[loop]), f"measured on {fits} fits: {figures}", seconds)
+    return LoopChoice(min(seconds, key=lambda loop: seconds[loop]), f"measured on {fits} fits: {figures}", seconds)
 
 
 def at_once(each: int, room: int | None = None) -> int:
@@ -262,7 +262,7 @@ def even_sizes(fits: int, most: int) -> list[int]:
 # ---- arguments ----
 
 
-def listed(name: str, things: Any) -> list:
+def as_list(name: str, things: Any) -> list:
     if not isinstance(things, (list, tuple)) or not things:
         have = "empty" if isinstance(things, (list, tuple)) else f"of type {type(things).__name__}"
         raise ArgumentError(f"{name} is {have}, but must be a list with one at least.")
@@ -272,7 +272,7 @@ def listed(name: str, things: Any) -> list:
 def check_objectives(solver: Any, problem: Problem, objectives: list, **others: Any) -> None:
     """As `fit` checks each, naming the objective that it refuses; `others` are those of `fitting.check_start`."""
     for at, objective in enumerate(objectives):
-        with naming(f"objectives[{at}]"):
+        with name_errors(f"objectives[{at}]"):
             check_start(solver, problem, objective, **others)
     many.check_alike("objectives", objectives)
 
@@ -282,7 +282,7 @@ def check_numbers(problem: Problem, objectives: list, rank: int) -> None:
     problem.check_shapes()
     problem.check_numbers()
     for at, objective in enumerate(objectives):
-        with naming(f"objectives[{at}]"):
+        with name_errors(f"objectives[{at}]"):
             objective.check(problem, rank)
 
 
@@ -291,7 +291,7 @@ def _check_columns(solver, problem, objectives, keys, columns, weights) -> None:
     if len(columns) != len(keys):
         raise ArgumentError(f"validation has {len(columns)}, keys has {len(keys)}: a list has one for each key.")
     for at, (key, held_out) in enumerate(zip(keys, columns, strict=True)):
-        with naming(f"keys[{at}]"):
+        with name_errors(f"keys[{at}]"):
             check_start(solver, problem, objectives[0], key=key, validation=held_out)
     if weights is None:
         check_numbers(problem, objectives, solver.rank)
@@ -301,5 +301,5 @@ def _check_columns(solver, problem, objectives, keys, columns, weights) -> None:
         need = f"numbers of shape (keys, entries), ({len(keys)}, {problem.num_entries})"
         raise ArgumentError(f"weights are of shape {have.shape} and {have.dtype}, but must be {need}.")
     for at, weight in enumerate(weights):
-        with naming(f"keys[{at}]"):
+        with name_errors(f"keys[{at}]"):
             check_numbers(problem.with_values(problem.value, weight), objectives, solver.rank)

@@ -1,5 +1,5 @@
-"""The loop that everything which is fitted goes through: rounds of work, each with a record, until there is a reason to
-stop or Ctrl-C comes. `fit`, `fit_many` and `tune` say what a round is; the rest stands here."""
+"""The loop of `fit`, `fit_many` and `tune`: rounds of work, each with a record, until there is a reason to stop, or
+Ctrl-C. Each of the three says what a round is."""
 
 import contextlib
 import dataclasses
@@ -31,12 +31,12 @@ class Columns:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """How long to go on, as the caller was asked to. See `fit` for what each means.
+class StopRules:
+    """When to stop, by the caller's arguments. See `fit` for what each means.
 
     Attributes:
-        most: so many at most.
-        of: what these are to the caller: "sweeps" or "steps".
+        most: how many sweeps or steps at most.
+        of: the caller's word for them: "sweeps" or "steps".
     """
 
     most: int
@@ -47,7 +47,7 @@ class Asked:
     callbacks: Iterable[Callable[[Any], Any]] = ()
 
     def checked(self, least: int = 0) -> Self:
-        """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for what cannot be meant,
+        """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for invalid ones,
         in the caller's own names."""
         check_kind("callbacks", self.callbacks, Iterable, "give a list of functions")
         check_whole(self.of, self.most, least)
@@ -79,13 +79,15 @@ class Asked:
         return self.of if now.done >= self.most else None
 
 
-def together(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> list:
+def run_rounds(
+    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+) -> list:
     """Makes rounds until nothing is under way.
 
     Args:
         start: makes what there is at first, of each that is to be fitted a result: its `reason` is `RUNNING` until it
-            ends, `with_reason()` gives it another; its `history` tells of `done` sweeps, best in record `best()`. (A
-            function, so that nobody holds the first state while the rounds go on.)
+            ends, `with_reason()` gives it another; its `history` has `done` sweeps, the best in record `best()`. (A
+            function, so that no reference to the first state is kept while the rounds go on.)
         step: a round: the same with a record more of each that is under way, or the FitError that it broke down with.
         seen: what the callbacks are called with.
         begin: like `step`, but what comes before the first round and makes no record.
@@ -116,14 +118,16 @@ def together(start: Callable, asked: Asked, step: Callable, seen: Callable, begi
         raise Interrupted(said, result=_settled(now, lambda _: "interrupted")) from None
 
 
-def alone(start: Callable, asked: Asked, step: Callable, seen: Callable, begin: Iterable[Callable] = ()) -> Any:
-    """`together` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
+def run_single(
+    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+) -> Any:
+    """`run_rounds` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
 
     def listed(function: Callable) -> Callable:
         return lambda now: [function(*now)]
 
     try:
-        return together(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
+        return run_rounds(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
     except Interrupted as stopped:
         (stopped.result,) = stopped.result
         raise
@@ -139,13 +143,15 @@ def _settled(now: list[Any], why: Callable[[Any], str | None]) -> list[Any]:
     return [each.with_reason(reason) if reason else each for each, reason in zip(now, reasons, strict=True)]
 
 
-def failed(now: Any, number: int, what: str, of: str = "sweep", side: Any = None, row: int | None = None) -> FitError:
+def fit_error(
+    now: Any, number: int, what: str, of: str = "sweep", side: Any = None, row: int | None = None
+) -> FitError:
     """The error of one that broke down in sweep or step `number`, which carries what there was before."""
     return FitError(f"{of} {number}: {what}", sweep=number, side=side, row=row, result=now.with_reason("failed"))
 
 
 @contextlib.contextmanager
-def naming(which: str) -> Iterator[None]:
+def name_errors(which: str) -> Iterator[None]:
     """Within, what is refused is refused with the name of what it belongs to: "fit 3: sweeps is ..."."""
     try:
         yield

@@ -18,9 +18,9 @@ from ..model.layouts import Bucket
 from ..model.objectives import CHUNK, Objective, loss
 from ..model.problem import Problem
 from ..solvers import costs
-from ..solvers.protocol import State, cast, check_problem, check_solver, matched, traits
+from ..solvers.protocol import State, cast, check_problem, check_solver, checked_inputs, traits
 from . import single
-from .loop import RUNNING, Asked, naming, together
+from .loop import RUNNING, StopRules, name_errors, run_rounds
 from .single import History, Progress, Result
 
 LOOPS = ("map", "vmap")
@@ -67,15 +67,15 @@ def fit_many(
     weights and temporaries of every fit at once. `fit_bytes` estimates it, so that a caller can cut a grid in groups.
 
     Returns: a list, for each fit its `Result`, or the `FitError` that `fit` would have raised. `history.seconds` is
-        nan: nobody can say which fit took which. `compile_seconds` is the group's, the same in each.
+        nan: the seconds of single fits in one program are unknown. `compile_seconds` is the group's, the same in each.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the list so far: fits that had ended as they ended, the others up to the
             last record (`reason` "interrupted"), each of which `fit(..., init=result)` goes on from.
     """
     check_jax()
-    asked = Asked(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
     columns, masks = _columns(solvers, objectives, keys, validation, weights)
     solvers, objectives, keys, validation, which = columns.values()
     _check(problem, columns, masks, loop)
@@ -113,7 +113,7 @@ def fit_many(
         own = [each.with_reason(RUNNING) if isinstance(each, _Member) else None for each in now]
         return [each and single.progress(each, asked.most) for each in own]
 
-    return together(start, asked, step, seen, [compiled])
+    return run_rounds(start, asked, step, seen, [compiled])
 
 
 def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 1, loop: str = "map") -> int:
@@ -125,7 +125,7 @@ def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 
     """
     check_choice("loop", loop, LOOPS)
     check_solver(solver)
-    _, problem, objective = matched(None, problem, objective, rank=solver.rank)
+    _, problem, objective = checked_inputs(None, problem, objective, rank=solver.rank)
     key = jax.random.key(0)
     state = jax.eval_shape(lambda solver: solver.init(key, problem, objective), cast(solver, problem.dtype))
     own = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -256,20 +256,20 @@ class _Member(Result):
     at: int
 
     def with_reason(self, reason: str) -> Result:
-        """Its own."""
+        """The fit's own result, its state taken out of the stack of all."""
         state = _member(self.state, self.at)
         known = self.history, self.compile_seconds, reason == "tol", reason, self.sweep
         return Result(state.factors, state, *known)
 
 
 def _after(now: Any, states: State, told: Any, wanted: int, start: bool, held_out: Ratings | None) -> Any:
-    """A fit after a round of sweeps that told this of all, or its error where it broke down."""
+    """A fit after a round of sweeps, whose results for all fits are `told`, or its error where it broke down."""
     info, count, passes, value = jax.tree.map(lambda leaf: leaf[now.at], told)
     try:
         if count or start:
             error = np.nan if held_out is None else single.validation_rmse(_member(states, now.at).factors, held_out)
             value = None if value is None else float(value)
-            now = single.longer(now, states, value, error, int(count), np.nan, int(passes), None)
+            now = single.extend_result(now, states, value, error, int(count), np.nan, int(passes), None)
         if count < wanted:
             raise single.breakdown(now, info)
         return now
@@ -308,7 +308,7 @@ def _check(problem, columns, masks, loop) -> None:
     check_problem(problem, objectives[0])
     problem.check_shapes()
     for at, (solver, key, objective, held_out) in enumerate(zip(solvers, keys, objectives, validation, strict=True)):
-        with naming(f"fit {at}"):
+        with name_errors(f"fit {at}"):
             single.check_start(solver, problem, objective, key=key, validation=held_out)
     check_alike("solvers", solvers)
     check_alike("objectives", objectives)
@@ -327,7 +327,7 @@ def _check(problem, columns, masks, loop) -> None:
         if (id(objective), fold) not in checked:
             checked.add((id(objective), fold))
             own = problem if masks is None else problem.with_values(problem.value, masks[fold])
-            with naming(f"fit {at}"):
+            with name_errors(f"fit {at}"):
                 own.check_numbers()
                 objective.check(own, solvers[at].rank)
 

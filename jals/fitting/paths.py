@@ -11,17 +11,17 @@ from ..data.ratings import Ratings
 from ..errors import FitError, Interrupted, check_choice
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from .grids import Outcomes, check_numbers, check_objectives, end, listed
-from .loop import Asked
+from .grids import Outcomes, as_list, check_numbers, check_objectives, last_value
+from .loop import StopRules
 from .single import Result, fit
 
 ORDERS = ("given", "reversed")
 _STARTS: tuple[str, str] = ("warm", "cold")
-_APART = 0.01  # losses that differ by more are of different solutions, or of one that is far from its end
+_APART = 0.01  # losses that differ by more are of different solutions, or of a fit that has not converged
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class StartComparison:
     """Warm starts against cold ones: what each took, objective by objective, to come to the same loss, the higher one
     of their two ends, to a factor 1 + tol.
 
@@ -53,7 +53,7 @@ class Path(Outcomes):
     """
 
     results: list[Result | FitError]
-    comparison: Comparison | None = None
+    comparison: StartComparison | None = None
 
     def best(self) -> int:
         """The objective with the lowest validation error. Raises ArgumentError as `Grid.best`."""
@@ -93,16 +93,16 @@ def regularisation_path(
     Numbers, `sweeps` and the number of objectives never compile anything again: it is `fit`'s program for all. Passes
     are the solver's, as everywhere; a loss after each sweep, and one at each start, is one more each.
 
-    Like `fit` a call for people, whose answer is on the host: not to be differentiated, jitted or vmapped. `run` is.
+    Like `fit` it returns results on the host: it cannot be differentiated, jitted or vmapped. `run` can.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the list of what there is by then, in the order of fitting; the last is
             the interrupted fit's.
     """
-    objectives = listed("objectives", objectives)
+    objectives = as_list("objectives", objectives)
     check_choice("order", order, ORDERS)
-    Asked(sweeps, tol=tol).checked()
+    StopRules(sweeps, tol=tol).checked()
     check_objectives(solver, problem, objectives, key=key, validation=validation)
     check_numbers(problem, objectives, solver.rank)
     problem = problem.checked()
@@ -135,10 +135,10 @@ def regularisation_path(
     return Path(results, _compared(results, [cold[row] for row in range(len(objectives))], tol or 0.0))
 
 
-def _compared(warm: list, cold: list, tol: float) -> Comparison:
+def _compared(warm: list, cold: list, tol: float) -> StartComparison:
     passes, seconds = (np.full((2, len(warm)), np.nan) for _ in range(2))
     for row, pair in enumerate(zip(warm, cold, strict=True)):
-        low, high = sorted(end(outcome, "loss") for outcome in pair)
+        low, high = sorted(last_value(outcome, "loss") for outcome in pair)
         if high - low <= _APART * low:  # False for nan
             for at, outcome in enumerate(pair):
                 passes[at, row], seconds[at, row] = _cost_to((1 + tol) * high, outcome)
@@ -148,14 +148,12 @@ def _compared(warm: list, cold: list, tol: float) -> Comparison:
         faster, why = "neither", "no two ends can be compared"
     else:
         faster = "warm" if totals[0] <= totals[1] else "cold"
-        took = [
-            f"{name} starts {count:.0f} passes and {time:.3g} s"
-            for name, (count, time) in zip(_STARTS, totals, strict=True)
-        ]
+        each = zip(_STARTS, totals, strict=True)
+        took = [f"{name} starts {count:.0f} passes and {time:.3g} s" for name, (count, time) in each]
         why = f"{faster} starts were faster, to the same losses: {', '.join(took)}"
     if len(left_out):
         why += f"; left out: objectives {', '.join(map(str, left_out))}, which broke down or ended more than 1 % apart"
-    return Comparison(
+    return StartComparison(
         cold, dict(zip(_STARTS, passes, strict=True)), dict(zip(_STARTS, seconds, strict=True)), faster, why
     )
 

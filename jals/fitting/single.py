@@ -1,4 +1,4 @@
-"""Running a solver: `run`, one compiled scan for research code, and `fit`, with stop rules, history and care."""
+"""Running a solver: `run`, one compiled scan for research code, and `fit`, with checks, stop rules and history."""
 
 import dataclasses
 import functools
@@ -25,11 +25,11 @@ from ..solvers.protocol import (
     check_room,
     check_solver,
     check_whole,
+    checked_inputs,
     entering,
-    matched,
     traits,
 )
-from .loop import RUNNING, Asked, Columns, alone, failed
+from .loop import RUNNING, Columns, StopRules, fit_error, run_single
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +183,12 @@ def fit(
     Numbers (in solver and objective), seeds and `sweeps` never compile anything again.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when a sweep has a row without a unique solution, or factors or loss stop being finite. It names
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
     """
-    asked = Asked(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
     check_start(solver, problem, objective, key=key, init=init, validation=validation)
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")
@@ -208,7 +208,7 @@ def fit(
             value = loss(after.factors, problem, objective)
         value = float(value) if asked.loss_every else None
         error = np.nan if validation is None else validation_rmse(after.factors, validation)
-        return longer(now, after, value, error, count, seconds, passes, patience)
+        return extend_result(now, after, value, error, count, seconds, passes, patience)
 
     def step(now: Result) -> Result:
         if not now.history.records:
@@ -224,18 +224,20 @@ def fit(
             raise breakdown(now, info)
         return now
 
-    begun = functools.partial(start, solver, key, problem, objective, init, patience)
-    return alone(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
+    begun = functools.partial(starting_result, solver, key, problem, objective, init, patience)
+    return run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
 
 
-# ---- what a round is made of, here and in `many` ----
+# ---- parts of a round, here and in `many` ----
 
 
-def start(solver, key, problem, objective, init: Factors | Result | None, patience: int | None = None) -> Result:
+def starting_result(
+    solver, key, problem, objective, init: Factors | Result | None, patience: int | None = None
+) -> Result:
     """The result before any sweep of this call, under way; raises ArgumentError for an `init` that does not fit."""
     factors = init.state.factors if isinstance(init, Result) else init
     if factors is not None:
-        factors, _, _ = matched(factors, problem, objective, rank=solver.rank, name="init", lead="problem")
+        factors, _, _ = checked_inputs(factors, problem, objective, rank=solver.rank, name="init", lead="problem")
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(factors)):
             raise ArgumentError("init holds numbers that are not finite.")
     state = initial_state(solver, key, problem, objective, factors)
@@ -255,12 +257,14 @@ def progress(now: Result, sweeps: int) -> Progress:
     return Progress(**vars(now.history.last()), sweeps=sweeps, state=now.state, result=now)
 
 
-def longer(now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience) -> Result:
+def extend_result(
+    now: Result, after: State, value: float | None, error: float, count, seconds, passes, patience
+) -> Result:
     """The result with `count` more sweeps and a record of them; a loss of None was not asked for."""
     if value is not None and not np.isfinite(value):
         large = "Where values are as large as that, scale them down; else look at init_scale, or at init."
         how = "Gradient methods: lower the learning rate." if now.done + count else large
-        raise failed(now, now.done + count, f"the loss is {value}. {how}")
+        raise fit_error(now, now.done + count, f"the loss is {value}. {how}")
     record = Record(now.done + count, np.nan if value is None else value, seconds, passes, error)
     if now.history.records:
         last = now.history.last()
@@ -283,7 +287,7 @@ def advance(
 ) -> tuple[State, Info, jax.Array, jax.Array, jax.Array | None]:
     """(state, info, sweeps, passes, loss) after `count` sweeps, or after the last one that went well: then `info` tells
     of the one that did not. `count` is traced, so that any number of sweeps is one program. The loss is the state's
-    where the last sweep told it: None for a solver that would need a pass for it, of no meaning after no sweep."""
+    where the last sweep computed it: None for a solver that would need a pass for it, meaningless after no sweep."""
     with_loss = traits(solver).loss_with_sweep
 
     def go_on(carry):
@@ -312,14 +316,14 @@ def breakdown(now: Result, info: Info) -> FitError:
     """The error of the sweep after these, which said this of itself."""
     if info.bad_row < 0:
         what = "the factors stopped being finite. Gradient methods: lower the learning rate."
-        return failed(now, now.done + 1, what)
+        return fit_error(now, now.done + 1, what)
     side, row = ("user", "item")[int(info.bad_side)], int(info.bad_row)
     what = (
         f"{side} {row} has no unique solution: its matrix is singular to working precision, as its reg is 0, or too "
         "small beside the weights of its entries, and these are fewer than its unknowns (rank, and 1 for a bias), or "
         "alike. Give a larger reg, or lower the rank."
     )
-    return failed(now, now.done + 1, what, side=side, row=row)
+    return fit_error(now, now.done + 1, what, side=side, row=row)
 
 
 def validation_rmse(factors: Factors, ratings: Ratings) -> float:
@@ -331,7 +335,7 @@ def validation_rmse(factors: Factors, ratings: Ratings) -> float:
 
 def check_start(solver: Any, problem: Any, objective: Any, *, key=None, init: Any = None, validation=None) -> None:
     """Refuses what a fit cannot start from, by kind, size and range; the table and the objective's numbers check
-    themselves, and `Asked` how long it goes on."""
+    themselves, and `StopRules` how long it goes on."""
     check_solver(solver)
     check_problem(problem, objective)
     problem.check_shapes()

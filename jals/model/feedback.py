@@ -1,4 +1,4 @@
-"""What an entry adds to the loss: one declaration for each kind of feedback, which all who need it read.
+"""What an entry adds to the loss: one declaration for each kind of feedback, used everywhere.
 
 An entry of value r and weight v adds w (s - t)^2 + q (1 - 2 s), s being its score, with
 
@@ -6,7 +6,7 @@ An entry of value r and weight v adds w (s - t)^2 + q (1 - 2 s), s being its sco
 
 `KINDS` declares the coefficients and f. The loss, the metrics, the gradient and the normal equations that XLA forms
 take (w, t, q) from `entry_of`; the kernel of `jals.native`, which knows the three lines above by itself, takes the
-numbers in them, `coefficients` and `feature`. Everywhere else values are as given: nobody stores f(r).
+numbers in them, `coefficients` and `feature`. Everywhere else values are as given: f(r) is never stored.
 """
 
 import functools

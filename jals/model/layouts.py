@@ -83,11 +83,11 @@ class Side:
         return f"Side({self.num_rows:,} rows, {self.num_entries:,} entries, widths {', '.join(widths)})"
 
     def shard(self, mesh: jax.sharding.Mesh) -> "Side":
-        """The same rows with each bucket's slabs dealt out over the devices of a mesh with one axis; buckets get
-        unused slabs until they can be."""
+        """The same rows with each bucket's slabs sharded over the devices of a mesh with one axis; buckets are padded
+        with unused slabs to a multiple of the devices."""
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
 
-        def deal(bucket: Bucket) -> Bucket:
+        def shard_bucket(bucket: Bucket) -> Bucket:
             unused = Bucket(self.num_rows, 0, self.num_entries, bucket.row.shape[1], bucket.step)  # pyright: ignore
             missing = -bucket.row.shape[0] % mesh.size
             return jax.tree.map(
@@ -98,7 +98,7 @@ class Side:
                 unused if bucket.piece_row is not None else dataclasses.replace(unused, piece_row=None),
             )
 
-        return dataclasses.replace(self, buckets=tuple(map(deal, self.buckets)), mesh=mesh)
+        return dataclasses.replace(self, buckets=tuple(map(shard_bucket, self.buckets)), mesh=mesh)
 
     def of_pieces(self, bucket: Bucket) -> jax.Array:
         """The row of each piece of a bucket, `(slabs, pieces)`; `num_rows` where it is unused."""

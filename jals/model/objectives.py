@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ArgumentError, check_choice, is_traced
-from ..reals import as_floats, check_held, reals
+from ..reals import as_floats, check_fits_dtype, reals
 from .factors import Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
@@ -107,7 +107,7 @@ class Objective:
             _check_shape(name, getattr(self, name), ((),), "one number")
 
     def check(self, problem: Problem, rank: int, dtype: Any = None) -> None:
-        """Refuses what cannot be meant: shapes always, ranges where the numbers are not traced.
+        """Refuses invalid numbers: shapes always, ranges where the numbers are not traced.
 
         Args:
             dtype: that of the computation; None for the problem's.
@@ -131,7 +131,7 @@ class Objective:
                 row = f" in row {np.argwhere(wrong)[0][0]}" if known.ndim else ""
                 need = f"a finite number {least} 0" if ranged else "finite"
                 raise ArgumentError(f"{name} is {np.asarray(numbers)[wrong].flat[0]}{row}, but must be {need}.")
-            check_held(name, numbers, dtype, zero=ranged)  # a prior mean may be rounded to 0
+            check_fits_dtype(name, numbers, dtype, zero=ranged)  # a prior mean may be rounded to 0
         check_values(self, problem.value, problem.weight)
 
 
@@ -255,7 +255,7 @@ def ials(
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
-    """`jals.loss` of what is known to fit together, in the factors' dtype."""
+    """`jals.loss` without its checks, in the factors' dtype."""
     return _loss(factors, problem, objective.cast(factors.dtype))
 
 

@@ -233,16 +233,13 @@ class Problem:
         with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
             if is_traced(arranged.value) or is_traced(arranged.user_slots.count):
                 arranged = given.arrange()
-            for name, rows, slots in (
-                ("user", self.num_users, arranged.user_slots),
-                ("item", self.num_items, arranged.item_slots),
-            ):
+            for name, slots in (("user", arranged.user_slots), ("item", arranged.item_slots)):
                 if np.isnan(slots.count[0]):
-                    raise DataError(f"{self._fault(name, rows)}. Make problems with Problem.build.")
+                    raise DataError(f"{self._fault(name)}. Make problems with Problem.build.")
         return arranged
 
-    def _fault(self, side: str, rows: int) -> str:
-        """What is off in the indices of a side, in words."""
+    def _fault(self, side: str) -> str:
+        """What is wrong with the indices of a side, in words."""
         columns = {name: np.asarray(getattr(self, name)) for name in ("user", "item")}
         for name, most in (("user", self.num_users), ("item", self.num_items)):
             wrong = (columns[name] < 0) | (columns[name] >= most)
@@ -250,9 +247,7 @@ class Problem:
                 at = int(wrong.argmax())
                 return f"{name} of entry {at} is {columns[name][at]}, but the problem has {most:,} {name}s"
         opposite, others = ("item", self.num_items) if side == "user" else ("user", self.num_users)
-        return soundness.fault(
-            getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others
-        )
+        return soundness.fault(getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others)
 
     def check_numbers(self) -> None:
         """Refuses values and weights that no fit can use, where they are not traced: a part of `check`."""
@@ -277,8 +272,8 @@ class Problem:
 
 @jax.jit
 def _arranged(problem: Problem) -> tuple[Slots, Slots]:
-    # An index that is off reads or writes a number of another row, which nobody would see in the result. So n becomes
-    # NaN, which reaches everything (`Objective.row_reg`).
+    # A wrong index reads or writes a number of another row, and no result would show it. So n becomes NaN, which
+    # reaches everything (`Objective.row_reg`).
     table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
     numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads

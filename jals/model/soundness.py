@@ -1,7 +1,7 @@
-"""Whether a layout is one of a table: by its shapes, by a fingerprint of its indices, and in words.
+"""Checks that a layout belongs to a table: by its shapes, by a fingerprint of its indices, and in words for errors.
 
-`build_side` makes no others, but a `Problem` is a plain pytree, which anyone may alter. An index that is off would read
-or write a number of another row, and no result would show it.
+Layouts of `build_side` do, but a `Problem` is a plain pytree, which anyone may alter. A wrong index would read or write
+a number of another row, and no result would show it.
 """
 
 from typing import Any

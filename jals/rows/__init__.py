@@ -1,1 +1,1 @@
-"""The row engine: a side ready to be solved for, the walk over it, its normal equations, what solves them."""
+"""Solving rows: one side's data, the loop over its slabs, its normal equations, and their solution."""

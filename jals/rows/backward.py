@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..model.factors import Factors
 from ..model.feedback import feature, slope
 from ..model.objectives import NUMBERS, Objective
@@ -31,7 +31,7 @@ def bound(dtype: Any) -> float:
 
 
 class Sizes(NamedTuple):
-    """What the backward errors of a side's rows are measured by; each `(rows,)`. See the top of the module.
+    """The sizes that backward errors of a side's rows are relative to; each `(rows,)`. See the top of the module.
 
     Attributes:
         matrix, rhs: |A|_F and |b| of every row's system A x = b. In blank rows A is the prior's precision.
@@ -57,7 +57,7 @@ class Error(NamedTuple):
     unit: jax.Array
 
     def ratio(self) -> jax.Array:
-        """The backward error; NaN where it cannot be told, 0 where there is no residual, infinite without a scale."""
+        """The backward error; NaN where it cannot be judged, 0 where there is no residual, infinite without a scale."""
         dtype = self.scale.dtype
         finite = jnp.isfinite(self.residual) & jnp.isfinite(self.scale) & jnp.isfinite(self.lost)
         judged = finite & (self.lost * (2 * jnp.finfo(dtype).tiny / bound(dtype)) <= self.scale)
@@ -116,7 +116,7 @@ def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array
         parts = _lost(gathered(view, *entries), view.objective, faint)
         return tuple(total.at[row].add(part, mode="drop") for total, part in zip(totals, parts, strict=True)), None
 
-    start, _ = alike(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
+    start, _ = match_varying(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
     return jax.lax.scan(add, start, tuple(columns))[0]
 
 
@@ -165,13 +165,7 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
     numbers = [getattr(objective, name) for name in NUMBERS if name != "reg_power"]
     numbers = [number for number in numbers if number is not None]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
-    return Sizes(
-        matrix,
-        rhs,
-        jnp.where(denormal.any(), jnp.inf, lost),
-        by_x,
-        vanished | denormal.any(),
-    )
+    return Sizes(matrix, rhs, jnp.where(denormal.any(), jnp.inf, lost), by_x, vanished | denormal.any())
 
 
 def _small(numbers: jax.Array) -> float:
@@ -190,7 +184,7 @@ def _faint(numbers: jax.Array) -> jax.Array:
 
 
 def _vanished(product: jax.Array, *factors: jax.Array) -> jax.Array:
-    """Whether a product of these factors, none of them 0, is too small to be told from 0 once it is added up."""
+    """Whether a product of these factors, none of them 0, may be lost as 0 once it is added up."""
     small = jnp.abs(product) < _small(product)
     for factor in factors:
         small &= _nonzero(factor)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..model.factors import Factors
 from ..model.objectives import Objective, squared_sum
 from ..model.problem import Problem
@@ -92,7 +92,7 @@ class Point(NamedTuple):
     good: jax.Array
 
 
-class Solution(NamedTuple):
+class SchurSolution(NamedTuple):
     """What conjugate gradients found for S x = rhs.
 
     Attributes:
@@ -114,9 +114,9 @@ class Solution(NamedTuple):
     edge: jax.Array
 
 
-class Solved(NamedTuple):
+class JointSolution(NamedTuple):
     """A solution of the joint system: v, whether it meets the tolerance, its relative residual, and the iterations and
-    least curvature of the items' (see `Solution`)."""
+    least curvature of the items' (see `SchurSolution`)."""
 
     v: Joint
     converged: jax.Array
@@ -125,22 +125,22 @@ class Solved(NamedTuple):
     curvature: jax.Array
 
 
-def downhill(factors: Factors, problem: Problem, objective: Objective, side: str) -> jax.Array:
+def neg_half_gradient(factors: Factors, problem: Problem, objective: Objective, side: str) -> jax.Array:
     """Minus half the gradient of L in one side's unknowns, `(rows, k)`; prior mean minus row where nothing but the
     prior knows a row. One pass."""
     return normal.residuals(normal.view(factors, problem, objective, side), factors.joint(side))
 
 
-def both_downhill(factors: Factors, problem: Problem, objective: Objective) -> Joint:
-    """`downhill` of both sides; two passes."""
-    return Joint(*(downhill(factors, problem, objective, side) for side in ("user", "item")))
+def neg_half_gradients(factors: Factors, problem: Problem, objective: Objective) -> Joint:
+    """`neg_half_gradient` of both sides; two passes."""
+    return Joint(*(neg_half_gradient(factors, problem, objective, side) for side in ("user", "item")))
 
 
 def stationarity(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     """How far from a stationary point: `Certificate.stationarity` through the layouts. Two passes that form the rows'
     matrices, and four that do not."""
     errors = []
-    for side, gradient in both_downhill(factors, problem, objective)._asdict().items():
+    for side, gradient in neg_half_gradients(factors, problem, objective)._asdict().items():
         sizes = backward.sizes(factors, problem, objective, side)
         errors.append(backward.error(norm(gradient, axis=-1), factors.joint(side), sizes))
     return backward.Error.together(errors).ratio()
@@ -169,7 +169,7 @@ def product(factors: Factors, problem: Problem, objective: Objective, v: Joint) 
 
     def moved(user, item):
         at = factors.with_joint("user", user).with_joint("item", item)
-        return both_downhill(at, problem, objective)
+        return neg_half_gradients(at, problem, objective)
 
     at = factors.joint("user"), factors.joint("item")
     return jax.tree.map(jnp.negative, jax.jvp(moved, at, (v.user, v.item))[1])
@@ -180,7 +180,7 @@ def coupling(at: Point, side: str, v: jax.Array) -> jax.Array:
     other = "item" if side == "user" else "user"
 
     def moved(joint):
-        return downhill(at.factors.with_joint(other, joint), at.problem, at.objective, side)
+        return neg_half_gradient(at.factors.with_joint(other, joint), at.problem, at.objective, side)
 
     return -jax.jvp(moved, (at.factors.joint(other),), (v,))[1]
 
@@ -191,7 +191,7 @@ def schur_product(at: Point, v: jax.Array) -> jax.Array:
 
     def moved(user, item):
         factors = at.factors.with_joint("user", user).with_joint("item", item)
-        return downhill(factors, at.problem, at.objective, "item")
+        return neg_half_gradient(factors, at.problem, at.objective, "item")
 
     return -jax.jvp(moved, (at.factors.joint("user"), at.factors.joint("item")), (users, v))[1]
 
@@ -201,11 +201,11 @@ def by_rows(matrices: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.einsum("rkl,rl->rk", matrices, v, precision=_HIGHEST)
 
 
-def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radius: Any = jnp.inf) -> Solution:
-    """Solves S x = rhs from zero, rotations apart, preconditioned by D_I^-1, until the residual's norm is at most
-    `target`, or `limit` iterations are made. At negative curvature, or once |x| would exceed `radius`, it stops at that
-    radius (before the step where that is infinite, or the curvature nothing but rounding); norms of x are those of
-    D_I. Two passes an iteration for S. Without a derivative: the linear system has one.
+def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radius: Any = jnp.inf) -> SchurSolution:
+    """Solves S x = rhs from zero, rotations projected out, preconditioned by D_I^-1, until the residual's norm is at
+    most `target`, or after `limit` iterations. At negative curvature, or where |x| would exceed `radius`, it stops at
+    that radius (before the step where the radius is infinite, or the curvature only rounding); norms of x are those of
+    D_I. Two passes an iteration for S. Without a derivative: that of the linear system is taken instead.
 
     Source: Hestenes and Stiefel (1952); Steihaug (1983) for the radius.
     """
@@ -233,7 +233,7 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
         preconditioned = precondition(residual)
         new_size = jnp.vdot(residual, preconditioned)
         onward = new_size / size
-        now = Solution(
+        now = SchurSolution(
             now.x + length * direction,
             now.iterations + 1,
             jnp.sqrt(jnp.sum(residual**2)),
@@ -249,14 +249,14 @@ def conjugate_gradients(at: Point, rhs: jax.Array, target: Any, limit: Any, radi
     direction = precondition(rhs)
     size = jnp.vdot(rhs, direction)
     zero, count = jnp.zeros((), rhs.dtype), jnp.zeros((), jnp.int32)
-    start = Solution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
-    carry, _ = alike((start, rhs, direction, size, zero, size), (at, target, limit, radius))
+    start = SchurSolution(jnp.zeros_like(rhs), count, jnp.sqrt(jnp.sum(rhs**2)), zero + 1, zero, zero, jnp.array(False))
+    carry, _ = match_varying((start, rhs, direction, size, zero, size), (at, target, limit, radius))
     return jax.lax.while_loop(going, step, carry)[0]
 
 
-def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> Solved:
-    """v of H v = rhs with |H v - rhs| <= tol |rhs|, rotations apart: rhs must not ask for one, and the gradient of a
-    function of predictions does not. 2 passes an iteration and 4 around them, of which two to see the residual afresh.
+def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> JointSolution:
+    """v of H v = rhs with |H v - rhs| <= tol |rhs|, rotations projected out: rhs must have no part along them, as the
+    gradient of a function of predictions has none. 2 passes an iteration and 4 more, two of them for a fresh residual.
     """
     # Squares of the smallest numbers would be 0, and their quotients NaN: far down a scale has to be taken out.
     largest = jnp.maximum(jnp.max(jnp.abs(rhs.user)), jnp.max(jnp.abs(rhs.item)))
@@ -272,4 +272,6 @@ def solve(at: Point, rhs: Joint, tol: Any, limit: Any) -> Solved:
     residual = jnp.where(scale > 0, left / jnp.where(scale > 0, scale, 1.0), left)
     # What was lost to rounding on the way shows in the fresh residual only.
     converged = at.good & ~found.edge & (residual <= 2 * jnp.asarray(tol, residual.dtype))
-    return Solved(jax.tree.map(lambda leaf: leaf * largest, v), converged, residual, found.iterations, found.curvature)
+    return JointSolution(
+        jax.tree.map(lambda leaf: leaf * largest, v), converged, residual, found.iterations, found.curvature
+    )

@@ -1,8 +1,8 @@
-"""Functions whose derivative is a rule of ours, and which no transformation looks into.
+"""Functions with a derivative rule that survives all of JAX's transformations, as primitives.
 
-`jax.custom_jvp` would be that, but for one thing: where JAX splits a loop into what is known and what is linear, for
-reverse mode through a `scan`, it puts a function's body in place of the call and forgets the rule. Differentiating the
-result once more then goes through the body, and a call of C++ has no derivative. A primitive stays a call.
+`jax.custom_jvp` loses its rule in one case: for reverse mode through a `scan`, JAX splits the loop into a known and a
+linear part, and inlines the function's body. Differentiating the result once more then differentiates the body, and a
+call of C++ has no derivative. A primitive is never inlined.
 """
 
 import functools

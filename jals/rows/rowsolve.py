@@ -2,8 +2,7 @@
 
 How the exact solution is differentiated is apart from how it is found. The residual of the equations is cheap, plain
 JAX; by the implicit function theorem its derivative gives that of the solution, at the price of one more solve with the
-same matrices (`_exact`). So memory does not grow with what a solve does inside, and whatever solves them will do: each
-of `BACKENDS` is a row of one table.
+same matrices (`_exact`). So memory does not depend on how a backend solves, and every backend has derivatives.
 """
 
 import functools
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import ArgumentError, check_choice
 from . import native
 from .normal import products, residuals, row_losses, slab_diagonals, slab_products, slab_systems, systems
@@ -37,7 +36,7 @@ class Solved(NamedTuple):
         value: `(rows,)`, the part of the loss that depends on the row (see `normal.row_losses`), or None. Taken from
             the row's system A x = b without another pass: as c - 2 b'x + x'A x, and rounded as c + |A|_F |x|^2 is. (A
             itself is rounded so; where it is ill-conditioned, |A|_F |x|^2 may be far above c and x'A x.) With a start y
-            as the loss at y less (y - x)'A (y - x): a sum of squares and a small one, where the other cancels.
+            it is the loss at y minus (y - x)'A (y - x), which cancels less.
         cholesky: `(rows, k, k)`, the lower Cholesky factor of each row's matrix, or None.
         inverse: `(rows, k, k)`, of each row's matrix, or None. What has to be solved many times with the same matrices
             is then a product.
@@ -104,7 +103,7 @@ def solve_cg(view: View, start: jax.Array, steps: int, want: tuple[str, ...] = (
     Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
     those of the steps made, the start included. `want` may be "value". Source: Hestenes and Stiefel (1952).
     """
-    view, start = alike(view, start)
+    view, start = match_varying(view, start)
     start = jnp.where(view.empty[:, None], view.prior, start)
     value = "value" in want
     initial = (start, jnp.zeros(len(start), start.dtype) if value else None)
@@ -205,7 +204,7 @@ _exact = Opaque(_solution, _solution_rule, _solution_like)
 # ---- what solves ----
 
 
-class Found(NamedTuple):
+class RowSolutions(NamedTuple):
     """What a backend finds for every row: `x` `(rows, k)`, and what was wanted, else None. x is NaN where the matrix is
     singular: where a pivot is not positive, or in a strict row not more than k eps (the largest diagonal element)."""
 
@@ -220,27 +219,27 @@ class Backend(NamedTuple):
     """A way of solving rows.
 
     Attributes:
-        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `Found`.
+        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `RowSolutions`.
         linsolves: the algorithms that it has; "cg" is `solve_cg`'s.
         wants: what it can return.
         platform: of jax, the only one that it is for; None for all.
-        dealt: whether it can share a side's rows out over the devices of a mesh.
+        sharded: whether it can solve rows that are sharded over the devices of a mesh.
         missing: why it cannot be used in this process; "" where it can.
     """
 
-    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], Found]
+    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], RowSolutions]
     linsolves: tuple[str, ...]
     wants: tuple[str, ...]
     platform: str | None
-    dealt: bool
+    sharded: bool
     missing: Callable[[], str]
 
     def can(self, how: _How, view: View) -> bool:
         suits = how.linsolve in self.linsolves and set(how.want) <= set(self.wants)
-        return suits and (self.dealt or view.layout.mesh is None) and not self.missing()
+        return suits and (self.sharded or view.layout.mesh is None) and not self.missing()
 
 
-def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     """By the backend asked for."""
     if how.backend != "auto":
         one = _TABLE[how.backend]
@@ -257,7 +256,7 @@ def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array |
 # ---- XLA, slab by slab ----
 
 
-def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     rows = len(view.reg)
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
@@ -268,11 +267,11 @@ def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array
         "norms": lambda: _norms(diagonal, diagonal * view.prior),
     }
     x = view.prior if rhs is None else rhs / diagonal
-    initial = Found(x, **{name: beside[name]() for name in how.want})
+    initial = RowSolutions(x, **{name: beside[name]() for name in how.want})
     return over_rows(view, functools.partial(_solve_slab, how), initial, rhs, start)
 
 
-def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> Found:
+def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     matrix, own, loss = slab_systems(slab, "value" in how.want, start)
     one = _lu if how.linsolve == "lu" else functools.partial(_cholesky, how.want)
     x, pivots, cholesky, inverse = _each_row(one, True, matrix, own if rhs is None else rhs)
@@ -283,7 +282,7 @@ def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array |
         left = jnp.einsum("rkl,rl->rk", matrix, both, precision=_HIGHEST)
         loss -= jnp.sum(away * (left - own - own), axis=-1)
     norms = _norms(matrix, own) if "norms" in how.want else None
-    return Found(jnp.where((pivots.min(axis=-1) > least)[:, None], x, jnp.nan), loss, cholesky, inverse, norms)
+    return RowSolutions(jnp.where((pivots.min(axis=-1) > least)[:, None], x, jnp.nan), loss, cholesky, inverse, norms)
 
 
 def _norms(matrix: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -317,17 +316,15 @@ def _each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:
     """
     single = jax.custom_batching.sequential_vmap(one) if opaque else one
     return jax.lax.platform_dependent(
-        *systems,
-        cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems),
-        default=jax.vmap(one),
+        *systems, cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems), default=jax.vmap(one)
     )
 
 
 # ---- the kernel ----
 
 
-def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> Found:
-    return Found(*native.solve_rows(view, rhs, start, how.want))
+def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
+    return RowSolutions(*native.solve_rows(view, rhs, start, how.want))
 
 
 _TABLE = {

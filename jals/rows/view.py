@@ -50,7 +50,8 @@ class View(NamedTuple):
         precision: `(k, k)` or `(rows, k, k)`, the rest of P; None for 0.
         gram: `(k, k)`, a0 Z'Z; None without a0.
         count: `(rows,)`, how many entries of weight > 0 each row has.
-        blank: bool `(rows,)`, rows that nothing pulls from their prior mean; their matrix counts as the identity.
+        blank: bool `(rows,)`, rows whose system is empty: they keep their prior mean, and their matrix counts as the
+            identity.
         strict: bool `(rows,)`, rows whose pivots must exceed k * eps * (the matrix's largest diagonal element), as
             their P does not make them solvable.
         needed: `(rows,)`, how many entries a strict row must have.

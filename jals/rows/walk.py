@@ -1,7 +1,7 @@
-"""The one walk over a side: slab by slab, so that memory stays bounded whatever the table.
+"""The loop over a side, slab by slab, so that memory stays bounded whatever the table.
 
-What is done with a slab is a named function, `work(slab, *columns)`, and all that it needs comes in as arguments. So
-the walk can hand it to each device of a mesh, take it through once more in a backward pass, and cut it nowhere else.
+The work on a slab is a named function, `work(slab, *columns)`, which gets all that it needs as arguments. So the loop
+can run it on each device of a mesh, and recompute it in a backward pass.
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike, dealt
+from ..devices import match_varying, sharded_map
 from ..model.layouts import Bucket, Side
 from ..model.problem import Slots
 from .view import View, gathered
@@ -51,7 +51,7 @@ class Slab(NamedTuple):
         steps = self._steps()
         shapes = jax.eval_shape(part, *jax.tree.map(lambda array: array[0], steps))
         zeros = jax.tree.map(lambda s: jnp.zeros(self.view.count.shape + s.shape[1:], s.dtype), shapes)
-        return jax.lax.scan(add, alike(zeros, (self.view, steps, arguments))[0], steps)[0]
+        return jax.lax.scan(add, match_varying(zeros, (self.view, steps, arguments))[0], steps)[0]
 
     def each(self, function: Callable, *arguments: Any) -> Any:
         """`function(piece, *arguments of the piece's row)` of every piece, `(width, ...)` a leaf, one after the other:
@@ -107,7 +107,7 @@ def _walk(view: View, work: Callable, result: Any, columns: tuple, index: str, s
     for (bucket, value, weight), own in zip(walked, _by_slab(view, columns, [each[0] for each in walked]), strict=True):
         one = functools.partial(_one_slab, work, bucket.step, view.layout.num_entries)
         slabs = (own, bucket.other, bucket.entry, value, weight, bucket.piece_row)
-        parts = dealt(view.layout.mesh, functools.partial(_each_slab, one), slabs, shared)
+        parts = sharded_map(view.layout.mesh, functools.partial(_each_slab, one), slabs, shared)
         places = getattr(bucket, index)  # those of padding, and unused ones, are out of range
 
         def put(table, part, places=places):

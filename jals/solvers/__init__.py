@@ -1,1 +1,1 @@
-"""What goes from factors to better ones: ALS, its accelerations, optax on the same loss; what they share."""
+"""The solvers: ALS, its accelerations, optax optimizers on the same loss; and what they share."""

@@ -20,8 +20,8 @@ from .protocol import (
     check_rank,
     check_side,
     check_whole,
+    checked_inputs,
     entering,
-    matched,
     start_from,
     sweep_info,
 )
@@ -41,7 +41,7 @@ class ALS:
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank). The first half-sweep
             solves for the users whatever the scale, and where lambda suits the table a fit ends where it ends from any.
             Raise it to 1 where lambda is so strong that the factors end near 0, a saddle which a small start is slow to
-            leave. Columns too many at a lambda near 0 are slow to empty from any scale: start with fewer, by `init`.
+            leave. With lambda near 0, surplus columns shrink slowly from any scale: start with fewer, by `init`.
         rounding: static. None, or "bfloat16" or "float16": each half-sweep rounds the rows and biases it has solved
             for to the nearest number of that format. They keep their dtype and are solved for in it: the numbers of a
             fit that stores its factors in the format and computes in the dtype, with nothing stored smaller here. The
@@ -105,9 +105,7 @@ class ALS:
         beside one side's systems."""
         return 2 * size.rows * (self.rank + 1)
 
-    def init(
-        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
-    ) -> State:
+    def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
         and jittable.
 
@@ -140,7 +138,7 @@ class ALS:
         """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`). `side` is "user"
         or "item"; factors, dtypes and errors as for `sweep`."""
         check_side(side)
-        factors, problem, objective = matched(factors, problem, objective, rank=self.rank, lead="state")
+        factors, problem, objective = checked_inputs(factors, problem, objective, rank=self.rank, lead="state")
         factors, solved = self._solve(factors, problem, objective, side)
         return factors, solved.good
 

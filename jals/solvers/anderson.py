@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import alike
+from ..devices import match_varying
 from ..errors import check_choice
 from ..model.factors import Factors
 from ..model.objectives import Objective, loss, side_penalty
@@ -21,7 +21,7 @@ MOST_MEMORY = 2**15  # its square is the size of a system that each sweep solves
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Memory(NamedTuple):
+class AndersonMemory(NamedTuple):
     """What `AndersonALS` carries beside the factors; k = rank + 1 where there are biases, else rank.
 
     Attributes:
@@ -29,7 +29,7 @@ class Memory(NamedTuple):
         starts: `(memory, items, k)`, how `start` changed from one sweep to the next, the newest last.
         moves: `(memory, items, k)`, how a sweep's move, its end minus its start, changed.
         known: int32, how many of these changes are known. -1: there was no sweep yet.
-        pace: grows by one a sweep, and is halved where a step ahead is turned down.
+        pace: grows by one a sweep, and is halved where a step is rejected.
         loss: L of the factors; infinite before the first sweep.
     """
 
@@ -44,16 +44,16 @@ class Memory(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AndersonALS:
-    """ALS that starts each sweep a step ahead of where the last one ended: the same minima in far fewer sweeps.
+    """ALS that extrapolates from its last sweeps before each new one: the same minima in far fewer sweeps.
 
     A sweep of ALS maps the item rows (biases included) to new ones, Y to G(Y); a minimum is a fixed point of G. The
     next sweep starts from G(Y) + step, where the last `memory` changes of Y and of the move G(Y) - Y say the step:
 
     - Anderson's: the combination of the changes that, were G linear, would leave the least move. Rows count by their
       entries, as their part of the Hessian does.
-    - Nesterov's, a growing part of the way from the last end to this one, as long as there is no telling from the moves
-      that the loss is convex: where the moves grow along a change remembered, or Anderson's step goes against the move,
-      Anderson's step would lead back to a saddle.
+    - Nesterov's, a growing part of the way from the last end to this one, where the moves do not show a convex loss:
+      where they grow along a remembered change, or Anderson's step goes against the move, Anderson's step would lead
+      back to a saddle.
 
     The loss never rises: where L after the sweep is above L before (or is not finite), the factors are those of a plain
     sweep from where the last one ended, and all changes but the newest are forgotten. A sweep ends with the items
@@ -83,7 +83,7 @@ class AndersonALS:
     exact = True  # a half-sweep ends at the minimum
     monotone = True
     differentiable = True
-    passes_per_sweep = None  # a step that is turned down takes two more
+    passes_per_sweep = None  # a rejected step takes two more
 
     def __post_init__(self):
         check_rank(self.rank)
@@ -109,14 +109,14 @@ class AndersonALS:
         starts, moves = (jnp.zeros((self.memory, *items.shape), items.dtype) for _ in range(2))
         pace, infinite = (jnp.asarray(number, items.dtype) for number in (0, jnp.inf))
         # A copy: a program that gives its arguments' memory away cannot give an array away twice.
-        return State(factors, Memory(items.copy(), starts, moves, jnp.asarray(-1, jnp.int32), pace, infinite))
+        return State(factors, AndersonMemory(items.copy(), starts, moves, jnp.asarray(-1, jnp.int32), pace, infinite))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: users, then items. Pure, jittable, differentiable forward and reverse in every float: the
-        derivatives are those of the step that was taken, as whether one is turned down has none.
+        derivatives are those of the step that was taken; whether a step is accepted has none.
 
         Two passes over the entries, the loss of the safeguard included: the half-sweep of the items sums it up on the
-        way. Four where a step is turned down; `info.passes` says so. (A derivative makes one more, for that loss, and
+        way. Four where a step is rejected; `info.passes` says so. (A derivative makes one more, for that loss, and
         `vmap` always makes four.)
 
         Args:
@@ -164,13 +164,13 @@ def _sweep(
     nothing = _Swept(
         before, jnp.ones(problem.num_users, bool), jnp.ones(problem.num_items, bool), memory.loss * jnp.nan
     )
-    nothing, _ = alike(nothing, end)
+    nothing, _ = match_varying(nothing, end)
     (swept, start), spared = jax.lax.scan(attempt, (nothing, end), jnp.stack([ahead, end]))
     lower = spared[1]
 
     move = swept.factors.joint("item") - start
     kept = jnp.where(lower, memory.known, jnp.minimum(memory.known, 0))
-    after = Memory(
+    after = AndersonMemory(
         start,
         jnp.concatenate([memory.starts[1:], (start - memory.start)[None]]),
         jnp.concatenate([memory.moves[1:], (move - (end - memory.start))[None]]),
@@ -183,7 +183,7 @@ def _sweep(
     return State(swept.factors, after), sweep_info(swept.factors, swept.good_users, swept.good_items, passes, value)
 
 
-def _step(memory: Memory, move: jax.Array, weight: jax.Array) -> jax.Array:
+def _step(memory: AndersonMemory, move: jax.Array, weight: jax.Array) -> jax.Array:
     """How far ahead of the last sweep's end the next one is to start `(items, k)`; 0 where nothing is known.
 
     Args:
@@ -231,5 +231,5 @@ def _als(solver: AndersonALS, factors: Factors, items: jax.Array, problem: Probl
     solved = rowsolve.solve(here, solver.linsolve, want=("value",), start=items)
     assert problem.user_slots is not None
     after = solved.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
-    # It is there to be compared: whether a step is turned down has no derivative.
+    # It only decides whether the step is accepted, which has no derivative.
     return _Swept(factors.with_joint("item", solved.joint()), good_users, solved.good, jax.lax.stop_gradient(after))

@@ -1,4 +1,4 @@
-"""What the sweeps of a solver cost apart from seconds: the textbook's operations, in terms that solvers add up.
+"""What the sweeps of a solver cost apart from seconds: operations of the textbook algorithm, in terms to add up.
 
 Operations are floating point additions and multiplications for n entries and k unknowns a row (the rank, and with a
 bias one more), rows on both sides together; what a compiler adds or saves is not in them. Each solver says which of

@@ -1,27 +1,26 @@
-"""Gradient methods on the very loss that ALS minimises: any optax optimizer, full batch or minibatch."""
+"""Gradient methods on the loss that ALS minimises: any optax optimizer, full batch or minibatch."""
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..errors import ArgumentError, did_you_mean, is_traced
+from ..errors import ArgumentError
 from ..model.factors import Factors, remainder, score_terms
 from ..model.objectives import Objective, loss, penalty
 from ..model.problem import Problem
-from ..reals import reals
 from ..rows import normal
 from . import costs
+from .hyper import check_hyper, is_traced_argument, plain
 from .protocol import Info, State, check_memory, check_rank, check_whole, entering, start_from, sweep_info
 
 
-class Memory(NamedTuple):
+class GradientMemory(NamedTuple):
     """What `Gradient` carries beside the factors: the optimizer's state, and the key of the next epoch's shuffle."""
 
     optimizer: Any
@@ -55,7 +54,7 @@ class Gradient:
             walks back from a start that is too large step by step: keep it small.
 
     Line searches (`optax.lbfgs`) get value and gradient as they need; they cannot be differentiated in reverse mode,
-    since they loop until satisfied. Everything else differentiates forward and reverse. Through Adam give
+    since their number of steps is not fixed. Everything else differentiates forward and reverse. Through Adam give
     `eps_root` > 0, as optax says: the root of a second moment that is 0, an empty row's, has no finite derivative.
     """
 
@@ -77,14 +76,14 @@ class Gradient:
         if self.batch_size is not None:
             check_whole("batch_size", self.batch_size, 1)
         # One known whole number is Python's own, so that it can be static.
-        object.__setattr__(self, "hyper", {name: _plain(value) for name, value in self.hyper.items()})
+        object.__setattr__(self, "hyper", {name: plain(value) for name, value in self.hyper.items()})
 
     exact = False  # a sweep does not end at a minimum of one side
     monotone = False
 
     @property
     def differentiable(self) -> bool:
-        """Whether a sweep has derivatives: a line search loops until satisfied."""
+        """Whether a sweep has derivatives, which a line search has not."""
         return self.passes_per_sweep is not None
 
     @property
@@ -103,9 +102,7 @@ class Gradient:
         """As `ALS.numbers`: the gradient, two memories and an update."""
         return 8 * size.rows * (self.rank + 1)
 
-    def init(
-        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
-    ) -> State:
+    def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
         and jittable.
 
@@ -117,7 +114,7 @@ class Gradient:
         # optax starts some numbers as Python's own, which would make the state after a step of another type, and the
         # second step another program.
         started = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), self.transformation().init(_learnt(factors)))
-        return State(factors, Memory(started, jax.random.fold_in(key, 1)))
+        return State(factors, GradientMemory(started, jax.random.fold_in(key, 1)))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One step (full batch) or one epoch (minibatch). Pure and jittable; `info.passes` counts its passes. States,
@@ -129,7 +126,7 @@ class Gradient:
         return optax.with_extra_args_support(self.optimizer(**self.hyper))
 
     def tree_flatten_with_keys(self):
-        numbers = {name: value for name, value in self.hyper.items() if _is_number(self.optimizer, name, value)}
+        numbers = {name: value for name, value in self.hyper.items() if is_traced_argument(self.optimizer, name, value)}
         fixed = tuple(sorted((name, value) for name, value in self.hyper.items() if name not in numbers))
         key = jax.tree_util.GetAttrKey
         children = ((key("hyper"), numbers), (key("init_scale"), self.init_scale))
@@ -154,7 +151,7 @@ def layout_loss(factors: Factors, problem: Problem, objective: Objective) -> jax
     return _entry_loss(factors, problem, objective) + penalty(factors, counts, objective)
 
 
-def loss_and_downhill(
+def loss_and_neg_half_gradient(
     factors: Factors, problem: Problem, objective: Objective, side: str
 ) -> tuple[jax.Array, jax.Array]:
     """(`layout_loss`, minus half its gradient in one side's unknowns `(rows, k)`), in one pass."""
@@ -267,7 +264,7 @@ def _epoch(solver: Gradient, state: State, problem: Problem, objective: Objectiv
         return (optax.apply_updates(learnt, updates), optimizer_state), None
 
     (learnt, optimizer_state), _ = jax.lax.scan(step, (_learnt(state.factors), memory.optimizer), batches)
-    return learnt, Memory(optimizer_state, key), 2
+    return learnt, GradientMemory(optimizer_state, key), 2
 
 
 def epoch_batches(key: jax.Array, num_entries: int, batch_size: int) -> jax.Array:
@@ -278,9 +275,7 @@ def epoch_batches(key: jax.Array, num_entries: int, batch_size: int) -> jax.Arra
     return filled.reshape(batches, batch_size)
 
 
-def batch_loss(
-    factors: Factors, problem: Problem, objective: Objective, batch: jax.Array, batches: int
-) -> jax.Array:
+def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: jax.Array, batches: int) -> jax.Array:
     """`batches` times the loss of a batch's entries, plus all of the loss that is no sum over entries: its mean over
     an epoch's batches is the loss."""
 
@@ -296,76 +291,3 @@ def batch_loss(
 def _learnt(factors: Factors) -> Any:
     """What an optimizer sees: all but the mean."""
     return dataclasses.replace(factors, mean=None)
-
-
-def check_hyper(optimizer: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
-    """Raises ArgumentError unless an optimizer comes of these arguments."""
-    name = getattr(optimizer, "__name__", repr(optimizer))
-    try:
-        parameters = inspect.signature(optimizer).parameters
-    except (ValueError, TypeError):  # a function of C has none to look at
-        parameters = {}
-    known = [each.name for each in parameters.values() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-    anything = not parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    for key, value in hyper.items():
-        if not isinstance(key, str) or not (anything or key in known):
-            takes = f"takes {', '.join(known)}" if known else "takes no arguments"
-            meant = [each for each in known if "".join(word[0] for word in each.split("_")) == key]  # lr: learning_rate
-            hint = f' Did you mean "{meant[0]}"?' if meant else did_you_mean(key, known)
-            raise ArgumentError(f"hyper has {key!r}, but {name} {takes}.{hint}")
-        several = isinstance(value, str | list | tuple | Mapping) or np.ndim(value) > 0
-        if several and _is_real(parameters.get(key), key):
-            given = f", not {value!r}" if isinstance(value, str) else ""
-            raise ArgumentError(f"hyper[{key!r}] must be one number, or a schedule{given}.")
-        if _is_real(parameters.get(key), key) and not (callable(value) or value is None):
-            reals(f"hyper[{key!r}]", value)
-    absent = [each for each in known if parameters[each].default is inspect.Parameter.empty and each not in hyper]
-    if absent:
-        raise ArgumentError(f"{name} needs {', '.join(absent)}: give hyper={{{absent[0]!r}: ...}}.")
-    try:
-        made = optimizer(**hyper)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} refuses hyper: {str(error).splitlines()[0]}") from error
-    if not isinstance(made, optax.GradientTransformation):
-        raise ArgumentError(
-            f"optimizer {name} makes {type(made).__name__}, not an optax optimizer: pass a function such as optax.adam."
-        )
-
-
-def _is_number(optimizer: Callable[..., Any], name: str, value: Any) -> bool:
-    """Whether an optimizer's argument is traced rather than static."""
-    if isinstance(value, (bool, np.bool_, str, type(None))) or (callable(value) and not isinstance(value, jax.Array)):
-        return False
-    if name in getattr(optimizer, "static", ()) and isinstance(value, (int, float, np.number)):
-        return False
-    if _is_whole(value):
-        try:
-            parameter = inspect.signature(optimizer).parameters.get(name)
-        except (ValueError, TypeError):  # a function of C
-            parameter = None
-        return _is_real(parameter, name)
-    return True
-
-
-def _is_whole(value: Any) -> bool:
-    """Whether an argument is one whole number, and known."""
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return value.ndim == 0 and not is_traced(value) and jnp.issubdtype(value.dtype, np.integer)
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if _is_whole(value) else value
-
-
-_WHOLE = ("key", "seed")  # of a random generator, which optax annotates like any number
-
-
-def _is_real(parameter: inspect.Parameter | None, name: str) -> bool:
-    """Whether an argument is a real number, however it is given: its default or its annotation says so."""
-    if name == "learning_rate" or parameter is None:
-        return name == "learning_rate"
-    kinds = (parameter.annotation, *get_args(parameter.annotation))
-    if name in _WHOLE or (isinstance(parameter.default, int) and int in kinds):  # of more kinds than it is meant for
-        return False
-    return isinstance(parameter.default, float) or float in kinds or "float" in kinds

@@ -1,4 +1,4 @@
-"""Newton's method for the items with the users always at their best: the quick end of a fit that ALS crawls to."""
+"""Newton's method for the items, each user's row at its minimum: fast where ALS converges slowly."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from ..model.objectives import Objective, loss
 from ..model.problem import Problem
 from ..rows import curvature, normal, rowsolve
 from . import costs
-from .gradient import layout_loss, loss_and_downhill
+from .gradient import layout_loss, loss_and_neg_half_gradient
 from .protocol import Info, State, check_memory, check_rank, entering, start_from, sweep_info
 
 
@@ -26,7 +26,7 @@ class NewtonCG:
     within which the quadratic has been right before. A step that does not lower the loss is not made, and the radius
     shrinks: a sweep never raises the loss. It ends with the users' rows solved for.
 
-    Far from a minimum a sweep is dear for what it gains; near it, where ALS gains a digit in hundreds of sweeps, each
+    Far from a minimum a sweep gains little for its cost; near it, where ALS gains a digit in hundreds of sweeps, each
     sweep squares the error. Start it from the factors of an ALS fit.
 
     Attributes:
@@ -35,8 +35,8 @@ class NewtonCG:
         cg_tol: they stop once the residual is at most this share of the gradient.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank).
 
-    Passes: 5 + 2 an iteration; `info.passes` counts them. The iterations loop until satisfied, and a sweep has no
-    derivative; that of what it arrives at is `jals.adjoint`'s. Memory: (users + items) k^2 numbers. Source: variable
+    Passes: 5 + 2 an iteration; `info.passes` counts them. A sweep has no derivative, as the number of iterations is not
+    fixed; that of the stationary point is `jals.adjoint`'s. Memory: (users + items) k^2 numbers. Source: variable
     projection (Golub and Pereyra, 1973) with a trust region (Steihaug, 1983).
     """
 
@@ -47,7 +47,7 @@ class NewtonCG:
 
     exact = False
     monotone = True
-    differentiable = False  # its iterations loop until satisfied
+    differentiable = False  # the number of iterations is not fixed
     passes_per_sweep = None
 
     def __post_init__(self):
@@ -65,9 +65,7 @@ class NewtonCG:
         """As `ALS.numbers`: what conjugate gradients hold of a side, and every row's inverse."""
         return size.rows * (8 * (self.rank + 1) + (self.rank + 1) ** 2)
 
-    def init(
-        self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None
-    ) -> State:
+    def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
         """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
         and jittable. Raises as `ALS.init`."""
         factors, _, _ = start_from(factors, key, self, problem, objective)
@@ -86,7 +84,7 @@ def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objectiv
     here, user_inverse, good_users = _best_users(state.factors, problem, objective)
     items = here.joint("item")
     by_als = rowsolve.solve(normal.view(here, problem, objective, "item"), want=("inverse",))
-    before, downhill = loss_and_downhill(here, problem, objective, "item")
+    before, downhill = loss_and_neg_half_gradient(here, problem, objective, "item")
 
     turns = curvature.rotations(objective, here.item)
     at = curvature.Point(here, problem, objective, user_inverse, by_als.inverse, turns, jnp.array(True))

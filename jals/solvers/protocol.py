@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..devices import alike, memory_bytes
+from ..devices import match_varying, memory_bytes
 from ..errors import ArgumentError, check_choice, is_traced
 from ..forks import check_jax
 from ..model import objectives
@@ -149,7 +149,7 @@ def check_room(problem: Problem, rank: int) -> None:
         )
 
 
-# ---- the door ----
+# ---- arguments ----
 
 
 def check_kind(name: str, value: Any, kind: Any, how: str) -> None:
@@ -177,12 +177,11 @@ def check_solver(solver: Any) -> None:
         raise ArgumentError(f"init_scale is {scale!r}, but must be one number.")
 
 
-def matched(
+def checked_inputs(
     factors: Any, problem: Any, objective: Any, *, rank: int | None = None, name: str = "factors", lead: str = "factors"
 ) -> tuple[Any, Problem, Objective]:
-    """The door that every public call has arguments pass: types, shapes and kinds of numbers are checked, and all is
-    brought to one dtype. It looks at what is static only: under `jit` it costs nothing at run time, and a traced number
-    is never asked for.
+    """The check of every public call's arguments: types, shapes and kinds of numbers; all are cast to one dtype. Only
+    what is static is checked: under `jit` it costs nothing at run time, and no traced number is concretised.
 
     Args:
         factors: None where there are none yet.
@@ -240,7 +239,7 @@ def check_factors(name: str, factors: Factors, problem: Problem, objective: Obje
 def start_from(factors: Any, key: Any, solver: Any, problem: Any, objective: Any) -> tuple[Factors, Problem, Objective]:
     """(the factors before a solver's first sweep, the problem and the objective it starts on), all of the problem's
     dtype: the given factors, or initial ones."""
-    given, problem, objective = matched(factors, problem, objective, rank=solver.rank, lead="problem")
+    given, problem, objective = checked_inputs(factors, problem, objective, rank=solver.rank, lead="problem")
     if given is None:
         check_solver(solver)
         check_room(problem, solver.rank)
@@ -257,15 +256,15 @@ def check_key(key: Any) -> None:
 
 def entering(solver: Any, state: Any, problem: Any, objective: Any) -> tuple[Any, Any, Problem, Objective]:
     """(solver, state, problem, objective) of one dtype, the state's, as a sweep takes them; and, under `jax.shard_map`,
-    differing by device where any of them does, as the state after a sweep will. See `matched`."""
+    differing by device where any of them does, as the state after a sweep will. See `checked_inputs`."""
     if not isinstance(getattr(state, "factors", None), Factors):
         kind = type(state).__name__
         raise ArgumentError(f"state is of type {kind}: give one that solver.init or a sweep has returned.")
     rank, name = getattr(solver, "rank", None), "state.factors"
-    factors, problem, objective = matched(state.factors, problem, objective, rank=rank, name=name, lead="state")
+    factors, problem, objective = checked_inputs(state.factors, problem, objective, rank=rank, name=name, lead="state")
     if isinstance(state, State):
         state = state._replace(factors=factors)
-    return alike(cast(solver, factors.dtype, "solver"), state, problem, objective)
+    return match_varying(cast(solver, factors.dtype, "solver"), state, problem, objective)
 
 
 def check_memory(solver: Any, state: State, problem: Problem, objective: Objective) -> None:
@@ -322,4 +321,4 @@ def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
     Raises:
         ArgumentError: where factors, problem and objective do not fit together.
     """
-    return objectives.loss(*matched(factors, problem, objective))
+    return objectives.loss(*checked_inputs(factors, problem, objective))

@@ -51,7 +51,7 @@ def scheduled(optimizer: Callable[..., Any], schedule: Callable[..., Any]) -> Ca
     Returns: the same object for the same two functions.
 
     Raises:
-        ArgumentError: where these are no such functions. What does not fit their arguments is told by `Gradient`.
+        ArgumentError: where these are no such functions. (`Gradient` checks their arguments.)
     """
     for name, function, such in (("optimizer", optimizer, "adam"), ("schedule", schedule, "cosine_decay_schedule")):
         if not callable(function):

@@ -57,23 +57,23 @@ class Plan(NamedTuple):
     solver: Any
     problem: Problem
     objective: Objective
-    family: One
+    rule: One
     learned: Learned | None
     held_out: HeldOut
     limits: dict[str, tuple[jax.Array, jax.Array]]
     key: jax.Array
 
 
-class Look(NamedTuple):
-    """What is seen at some parameters.
+class Evaluation(NamedTuple):
+    """The held-out error at some parameters, and its gradient.
 
     Attributes:
-        error: held-out, `()`.
-        score: error and penalties.
+        error: the held-out error, `()`.
+        score: error plus penalties.
         gradient: of the score, a tree like the parameters.
-        factors: that were looked at.
-        passes: that it took.
-        finite: whether score, gradient and factors are.
+        factors: those that the error is of.
+        passes: how many it took.
+        finite: whether score, gradient and factors are finite.
     """
 
     error: jax.Array
@@ -87,14 +87,14 @@ class Look(NamedTuple):
 # ---- from parameters to what is solved ----
 
 
-def start(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
+def first_parameters(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
     """The parameters of the objective as given, within the limits. Not traced: the groups are counted."""
     counts, parameters = _counts(plan), {}
     for name in names:
         value = getattr(plan.objective, name)
         if name in REGS:
             side = name.removeprefix("reg_")
-            parameters[name] = plan.family.start(side, jnp.log(value).mean(), counts[side])
+            parameters[name] = plan.rule.start(side, jnp.log(value).mean(), counts[side])
         else:
             parameters[name] = value if name == "reg_power" else jnp.log(value)
     if plan.learned is not None:
@@ -102,7 +102,7 @@ def start(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
     return _within(plan, parameters)
 
 
-def built(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Objective]:
+def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Objective]:
     """The problem and the objective that the parameters make."""
     counts, shifts, numbers = _counts(plan), _shifts(plan, parameters), {}
     for name in plan.objective.__dataclass_fields__.keys() & parameters.keys():
@@ -110,7 +110,7 @@ def built(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Objective]:
             side = name.removeprefix("reg_")
             given = jnp.log(getattr(plan.objective, name))
             ratios = given - given.mean()  # of rows that were given a lambda each; 0 for one number
-            numbers[name] = jnp.exp(plan.family.logs(parameters[name], side, counts[side]) + ratios - shifts[name])
+            numbers[name] = jnp.exp(plan.rule.logs(parameters[name], side, counts[side]) + ratios - shifts[name])
         else:
             numbers[name] = parameters[name] if name == "reg_power" else jnp.exp(parameters[name] - shifts[name])
     objective = dataclasses.replace(plan.objective, **numbers)
@@ -120,7 +120,7 @@ def built(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Objective]:
     return problem.arrange(), objective.cast(plan.problem.dtype)
 
 
-built_once = jax.jit(built)
+build_objective_jit = jax.jit(build_objective)
 
 
 def _counts(plan: Plan) -> dict[str, jax.Array]:
@@ -171,19 +171,19 @@ def numbers_of(plan: Plan, objective: Objective, names: tuple[str, ...]) -> dict
 
 
 def _penalty(plan: Plan, parameters: dict[str, Any]) -> Any:
-    total = sum(plan.family.penalty(parameters[name]) for name in REGS if name in parameters)
+    total = sum(plan.rule.penalty(parameters[name]) for name in REGS if name in parameters)
     if plan.learned is not None and plan.learned.penalty is not None:
         total += plan.learned.penalty(parameters["learned"])
     return total
 
 
 @functools.partial(jax.jit, static_argnames=("sweeps", "direction"))
-def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweeps: int, direction: str) -> Look:
-    """A look after `sweeps` sweeps from the factors, which count as constants; its gradient is that of these sweeps.
-    With `go` False nothing is done: then the call but compiles."""
+def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweeps: int, direction: str) -> Evaluation:
+    """The evaluation after `sweeps` sweeps from the factors, which are constants; its gradient is that of these sweeps.
+    With `go` False no sweep is made: the call only compiles."""
 
     def score_of(parameters):
-        problem, objective = built(plan, parameters)
+        problem, objective = build_objective(plan, parameters)
         state = plan.solver.init(plan.key, problem, objective, _centred(plan, factors, problem))
         sweep = lambda state, _: plan.solver.sweep(state, problem, objective)  # noqa: E731
         state, infos = jax.lax.scan(jax.checkpoint(sweep) if direction == "reverse" else sweep, state, length=sweeps)
@@ -204,7 +204,7 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
             gradient, (score, told) = jax.jacfwd(both, has_aux=True)(flat)
             gradient = shaped(gradient)
         error, after, passes = told
-        return Look(error, score, gradient, after, passes, _finite((score, gradient, after)))
+        return Evaluation(error, score, gradient, after, passes, _finite((score, gradient, after)))
 
     def nothing():
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(work))
@@ -212,14 +212,14 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
     return jax.lax.cond(go, work, nothing)
 
 
-def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Look:
-    """A look at the stationary point near the factors after `sweeps` sweeps, by `jals.adjoint.hypergradient`."""
-    problem, objective = built_once(plan, parameters)
+def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Evaluation:
+    """The evaluation at the stationary point near the factors after `sweeps` sweeps: `jals.adjoint.hypergradient`."""
+    problem, objective = build_objective_jit(plan, parameters)
     factors, passes = _swept(plan, factors, problem, objective, sweeps)
     error, by_number, info = hypergradient(validation, factors, problem, objective)
     score, gradient = _pulled_back(plan, parameters, by_number, error)
     total = passes + info.passes + info.polish_passes
-    return Look(jnp.asarray(error), score, gradient, info.factors, total, _finite((score, gradient)))
+    return Evaluation(jnp.asarray(error), score, gradient, info.factors, total, _finite((score, gradient)))
 
 
 @functools.partial(jax.jit, static_argnames="sweeps")
@@ -234,7 +234,7 @@ def _pulled_back(plan: Plan, parameters: Any, by_number: Any, error: Any) -> tup
     """(score, its gradient) from the error's derivative in the objective, the values and the weights."""
 
     def numbers(parameters):
-        problem, objective = built(plan, parameters)
+        problem, objective = build_objective(plan, parameters)
         return objective, problem.value, problem.weight
 
     _, pull = jax.vjp(numbers, parameters)
@@ -256,16 +256,16 @@ def _finite(tree: Any) -> jax.Array:
 # ---- the descent ----
 
 
-def first_memory(descent: Gradient, parameters: Any) -> Any:
+def first_memory(tuner: Gradient, parameters: Any) -> Any:
     """The optimizer's state before the first step, its numbers as arrays so that the second step compiles nothing."""
-    optimizer = cast(descent, jax.tree.leaves(parameters)[0].dtype).transformation()
+    optimizer = cast(tuner, jax.tree.leaves(parameters)[0].dtype).transformation()
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), optimizer.init(parameters))
 
 
 @jax.jit
-def descend(descent: Gradient, plan: Plan, parameters: Any, gradient: Any, memory: Any) -> tuple[Any, Any]:
+def apply_update(tuner: Gradient, plan: Plan, parameters: Any, gradient: Any, memory: Any) -> tuple[Any, Any]:
     """(parameters, optimizer's state) after a step against the gradient."""
-    updates, memory = cast(descent, plan.problem.dtype).transformation().update(gradient, memory, parameters)
+    updates, memory = cast(tuner, plan.problem.dtype).transformation().update(gradient, memory, parameters)
     moved: Any = optax.apply_updates(parameters, updates)
     return _within(plan, moved), memory
 
@@ -274,6 +274,6 @@ def check_reverse(error: ValueError, solver: Any) -> None:
     """Raises ArgumentError where jax's complaint is that the solver has a loop without a reverse derivative."""
     if not traits(solver).differentiable or "Reverse-mode differentiation" in str(error):
         raise ArgumentError(
-            f"{type(solver).__name__} here loops until satisfied and cannot be differentiated in reverse: with few "
-            'parameters give direction="forward", else another solver such as jals.ALS.'
+            f"{type(solver).__name__} here loops an unknown number of times and cannot be differentiated in reverse: "
+            'with few parameters give direction="forward", else another solver such as jals.ALS.'
         ) from None

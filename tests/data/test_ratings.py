@@ -87,7 +87,6 @@ def test_other_numbers_of_a_problem_go_through_the_same_door():
             problem.with_values(wrong)
 
 
-
 BAD_TABLES = {
     "nan": ({"value": [4, np.nan, np.nan]}, r"value of entry 1 is nan; 2 entries are not finite\. Leave missing"),
     "inf": ({"value": [4, 1, -np.inf]}, r"value of entry 2 is -inf; 1 entries are not finite\. Leave missing"),
@@ -328,6 +327,7 @@ def test_moments_are_never_moved(given, kept):
 
 def test_a_zone_that_names_no_offset_is_none(monkeypatch):
     """Python takes such a moment for one of the machine's own zone."""
+
     class Nowhere(datetime.tzinfo):
         def utcoffset(self, _):
             return None

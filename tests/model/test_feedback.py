@@ -9,7 +9,7 @@ import pytest
 
 import jals
 from jals.model.feedback import KINDS, coefficients, entry_of, feature
-from jals.tuning.arguments import names_of
+from jals.tuning.checks import check_names
 from jals.tuning.rules import One
 from tests.support import tables
 
@@ -95,5 +95,5 @@ def test_a_logarithm_that_underflows_proves_nothing(epsilon, judged):
 
 def test_tune_descends_in_epsilon_where_there_is_one():
     for kind, names in (("confidence", ("alpha",)), ("log_confidence", ("alpha", "epsilon"))):
-        found = names_of(None, OBJECTIVES[kind].cast(float), One(), None)
+        found = check_names(None, OBJECTIVES[kind].cast(float), One(), None)
         assert set(found) == {"reg_user", "reg_item", "unobserved_weight", *names}

@@ -1,4 +1,4 @@
-"""Tuning by descent: the derivative is that of the sweeps made, it goes down, and what cannot be meant is refused."""
+"""Tuning by descent: the derivative is that of the sweeps made, it goes down, and invalid arguments are refused."""
 
 import dataclasses
 import functools
@@ -13,9 +13,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jals
-from jals.tuning import arguments as tunable
-from jals.tuning import step as descent
-from jals.tuning.descend import ByDegree, Groups, Learned, PerRow, tune
+from jals.tuning import ByDegree, Groups, Learned, PerRow, checks, tune
+from jals.tuning import step as one_step
 
 pytestmark = pytest.mark.newest
 
@@ -68,14 +67,14 @@ def held_out_rmse(made, problem, validation, factors=None, sweeps=2, solver=SOLV
 
 
 def gradient_of(plan, parameters, factors, direction):
-    return descent.through_sweeps(plan, parameters, factors, True, 2, direction)
+    return one_step.through_sweeps(plan, parameters, factors, True, 2, direction)
 
 
 def planned(made, family=None, learned=None, validation=VALIDATION):
     problem = PROBLEM.arrange()
-    family = tunable.family_of("one" if family is None else family, problem)
-    held_out = descent.HeldOut.of(validation, np.float64)
-    plan = descent.Plan(SOLVER, problem, made.cast(float), family, learned, held_out, {}, jax.random.key(0))
+    family = checks.check_rule("one" if family is None else family, problem)
+    held_out = one_step.HeldOut.of(validation, np.float64)
+    plan = one_step.Plan(SOLVER, problem, made.cast(float), family, learned, held_out, {}, jax.random.key(0))
     factors = SOLVER.init(jax.random.key(1), problem, made).factors
     return plan, factors
 
@@ -84,7 +83,7 @@ def planned(made, family=None, learned=None, validation=VALIDATION):
 def test_the_derivative_is_that_of_the_sweeps(kind):
     """Against central differences in every parameter, by forward and by reverse mode."""
     plan, factors = planned(objective(reg_bias=0.2), KINDS[kind])
-    parameters = descent.start(plan, ("reg_user", "reg_item", "reg_bias", "reg_power"))
+    parameters = one_step.first_parameters(plan, ("reg_user", "reg_item", "reg_bias", "reg_power"))
     flat, shaped = ravel_pytree(parameters)
     flat += 0.1 * np.random.default_rng(0).normal(size=flat.shape)
     forward, reverse = (gradient_of(plan, shaped(flat), factors, way) for way in ("forward", "reverse"))
@@ -103,7 +102,7 @@ def test_the_derivative_is_that_of_the_sweeps(kind):
 
 
 def _score(plan, parameters, factors):
-    problem, made = descent.built(plan, parameters)
+    problem, made = one_step.build_objective(plan, parameters)
     state, _ = jals.run(SOLVER, SOLVER.init(plan.key, problem, made, factors), problem, made, sweeps=2)
     left = jals.predict(state.factors, VALIDATION.user, VALIDATION.item) - VALIDATION.value
     error = jnp.mean(left**2)
@@ -126,9 +125,9 @@ def test_the_derivative_with_implicit_feedback(preset):
     expected = float(np.sum(held_out.weight * (predicted - 1) ** 2) / held_out.weight.sum())
     assert result.history.rmse[0] ** 2 == pytest.approx(expected, rel=1e-12)
     problem = jals.Problem.build(positive, "padded").arrange()
-    chunks = descent.HeldOut.of(held_out, float)
-    plan = descent.Plan(SOLVER, problem, made.cast(float), tunable.One(), None, chunks, {}, jax.random.key(0))
-    parameters = descent.start(plan, tuple(sorted(names)))
+    chunks = one_step.HeldOut.of(held_out, float)
+    plan = one_step.Plan(SOLVER, problem, made.cast(float), checks.One(), None, chunks, {}, jax.random.key(0))
+    parameters = one_step.first_parameters(plan, tuple(sorted(names)))
     look = functools.partial(gradient_of, plan, factors=result.factors, direction="forward")
     found = look(parameters).gradient
     for name in names:
@@ -192,8 +191,8 @@ def test_lambdas_given_a_row_keep_their_ratios():
 def test_nu_turns_about_the_mean_of_log_n():
     """lambda n^nu stays where it is in rows of the mean log n, so that nu alone says how counts matter."""
     plan, _ = planned(objective())
-    parameters = descent.start(plan, ("reg_user", "reg_item", "reg_power"))
-    _, moved = descent.built(plan, {**parameters, "reg_power": jnp.array(0.4)})
+    parameters = one_step.first_parameters(plan, ("reg_user", "reg_item", "reg_power"))
+    _, moved = one_step.build_objective(plan, {**parameters, "reg_power": jnp.array(0.4)})
     for side in ("user", "item"):
         logs = np.log(np.bincount(getattr(TRAIN, side)))
         before, after = np.log(0.1) + logs, np.log(getattr(moved, f"reg_{side}")) + 0.4 * logs
@@ -296,7 +295,8 @@ def test_steps_compile_nothing_and_neither_do_numbers():
         tune(PROBLEM, VALIDATION, objective(start), SOLVER, hyper={"learning_rate": rate}, box=box, steps=steps)
 
     once(2, 0.1, 0.2)
-    programs: list[Any] = [descent.through_sweeps, descent.descend, descent.built_once, descent.numbers_of]
+    names = ("through_sweeps", "apply_update", "build_objective_jit", "numbers_of")
+    programs: list[Any] = [getattr(one_step, name) for name in names]
     before = [program._cache_size() for program in programs]
     with jax.log_compiles(), warnings.catch_warnings():
         once(5, 0.3, 0.7)
@@ -379,9 +379,9 @@ def test_the_adjoint_derivative_descends_too():
     assert min(result.history.rmse) < 0.98 * result.history.rmse[0]
     # At a stationary point many sweeps lead to the same derivative.
     plan, factors = planned(objective())
-    parameters = descent.start(plan, ("reg_user", "reg_item", "reg_power"))
-    here = descent.at_stationary_point(plan, parameters, factors, 5, VALIDATION)
-    unrolled = descent.through_sweeps(plan, parameters, here.factors, True, 400, "forward")
+    parameters = one_step.first_parameters(plan, ("reg_user", "reg_item", "reg_power"))
+    here = one_step.at_stationary_point(plan, parameters, factors, 5, VALIDATION)
+    unrolled = one_step.through_sweeps(plan, parameters, here.factors, True, 400, "forward")
     for name, slope in here.gradient.items():
         assert float(slope) == pytest.approx(float(unrolled.gradient[name]), rel=2e-3)
 
@@ -433,7 +433,7 @@ def test_unseen_rows_are_counted():
         ({"method": "adjont"}, 'Did you mean "adjoint"'),
         ({"direction": "backward"}, "direction is 'backward'"),
         ({"optimizer": optax.adam(0.1)}, "must be a function that makes one"),
-        ({"optimizer": optax.lbfgs, "hyper": {}}, "looks along a line"),
+        ({"optimizer": optax.lbfgs, "hyper": {}}, "has a line search"),
         ({"hyper": {"lr": 0.1}}, 'Did you mean "learning_rate"'),
         ({"train": 3}, "Problem"),
         ({"validation": np.zeros(3)}, "validation is of type ndarray"),

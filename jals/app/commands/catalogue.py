@@ -9,7 +9,7 @@ from rich.console import Console
 from ... import datasets
 from ...errors import DataError, check_choice
 from ..show.console import Table
-from ..show.terminal import waiting
+from ..show.terminal import spinner_during
 
 
 def show(console: Console, name: str | None) -> int:
@@ -22,10 +22,10 @@ def show(console: Console, name: str | None) -> int:
         _list(console)
         return 0
     check_choice("the data set", name, get_args(datasets.Name))
-    with waiting(console, "reading the data"):
+    with spinner_during(console, "reading the data"):
         data = datasets.load(name)  # pyright: ignore[reportArgumentType]
     grid = Table.grid(padding=(0, 2))
-    for heading, text in described(data):
+    for heading, text in describe_dataset(data):
         grid.add_row(heading, text)
     console.print(grid)
     console.print()
@@ -33,7 +33,7 @@ def show(console: Console, name: str | None) -> int:
     return 0
 
 
-def described(data: datasets.Dataset) -> list[tuple[str, str]]:
+def describe_dataset(data: datasets.Dataset) -> list[tuple[str, str]]:
     """(heading, text) for each line of a description."""
     ratings = data.ratings
     lines = [("table", repr(ratings))]

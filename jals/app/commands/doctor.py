@@ -51,7 +51,7 @@ class Finding(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class Topic:
     """A titled list of (name, value), and what was found wrong there."""
 
     title: str
@@ -88,7 +88,7 @@ def examine(console: "Console") -> int:
     return 1 if wrong else 0
 
 
-def sections(environ: Mapping[str, str]) -> Iterator[Section]:
+def sections(environ: Mapping[str, str]) -> Iterator[Topic]:
     """The sections in turn, each when the one before has been taken: the fits at the end take seconds."""
     yield versions()
     yield extras()
@@ -141,7 +141,7 @@ def below(version: str, floor: str) -> bool:
     return numbers[0] < numbers[1]
 
 
-def versions() -> Section:
+def versions() -> Topic:
     """Of Python, of jals and of what its core needs."""
     rows = [("jals", jals.__version__), ("python", f"{platform.python_version()} on {platform.platform(terse=True)}")]
     findings, core = [], [Need(name, "") for name in ("jax", "optax", "numpy")]
@@ -160,15 +160,15 @@ def versions() -> Section:
         rows.append((package, version or "not installed"))
         if version is None or (floor and below(version, floor)):
             findings.append(_too_old(package, version, floor))
-    return Section("Versions", rows, findings)
+    return Topic("Versions", rows, findings)
 
 
-def extras() -> Section:
+def extras() -> Topic:
     """Which extras are there, what the others would add, and how to get them."""
     try:
         names = metadata.metadata("jals").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
-        return Section("Extras", [], [])
+        return Topic("Extras", [], [])
     rows, findings = [], []
     for name in names:
         packages = needs("jals", name)
@@ -182,7 +182,7 @@ def extras() -> Section:
             version = installed(package)
             if version and floor and below(version, floor):
                 findings.append(_too_old(package, version, floor))
-    return Section("Extras", rows, list(dict.fromkeys(findings)))
+    return Topic("Extras", rows, list(dict.fromkeys(findings)))
 
 
 def _too_old(package: str, version: str | None, floor: str) -> Finding:
@@ -194,14 +194,14 @@ def _too_old(package: str, version: str | None, floor: str) -> Finding:
 # Devices and threads
 
 
-def devices_here() -> tuple[list[Any], Section]:
+def devices_here() -> tuple[list[Any], Topic]:
     """jax's devices, and what is known of them."""
     try:
         found = jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts that it has found a platform
         why = (str(error) or "no platform that JAX_PLATFORMS allows is there").splitlines()[0]
         cure = "Unset JAX_PLATFORMS, or install what it asks for: cuda12, cuda13 and tpu are extras of jals."
-        return [], Section("Devices", [], [Finding(f"jax has no device: {why}.", cure)])
+        return [], Topic("Devices", [], [Finding(f"jax has no device: {why}.", cure)])
     rows = []
     for device in found:
         memory = (device.memory_stats() or {}).get("bytes_limit") or _host_memory(device)
@@ -211,7 +211,7 @@ def devices_here() -> tuple[list[Any], Section]:
     if found[0].platform == "cpu" and Path("/dev/nvidia0").exists():
         what = "there is an NVIDIA GPU, but jax does not use it."
         findings.append(Finding(what, 'pip install "jals[cuda13]", or "jals[cuda12]" for older drivers.', wrong=False))
-    return found, Section("Devices", rows, findings)
+    return found, Topic("Devices", rows, findings)
 
 
 def _host_memory(device: Any) -> int | None:
@@ -243,7 +243,7 @@ def can_hang(devices: int, cores: int, nproc: str | None, jax_version: str) -> b
     return not below(jax_version, "0.10") and devices > 1 and pool_size(cores, nproc, devices) <= devices
 
 
-def threads(environ: Mapping[str, str], cores: int, hosts: int, jax_version: str) -> Section:
+def threads(environ: Mapping[str, str], cores: int, hosts: int, jax_version: str) -> Topic:
     """Cores, the size of XLA's CPU pool, and whether `hosts` host devices on it can hang."""
     nproc = environ.get("NPROC")
     pool = pool_size(cores, nproc, hosts)
@@ -262,10 +262,10 @@ def threads(environ: Mapping[str, str], cores: int, hosts: int, jax_version: str
             "it, set before jax starts:"
         )
         findings.append(Finding(what, f"export NPROC={2 * hosts}", wrong=False))
-    return Section("Threads", rows, findings)
+    return Topic("Threads", rows, findings)
 
 
-def kernel(found: native.Status, pool: int, hosts: int) -> Section:
+def kernel(found: native.Status, pool: int, hosts: int) -> Topic:
     """What `backend = "auto"` solves rows with on this machine, and why not with the CPU kernel where it does not."""
     takes = "native on CPUs, xla elsewhere" if found.available else "xla"
     if not hosts:
@@ -279,16 +279,16 @@ def kernel(found: native.Status, pool: int, hosts: int) -> Section:
         interface = ".".join(re.findall(r"\d+", found.path.stem))  # CMakeLists.txt names it so
         rows.append(("interface", f"{interface or 'unknown'}, of XLA's headers when it was built"))
     if found.available:
-        return Section("CPU kernel", rows)
+        return Topic("CPU kernel", rows)
     what, _, cure = found.reason.rpartition(". Install ")
     finding = Finding(f"{what}. XLA solves instead, slower.", f"Install {cure}", wrong=False)
-    return Section("CPU kernel", rows, [finding])
+    return Topic("CPU kernel", rows, [finding])
 
 
 # Settings
 
 
-def settings(environ: Mapping[str, str]) -> Section:
+def settings(environ: Mapping[str, str]) -> Topic:
     """x64, and the variables that jax and XLA read."""
     on, off = "on: float64 where values are float64", "off: everything is float32; JAX_ENABLE_X64=1 turns it on"
     rows = [("x64", on if _option("jax_enable_x64") else off)]
@@ -301,30 +301,30 @@ def settings(environ: Mapping[str, str]) -> Section:
     ):
         if _option(option):
             findings.append(Finding(f"{option} is on: {effect}.", f"Unset {option.upper()}.", wrong=False))
-    return Section("Settings", rows, findings)
+    return Topic("Settings", rows, findings)
 
 
 def _option(name: str) -> bool:
     return bool(getattr(jax.config, name))
 
 
-def local_data(environ: Mapping[str, str]) -> Section:
+def local_data(environ: Mapping[str, str]) -> Topic:
     """The folder of local data sets."""
     folder = environ.get("JALS_DATA")
     if not folder:
-        return Section("Data", [("JALS_DATA", "not set (the folder of data sets that are not downloaded)")])
+        return Topic("Data", [("JALS_DATA", "not set (the folder of data sets that are not downloaded)")])
     try:
         names = sorted(path.name for path in as_path(folder).iterdir() if path.is_file() and path.name[0] != ".")
     except OSError as error:
         what = f"JALS_DATA is {folder}, which cannot be read: {error.strerror}."
-        return Section("Data", [("JALS_DATA", folder)], [Finding(what, "Set it to a folder that exists, or unset it.")])
-    return Section("Data", [("JALS_DATA", folder), ("there", ", ".join(names) or "nothing")])
+        return Topic("Data", [("JALS_DATA", folder)], [Finding(what, "Set it to a folder that exists, or unset it.")])
+    return Topic("Data", [("JALS_DATA", folder), ("there", ", ".join(names) or "nothing")])
 
 
 # A small fit
 
 
-def fits(devices: list[Any]) -> Section:
+def fits(devices: list[Any]) -> Topic:
     """Factors of a small table on every device, and whether they certify."""
     rows, findings = [], []
     for device in devices:
@@ -333,7 +333,7 @@ def fits(devices: list[Any]) -> Section:
         rows.append((name, what))
         if cure:
             findings.append(Finding(f"a small fit on {name} went wrong: {what}.", cure))
-    return Section("A small fit", rows, findings)
+    return Topic("A small fit", rows, findings)
 
 
 def _in_time(device: Any) -> tuple[str, str]:

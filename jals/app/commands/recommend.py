@@ -48,7 +48,7 @@ def recommend(
     config = configs.load(place / folder.CONFIG, classes=False)
     fit, why, left_out = choice.choose(fits, config, solver, key)
     name = str(fit.factors)
-    planned = plan.of_record(config, fit).of_record(fit)
+    planned = plan.study_of_fit(config, fit).planned_fit(fit)
     data = read_data(planned.config)
     row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
     fold = SplitTable(planned.config, data).folds[fit.fold]
@@ -58,14 +58,14 @@ def recommend(
     seen = fold.train.item[entries_of(fold.train, row)]
     scores = f"; scores by {name}"
     if why is not None:
-        which = choice.named(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
+        which = choice.fit_name(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
         console.print(f"{which} ({name}): {why}", soft_wrap=True)
         if left_out:
-            console.print(f"not ranked: {choice.told(left_out)}", soft_wrap=True)
+            console.print(f"not ranked: {choice.summarise(left_out)}", soft_wrap=True)
         scores = ""
     console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):
-        console.print("Nothing is known of this user: the order is that of the items' biases, where there are any.")
+        console.print("This user has no training entries: items are ordered by their biases, where there are any.")
     rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
     console.print(_table(data, *best_unseen(saved.factors, row, np.union1d(seen, rare), k)))
     return 0

@@ -1,3 +1,3 @@
 """Configs: one TOML file an experiment, read and checked, every problem at once."""
 
-from .reading import at, dump, load, of_record, points, studies_of, tables, touches
+from .reading import applies_to, at, config_of_run, count_studies, dump, load, points, tables

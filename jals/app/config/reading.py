@@ -11,7 +11,7 @@ from typing import Any, get_args
 from ...data.files import as_path
 from ...errors import ConfigError, StorageError, did_you_mean
 from ...files.runs import folder
-from ...files.runs.record import Run
+from ...files.runs.record import RunRecord
 
 try:
     import tomli_w
@@ -19,10 +19,10 @@ try:
 except ImportError as missing:
     raise ImportError('configs are checked by the extra "cli": pip install "jals[cli]"') from missing
 
-from . import own, toml, trials
-from .schema import Config, KFoldSplit, Objective, Split
+from . import toml, trials, user_solvers
+from .base import MOST_FITS
+from .schema import AnyObjective, AnySplit, Config, KFoldSplit
 from .solvers import KINDS
-from .strict import MOST_FITS
 from .toml import Key
 
 
@@ -45,13 +45,13 @@ def load(path: str | Path, changes: Iterable[str] = (), classes: bool = True) ->
     except UnicodeDecodeError as error:
         line = 1 + error.object.count(b"\n", 0, error.start)
         raise ConfigError(f"{path} is not a UTF-8 text file: line {line}: {error}.") from error
-    raw = toml.parsed(text, str(path))
-    changed = [key for change in changes for key in toml.changed(raw, change)]
-    config, problems = None, toml.unmeant(raw)
+    raw = toml.parse(text, str(path))
+    changed = [key for change in changes for key in toml.apply_change(raw, change)]
+    config, problems = None, toml.impossible_values(raw)
     if not problems:
         try:
             config = Config.model_validate(raw)
-            with own.looked_for_in(as_path(path).parent):
+            with user_solvers.importable_from(as_path(path).parent):
                 problems = _problems_of_size(config) or _problems_of_axes(config)
                 if classes and not problems:  # these make solvers
                     problems = _problems_of_classes(config)
@@ -84,9 +84,11 @@ def points(config: Config) -> Iterator[dict[str, Any]]:
         yield dict(zip(config.grid, values, strict=True))
 
 
-def studies_of(config: Config, place: int) -> int:
+def count_studies(config: Config, place: int) -> int:
     """How many studies a solver has: the points of the axes that have to do with it, times folds."""
-    axes = [axis for axis in config.grid if axis not in ("split.kind", "split.folds") and touches(axis, config, place)]
+    axes = [
+        axis for axis in config.grid if axis not in ("split.kind", "split.folds") and applies_to(axis, config, place)
+    ]
     kinds = config.grid.get("split.kind", [config.split.kind])
     folds = config.grid.get("split.folds", [getattr(config.split, "folds", KFoldSplit.model_fields["folds"].default)])
     of_kfold = sum(each for each in folds if isinstance(each, int))
@@ -95,21 +97,18 @@ def studies_of(config: Config, place: int) -> int:
 
 
 def _problems_of_classes(config: Config) -> list[tuple[Key, str]]:
-    return [
-        (("solver", place, *toml.parts(key)), why)
-        for place, solver in enumerate(config.solver)
-        for key, why in solver.misfits()
-    ]
+    found = ((place, *each) for place, solver in enumerate(config.solver) for each in solver.misfits())
+    return [(("solver", place, *toml.split_key(key)), why) for place, key, why in found]
 
 
 def _problems_of_size(config: Config) -> list[tuple[Key, str]]:
-    """More fits than can be meant: told before any is expanded."""
+    """More fits than a run may have: refused before any is expanded."""
     trials = 0 if config.tune is None else 1 if config.tune.method == "hypergradient" else config.tune.trials
     tuned = [
-        any(touches(key, config, place) for key in config.tune.range) if config.tune else False
+        any(applies_to(key, config, place) for key in config.tune.range) if config.tune else False
         for place in range(len(config.solver))
     ]
-    fits = sum(studies_of(config, place) * (len(config.seeds) + trials * each) for place, each in enumerate(tuned))
+    fits = sum(count_studies(config, place) * (len(config.seeds) + trials * each) for place, each in enumerate(tuned))
     points = math.prod(map(len, config.grid.values()))
     if max(fits, points) <= MOST_FITS:
         return []
@@ -132,16 +131,16 @@ def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
     for table, key in axes:
         of_solver = key.startswith("solver.")
         if why := _NO_AXES.get(key.rpartition(".")[2] if of_solver else key):
-            found.append(((*table, *toml.parts(key)), why))
+            found.append(((*table, *toml.split_key(key)), why))
     for place, solver in enumerate(config.solver):
         meant: dict[tuple, str] = {}
         for table, key in axes:
-            if touches(key, config, place):
-                first, *rest = toml.parts(key)
+            if applies_to(key, config, place):
+                first, *rest = toml.split_key(key)
                 other = meant.setdefault(tuple(rest[1:]) if first == "solver" else (first, *rest), key)
                 if other != key:
                     same = f'is the same key of solver {solver.label} as "{other}": choose one of the two.'
-                    found.append(((*table, *toml.parts(key)), same))
+                    found.append(((*table, *toml.split_key(key)), same))
     return found
 
 
@@ -160,21 +159,21 @@ def _problems_of_points(config: Config) -> list[tuple[Key, str]]:
     for table, values in tried:
         if problem := _problem_at(config, values):
             alone = [key for key in values if _problem_at(config, {key: values[key]}) == problem]
-            said = ", ".join(f"{toml.shortened(key)} = {_shown(values[key])}" for key in alone[:1] or values)
-            return [((*table, *(toml.parts(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
+            said = ", ".join(f"{toml.shorten(key)} = {_shown(values[key])}" for key in alone[:1] or values)
+            return [((*table, *(toml.split_key(alone[0]) if alone else ())), f"{said} cannot be used: {problem}")]
     return []
 
 
 def _problems_of_method(config: Config) -> list[tuple[Key, str]]:
-    """A grid that does not come out even, and solvers that no descent goes through."""
+    """A grid whose trials are no power of its ranges, and solvers that cannot be differentiated."""
     tune, found = config.tune, []
     for place, solver in enumerate(config.solver if tune else ()):
-        ranges = sum(touches(key, config, place) for key in tune.range)
+        ranges = sum(applies_to(key, config, place) for key in tune.range)
         if tune.method == "grid" and ranges and not trials.points_of_range(tune.trials, ranges):
-            found.append((("tune", "trials"), trials.uneven(tune.trials, ranges, solver.label)))
+            found.append((("tune", "trials"), trials.uneven_grid(tune.trials, ranges, solver.label)))
     for point in points(config) if tune and tune.method == "hypergradient" else ():
         for place, solver in enumerate(at(config, point).solver):
-            if why := trials.refused(solver):
+            if why := trials.why_no_descent(solver):
                 found.append((("solver", place, solver.method[0]), why))
     return found
 
@@ -182,19 +181,19 @@ def _problems_of_method(config: Config) -> list[tuple[Key, str]]:
 def _problem_at(config: Config, values: dict[str, Any]) -> str | None:
     try:
         for key, message in _problems_of_classes(at(config, values)):
-            return f"{toml.written(key)}: {message}"
+            return f"{toml.format_key(key)}: {message}"
     except ConfigError as error:
         return str(error)
     except ValidationError as error:
         key, message = _problems(error.errors(include_url=False)[0])[0]
-        return f"{toml.written(key)}: {message}"
+        return f"{toml.format_key(key)}: {message}"
     return None
 
 
 def _listed(path: Any, problems: list[tuple[Key, str]], changed: list[Key], lines: dict[Key, int]) -> str:
     """The message that lists them, in the order of the file."""
     located = sorted(
-        (0 if key in changed else toml.line_of(key, lines), toml.written(key), message) for key, message in problems
+        (0 if key in changed else toml.line_of(key, lines), toml.format_key(key), message) for key, message in problems
     )
     listing = "".join(f"\n  {f'line {line}' if line else '--set'}, {key}: {message}" for line, key, message in located)
     return f"{path} cannot be used:{listing}"
@@ -210,7 +209,7 @@ def tables(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
-def of_record(run: Run, place: Path) -> Config:
+def config_of_run(run: RunRecord, place: Path) -> Config:
     """The config of a run that was made, from its record; keys that it does not know have their defaults.
 
     Raises:
@@ -224,9 +223,9 @@ def of_record(run: Run, place: Path) -> Config:
         raise StorageError(f"{place / folder.RESULT} is damaged: {where} {why}") from error
 
 
-def touches(key: str, config: Config, solver: int) -> bool:
+def applies_to(key: str, config: Config, solver: int) -> bool:
     """Whether a key of a grid or of the tuning has anything to do with the solver of that place."""
-    table, *rest = toml.parts(key)
+    table, *rest = toml.split_key(key)
     if table != "solver":
         return True
     return rest[0] in ("*", solver, config.solver[solver].label)
@@ -236,7 +235,7 @@ def touches(key: str, config: Config, solver: int) -> bool:
 _TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}
 _KINDS: dict[str, dict[str, Any]] = {
     table: {get_args(model.model_fields[_TAGS[table]].annotation)[0]: model for model in get_args(union)}
-    for table, union in {"split": Split, "objective": Objective}.items()
+    for table, union in {"split": AnySplit, "objective": AnyObjective}.items()
 } | {"solver": KINDS}
 _WANTED = {
     "int_type": "an integer",
@@ -268,7 +267,7 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
     elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
         return _problems_of_axis(error)
-    elif key[:1] == ("data",) and len(key) > 2:  # pydantic tells of every type that it may have
+    elif key[:1] == ("data",) and len(key) > 2:  # pydantic reports one error for each type that it may have
         if key[1] == "ids":
             return [(key[:2], 'must be "auto", "int" or "str", or a pair of these: for users, for items.')]
         none = ", or false" if key[1] in ("value", "time", "weight") else ""
@@ -279,7 +278,7 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
     context, given = error.get("ctx", {}), error["input"]
     match error["type"]:
         case "conflict":
-            return [((*key, *toml.parts(under)), message) for under, message in context["found"]]
+            return [((*key, *toml.split_key(under)), message) for under, message in context["found"]]
         case "missing":
             return [(key, "is missing.")]
         case "extra_forbidden":
@@ -320,7 +319,7 @@ def _problems_of_axis(error: Any) -> list[tuple[Key, str]]:
         such = '"objective.reg" = [0.05, 0.1]' if many else '"solver.sgd.hyper.learning_rate" = [1e-4, 1.0]'
         return [(table, f"must be a table such as {{ {such} }}.")]
     first, *rest = axis[0].split(".")
-    key, given = (*table, *toml.parts(axis[0])), _shown(error["input"])
+    key, given = (*table, *toml.split_key(axis[0])), _shown(error["input"])
     if axis[-1] == "[key]":
         tables = ["data", "split", "problem", "objective", "fit"] if many else ["objective"]
         if first in (*tables, "solver") and not rest:
@@ -348,4 +347,4 @@ def _quoted(options: Any) -> str:
 def _shown(given: Any) -> str:
     if isinstance(given, dict):
         return "a table"
-    return toml.shortened(json.dumps(given, default=str, ensure_ascii=False))
+    return toml.shorten(json.dumps(given, default=str, ensure_ascii=False))

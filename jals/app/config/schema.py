@@ -7,7 +7,7 @@
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
-    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours, `own`)
+    [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours)
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
@@ -28,17 +28,17 @@ import jals
 
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
-from ...reals import MOST, check_held
+from ...reals import MOST, check_fits_dtype
+from .base import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
 from .solvers import AnySolver
-from .strict import MOST_FITS, Count, Fraction, Number, Path, Seed, Table
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
 
 Ids = Literal["auto", "int", "str"]
 
 
-class Data(Table):
-    """A named data set; or a file, or a folder of GroupLens, with what `jals.read_ratings` needs to be told of it."""
+class DataConfig(ConfigTable):
+    """A named data set; or a file, or a folder of GroupLens, with arguments for `jals.read_ratings`."""
 
     source: datasets.Name | None = None
     path: Path | None = None
@@ -67,41 +67,41 @@ class Data(Table):
         return []
 
 
-class RandomSplit(Table):
+class RandomSplit(ConfigTable):
     kind: Literal["random"]
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction | None = None  # of what is left for training
     seed: Seed = 0
 
 
-class KFoldSplit(Table):
+class KFoldSplit(ConfigTable):
     kind: Literal["kfold"]
     folds: Annotated[int, Field(ge=2, le=MOST_FITS)] = 5
     validation_fraction: Fraction | None = None
     seed: Seed = 0
 
 
-class ByUserSplit(Table):
+class ByUserSplit(ConfigTable):
     kind: Literal["by_user"]
     test_fraction: Fraction = 0.1
     validation_fraction: Fraction | None = None
     seed: Seed = 0
 
 
-class LeaveLastOutSplit(Table):
+class LeaveLastOutSplit(ConfigTable):
     kind: Literal["leave_last_out"]
     count: Count = 1  # of each user's entries, the latest
     validation_fraction: Fraction | None = None
     seed: Seed = 0  # of the validation part
 
 
-class Problem(Table):
+class ProblemConfig(ConfigTable):
     layout: Literal["bucketed", "padded", "segmented"] = "bucketed"
     # zeros: every pair that is no training entry becomes one, of value 0 (what ALS must not do; to show why)
     missing: Literal["skipped", "zeros"] = "skipped"
 
 
-class Preset(Table):
+class Preset(ConfigTable):
     """What every preset takes: one lambda, or one a side."""
 
     preset: str
@@ -154,7 +154,7 @@ class Ials(Preset):
     reg_power: Number = 1.0
 
 
-class Fit(Table):
+class FitConfig(ConfigTable):
     """One fit's budget, and how the fits are run. Of sweeps, passes, seconds and tol the first to be met ends a fit;
     without any of them it makes 15 sweeps."""
 
@@ -195,7 +195,7 @@ End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range,
 _DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "epsilon", "unobserved_weight")
 
 
-class Tune(Table):
+class TuneConfig(ConfigTable):
     """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
     are drawn log-uniform from their ranges (integers, both ends among them, where the key is one of integers), scored
     on the validation part (or on the loss), never on the test part."""
@@ -211,17 +211,11 @@ class Tune(Table):
     # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
-    range: Annotated[
-        dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]],
-        Field(min_length=1),
-    ]
+    range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
     def conflicts(self):
-        found = [
-            (f"range.{key}", "must be [low, high] with low < high.")
-            for key, (low, high) in self.range.items()
-            if not low < high
-        ]
+        wrong = [key for key, (low, high) in self.range.items() if not low < high]
+        found = [(f"range.{key}", "must be [low, high] with low < high.") for key in wrong]
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
         if self.method == "grid" and self.seconds is not None:
@@ -248,28 +242,28 @@ class Tune(Table):
         return found
 
 
-class Output(Table):
+class OutputConfig(ConfigTable):
     folder: Path | None = None  # default: runs/ and the config's own name
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
 
 
-Split = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
-Objective = Explicit | AlsWr | HuKoren | Ials
+AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
+AnyObjective = Explicit | AlsWr | HuKoren | Ials
 
 
-class Config(Table):
+class Config(ConfigTable):
     """The whole file."""
 
     question: Annotated[str, Field(min_length=1)] | None = None
-    data: Data
-    split: Annotated[Split, Field(discriminator="kind")]
-    problem: Problem = Problem()
-    objective: Annotated[Objective, Field(discriminator="preset")]
+    data: DataConfig
+    split: Annotated[AnySplit, Field(discriminator="kind")]
+    problem: ProblemConfig = ProblemConfig()
+    objective: Annotated[AnyObjective, Field(discriminator="preset")]
     solver: Annotated[list[AnySolver], Field(min_length=1)]
-    fit: Fit = Fit()
+    fit: FitConfig = FitConfig()
     grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
-    tune: Tune | None = None
-    output: Output = Output()
+    tune: TuneConfig | None = None
+    output: OutputConfig = OutputConfig()
 
     @property
     def seeds(self) -> list[int]:
@@ -307,7 +301,7 @@ class Config(Table):
         for key, value in self.objective:
             if isinstance(value, float):
                 try:
-                    check_held(key, np.float64(value), np.dtype(self.fit.dtype))
+                    check_fits_dtype(key, np.float64(value), np.dtype(self.fit.dtype))
                 except ArgumentError as error:
                     found.append((key, str(error).removeprefix(f"{key} ")))
         return found

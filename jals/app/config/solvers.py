@@ -5,7 +5,7 @@ import functools
 import inspect
 import math
 import warnings
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,10 @@ from pydantic_core import PydanticCustomError
 import jals
 
 from ...errors import ConfigError, did_you_mean
-from ...solvers.anderson import MOST_MEMORY, AndersonALS
-from ...solvers.newton import NewtonCG
+from ...solvers.anderson import MOST_MEMORY
 from ...solvers.protocol import MOST_RANK
-from . import own, toml
-from .strict import Count, Number, Table, types_of
+from . import toml, user_solvers
+from .base import ConfigTable, Count, Number, types_of
 
 OPTIMIZERS = {  # {name: {argument: default}}, by signature: what optax gains tomorrow is known without a change here
     name: {key: each.default for key, each in inspect.signature(function).parameters.items()}
@@ -43,7 +42,7 @@ SCHEDULES = {  # {name: {argument: whether it has to be given}}
 Steps = Annotated[int, Field(ge=1, le=MOST_RANK)]
 
 
-class Solver(Table):
+class Solver(ConfigTable):
     """What every solver takes. The name labels its row in the table and its factors file."""
 
     kind: str
@@ -57,7 +56,7 @@ class Solver(Table):
 
     @property
     def label(self) -> str:
-        return toml.called({"kind": self.kind} | ({"name": self.name} if self.name else {}))
+        return toml.table_name({"kind": self.kind} | ({"name": self.name} if self.name else {}))
 
     @property
     def method(self) -> tuple[str, str]:
@@ -88,11 +87,14 @@ class Solver(Table):
         """(key, what is wrong) where code beside jals, which a config names, is missing or does not fit."""
         return []
 
+    makes: ClassVar[Any] = None  # the class of jals that it stands for; its fields are the table's keys
+
     def build(self) -> Any:
-        raise NotImplementedError
+        return self.makes(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 class AlsSolver(Solver):
+    makes = jals.ALS
     kind: Literal["als"]
     linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
     cg_steps: Steps | None = None
@@ -107,28 +109,21 @@ class AlsSolver(Solver):
             found.append(("backend", '"native" needs linsolve = "cholesky".'))
         return found
 
-    def build(self) -> jals.ALS:
-        return jals.ALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
-
 
 class AndersonSolver(Solver):
+    makes = jals.AndersonALS
     kind: Literal["anderson"]
     memory: Annotated[int, Field(ge=1, le=MOST_MEMORY)] | None = None
     linsolve: Literal["cholesky", "lu"] = "cholesky"
     init_scale: Number | None = None
 
-    def build(self) -> AndersonALS:
-        return AndersonALS(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
-
 
 class NewtonSolver(Solver):
+    makes = jals.NewtonCG
     kind: Literal["newton"]
     cg_steps: Steps | None = None
     cg_tol: Annotated[float, Field(gt=0, lt=1)] | None = None
     init_scale: Number | None = None
-
-    def build(self) -> NewtonCG:
-        return NewtonCG(**self.model_dump(exclude={"kind", "name"}, exclude_none=True))
 
 
 def _number(value):
@@ -312,7 +307,7 @@ def _plain(value: Any) -> Any:
 
 
 class OwnSolver(Solver):
-    """A class of the user's, by its module and name; every other key is a field of it. See `own`."""
+    """A class of the user's, by its module and name; every other key is a field of it. See `user_solvers`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_plain)]]
@@ -321,22 +316,22 @@ class OwnSolver(Solver):
 
     def whole(self, key: str) -> bool:
         try:
-            return super().whole(key) or own.whole(own.named(self.kind), key)
+            return super().whole(key) or user_solvers.is_integer(user_solvers.solver_class(self.kind), key)
         except ConfigError:  # the record of a run is read without it
             return False
 
     @property
     def module(self) -> dict[str, str]:
-        return {self.kind.partition(":")[0]: own.digest(own.named(self.kind))}
+        return {self.kind.partition(":")[0]: user_solvers.digest(user_solvers.solver_class(self.kind))}
 
     def misfits(self) -> list[tuple[str, str]]:
         try:
-            return own.misfits(own.named(self.kind), self.rank, self.__pydantic_extra__)
+            return user_solvers.problems_of(user_solvers.solver_class(self.kind), self.rank, self.__pydantic_extra__)
         except ConfigError as error:
             return [("kind", str(error))]
 
     def build(self) -> Any:
-        return own.made(own.named(self.kind), self.rank, self.__pydantic_extra__)
+        return user_solvers.build_solver(user_solvers.solver_class(self.kind), self.rank, self.__pydantic_extra__)
 
 
 OWN = "module:Class"

@@ -14,7 +14,7 @@ _WHOLE = range(-(2**63), 2**63)  # what TOML promises of integers
 _DIGITS = 19  # of the largest
 
 
-def parsed(text: str, name: str) -> dict[str, Any]:
+def parse(text: str, name: str) -> dict[str, Any]:
     """The tables of a text; `name` is what it is called in messages.
 
     Raises:
@@ -24,7 +24,7 @@ def parsed(text: str, name: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         end = "" if "line" in str(error) else f", line {text.count(chr(10)) + 1}"
-        raise ConfigError(f"{name} is not valid TOML: {shortened(str(error))}{end}.") from error
+        raise ConfigError(f"{name} is not valid TOML: {shorten(str(error))}{end}.") from error
     except RecursionError:
         raise ConfigError(f"{name}, line {_deepest(text)}: lists or tables are nested too deep to be read.") from None
     except ValueError:  # Python converts no more than some thousand digits
@@ -33,9 +33,9 @@ def parsed(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(f"{name}, line {line}: an integer has more digits than TOML's 64 bits hold.") from None
 
 
-def unmeant(raw: Any) -> list[tuple[Key, str]]:
-    """What no config can mean, as (key, what is wrong): integers beyond 64 bits, and nesting deeper than any key has.
-    Goes by a list of its own rather than by recursion, whose depth is Python's to limit."""
+def impossible_values(raw: Any) -> list[tuple[Key, str]]:
+    """(key, what is wrong) of integers beyond 64 bits and of nesting deeper than any key. Uses a list instead of
+    recursion, whose depth Python limits."""
     found: list[tuple[Key, str]] = []
     left: list[tuple[Key, Any]] = [((), raw)]
     while left:
@@ -51,18 +51,18 @@ def unmeant(raw: Any) -> list[tuple[Key, str]]:
     return found
 
 
-def parts(dotted: str) -> list[str | int]:
+def split_key(dotted: str) -> list[str | int]:
     """A key as it is written, taken apart: what counts a table of a list is a number."""
     return [int(part) if part.isdecimal() and len(part) < _DIGITS else part for part in dotted.split(".")]
 
 
-def written(key: Key) -> str:
+def format_key(key: Key) -> str:
     """A key put together. What a terminal would act on, or not show, is escaped."""
     dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")
-    return shortened(dotted)
+    return shorten(dotted)
 
 
-def shortened(text: str, most: int = 200) -> str:
+def shorten(text: str, most: int = 200) -> str:
     """A text for a message: what is not printable escaped, what is long cut."""
     text = text if len(text) <= most else f"{text[:most]}..."
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -86,7 +86,7 @@ def lines(text: str) -> dict[Key, int]:
                     table += (tables[table],)
             found.setdefault(table, number)
         elif key := re.match(r"\s*([\w\"'.*-]+)\s*=", line):
-            found.setdefault(table + tuple(parts(re.sub("[\"']", "", key[1]))), number)
+            found.setdefault(table + tuple(split_key(re.sub("[\"']", "", key[1]))), number)
     return found
 
 
@@ -97,14 +97,14 @@ def line_of(key: Key, found: dict[Key, int]) -> int:
     return found.get(key, 1)
 
 
-def changed(raw: dict[str, Any], change: str) -> list[Key]:
+def apply_change(raw: dict[str, Any], change: str) -> list[Key]:
     """Changes the tables of a file in place, before they are checked; returns the keys."""
     key, equals, value = change.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{shortened(change)}".')
-    name = shortened(f"--set {key.strip()}")
+        raise ConfigError(f'--set takes KEY=VALUE, such as solver.0.rank=64, not "{shorten(change)}".')
+    name = shorten(f"--set {key.strip()}")
     try:
-        value = parsed(f"value = {value}", name)["value"]
+        value = parse(f"value = {value}", name)["value"]
     except ConfigError as error:
         if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
             raise
@@ -120,7 +120,7 @@ def put(raw: dict[str, Any], dotted: str, value: Any) -> list[Key]:
 
     A table of a list is named by its place from 0, by its name (of a solver without one: its kind), or by "*": all.
     """
-    *outer, last = names = parts(dotted)
+    *outer, last = names = split_key(dotted)
     places: list[tuple[Key, Any]] = [((), raw)]
     for depth, part in enumerate(outer, start=1):
         inner = []
@@ -131,11 +131,11 @@ def put(raw: dict[str, Any], dotted: str, value: Any) -> list[Key]:
                 inner += [((*key, place), table[place]) for place in _places(table, part)]
         if not inner:
             near = did_you_mean(part, [each for _, table in places for each in _labels(table) if each])
-            raise ConfigError(f"there is no table {written(tuple(names[:depth]))} in the file.{near}")
+            raise ConfigError(f"there is no table {format_key(tuple(names[:depth]))} in the file.{near}")
         places = inner
     for _, table in places:
         if not isinstance(table, dict) or isinstance(last, int):
-            raise ConfigError(f"{written(tuple(names))} is no key of a table.")
+            raise ConfigError(f"{format_key(tuple(names))} is no key of a table.")
         table[last] = value
     return [(*key, last) for key, _ in places]
 
@@ -151,10 +151,10 @@ def _labels(tables: Any) -> list[Any]:
     """What the tables of a list are called; of what is no list, none."""
     if not isinstance(tables, list):
         return []
-    return [called(table) if isinstance(table, dict) else None for table in tables]
+    return [table_name(table) if isinstance(table, dict) else None for table in tables]
 
 
-def called(table: dict[str, Any]) -> Any:
+def table_name(table: dict[str, Any]) -> Any:
     """What a table of a list is called: by its name, without one by its kind; of a class in a module, by the class."""
     kind = table.get("kind")
     return table.get("name", kind.rpartition(":")[2] if isinstance(kind, str) else kind)

@@ -1,4 +1,4 @@
-"""What trials a [tune] table may ask for: grids that come out even, solvers that a descent goes through."""
+"""Checks of a [tune] table: grids with equally many points a range, solvers that can be differentiated."""
 
 from ...solvers.protocol import traits
 from .solvers import Solver
@@ -10,17 +10,17 @@ def points_of_range(trials: int, ranges: int) -> int:
     return points if points > 1 and points**ranges == trials else 0
 
 
-def uneven(trials: int, ranges: int, solver: str) -> str:
+def uneven_grid(trials: int, ranges: int, solver: str) -> str:
     """What is wrong with the number of trials of a grid that does not come out even."""
     below = int(trials ** (1 / ranges))
     near = " or ".join(f"{points**ranges:,} ({points} each)" for points in (below, below + 1) if points > 1)
     return f"is {trials:,}, but each of the {ranges} ranges of solver {solver} has as many points: take {near}."
 
 
-def refused(solver: Solver) -> str | None:
-    """Why no descent goes through the sweeps of a solver, or None where one does."""
+def why_no_descent(solver: Solver) -> str | None:
+    """Why the sweeps of a solver cannot be differentiated, or None where they can."""
     if traits(solver.build()).differentiable:
         return None
     _, name = solver.method
     how = 'Take "als", or an optimizer without a line search; or method = "random" or "grid" in [tune]'
-    return f'is "{name}", whose sweeps loop until satisfied: no descent goes through them. {how}.'
+    return f'is "{name}", whose sweeps are loops of unknown length, which have no derivative. {how}.'

@@ -29,8 +29,7 @@ def save(folder: Path, key: str, result: jals.Result) -> dict[str, str]:
         "history": dataclasses.asdict(result.history),  # orbax's JSON keeps nan
     }
     items = ocp.args.Composite(
-        arrays=ocp.args.StandardSave({"state": result.state, "factors": result.factors}),
-        note=ocp.args.JsonSave(note),
+        arrays=ocp.args.StandardSave({"state": result.state, "factors": result.factors}), note=ocp.args.JsonSave(note)
     )
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     try:
@@ -50,10 +49,8 @@ def keep_only(folder: Path, files: dict[str, str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(
-    folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any
-) -> jals.Result:
-    """The result that a checkpoint holds for this fit; its files are as `save` told.
+def restore(folder: Path, key: str, files: dict[str, str], solver: Any, problem: Any, objective: Any) -> jals.Result:
+    """The result that a checkpoint holds for this fit; `files` are what `save` returned.
 
     Raises:
         StorageError: when it is damaged, or of another fit.

@@ -1,4 +1,4 @@
-"""What the fits of a run learn from: tables, their splits, and the problem of each; one table at a time, as they are
+"""The data of a run's fits: tables, their splits, and the problem of each fold; one table at a time, as they are
 large."""
 
 import dataclasses
@@ -15,11 +15,11 @@ import jals
 from ... import datasets
 from ...data.vocabulary import Vocabulary
 from ...errors import StorageError
-from ...files.runs.record import Data
+from ...files.runs.record import DataRecord
 from ...solvers.costs import Size
 from ..config.schema import Config
-from ..show.terminal import waiting
-from ..study.plan import Planned
+from ..show.terminal import spinner_during
+from ..study.plan import PlannedFit
 
 
 class Fold(NamedTuple):
@@ -33,7 +33,7 @@ class Fold(NamedTuple):
 
 
 class SplitTable:
-    """What fits with equal `Planned.table()` learn from: the data, its folds, and the problem of each.
+    """What fits with equal `PlannedFit.table_key()` learn from: the data, its folds, and the problem of each.
 
     Attributes:
         masked: whether the folds are weight masks on one problem, so that one program fits all of them. (A fit by
@@ -98,16 +98,16 @@ def read_data(config: Config) -> datasets.Dataset:
     jax.config.update("jax_enable_x64", config.fit.dtype == "float64")
     source = config.data
     named = source.source
-    data = datasets.load(named) if named else opened(source.path or "", **source.reading())
+    data = datasets.load(named) if named else open_data(source.path or "", **source.reading())
     ratings = data.ratings
     columns = {"value": ratings.value, "weight": ratings.weight}
     cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
     return data._replace(ratings=dataclasses.replace(ratings, **cast))
 
 
-def opened(path: str, **reading: Any) -> datasets.Dataset:
+def open_data(path: str, **reading: Any) -> datasets.Dataset:
     """A file of ratings (`reading` as for `jals.read_ratings`), or an unpacked folder of GroupLens."""
-    found = datasets.located(path)
+    found = datasets.find_path(path)
     return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)
 
 
@@ -131,7 +131,7 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
 
 
 class Tables:
-    """Reads data, splits it and lays it out, each as late as possible, and once as long as it serves.
+    """Reads data, splits it and lays it out: each as late as possible, and kept while it is needed.
 
     Attributes:
         latest: the table asked for last.
@@ -139,27 +139,27 @@ class Tables:
 
     latest: SplitTable
 
-    def __init__(self, place: Path, notes: list[Data], console: Console):
+    def __init__(self, place: Path, notes: list[DataRecord], console: Console):
         """`notes` is what the run's record says of its data; tables that are new add to it."""
         self._place, self._notes, self._console = place, notes, console
         self._name: str | None = None  # of the latest
         self._data: tuple[Any, datasets.Dataset] | None = None
 
-    def of(self, planned: Planned) -> SplitTable:
+    def of(self, planned: PlannedFit) -> SplitTable:
         """What a fit learns from.
 
         Raises:
             DataError: when the data cannot be read.
             StorageError: when the run began on other data.
         """
-        name, config = planned.table(), planned.config
+        name, config = planned.table_key(), planned.config
         if self._name != name:
             wanted = (config.data, config.fit.dtype)
             if self._data is None or self._data[0] != wanted:
                 self._data = self._name = None  # let go of the one before
                 if hasattr(self, "latest"):
                     del self.latest
-                with waiting(self._console, "reading the data"):
+                with spinner_during(self._console, "reading the data"):
                     self._data = wanted, read_data(config)
             self.latest = SplitTable(config, self._data[1])
             self._note(config)
@@ -181,7 +181,7 @@ class Tables:
                 f"{self._place} holds an unfinished run on other data than its config now leads to. Start it again "
                 "with --overwrite, or choose another folder with --out."
             )
-        note = Data(
+        note = DataRecord(
             name=name,
             hash=self.latest.hash,
             users=ratings.num_users,

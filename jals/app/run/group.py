@@ -10,26 +10,26 @@ from ...errors import Interrupted
 from ...files.runs.record import Loop
 from ...fitting.grids import at_once, even_sizes, quicker_loop
 from ...fitting.many import fit_bytes
-from ..study.plan import Planned
+from ..study.plan import PlannedFit
 from .data import SplitTable
 
 _MOST = 64  # fits at a time: what a stop may cost
 
 
-class Group:
+class FitGroup:
     """The fits of one program.
 
     Attributes:
         kind: what a measurement of loops holds for: the kind of solver, and its batches.
     """
 
-    def __init__(self, table: SplitTable, members: list[Planned], work: float = 0.0):
+    def __init__(self, table: SplitTable, members: list[PlannedFit], work: float = 0.0):
         self._table, self._members, self._work = table, members, work
         self.kind = members[0].solver.batched
         self._folds = sorted({each.fold for each in members}, key=lambda fold: fold or 0)
         self._masks: Any = None
 
-    def fit(self, chunk: list[Planned], loop: str, watch: Any = None, sweeps: int | None = None) -> list:
+    def fit(self, chunk: list[PlannedFit], loop: str, watch: Any = None, sweeps: int | None = None) -> list:
         """What `jals.fit_many` returns for them. Raises Interrupted on Ctrl-C: those of the chunk begin anew."""
         first = chunk[0]
         settings, folds = first.config.fit, self._table.folds
@@ -51,7 +51,7 @@ class Group:
         except Interrupted as stopped:
             raise Interrupted(f"{stopped}; fits in one program begin anew", result=stopped.result) from None
 
-    def _problem(self, chunk: list[Planned]) -> tuple[jals.Problem, Any]:
+    def _problem(self, chunk: list[PlannedFit]) -> tuple[jals.Problem, Any]:
         if not self._table.masked:
             return self._table.problem(chunk[0].fold), None
         if self._masks is None:

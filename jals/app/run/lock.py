@@ -17,9 +17,9 @@ except ImportError:  # Windows
 NAME = "run.lock"
 
 
-class Held:
-    """A folder that no other run touches, from its making to `release`. The system lets go of it with the process,
-    however that ends; on Windows nothing is held.
+class FolderLock:
+    """Locks a folder against other runs, from its construction to `release`. The system frees the lock when the process
+    ends, however it ends; on Windows there is no lock.
 
     Raises:
         StorageError: when another run holds it.
@@ -49,7 +49,7 @@ class Held:
                 pass
             if _same(file, path):
                 break
-            file.close()  # the run before took it away between opening and locking
+            file.close()  # the run before removed it between opening and locking
         with contextlib.suppress(OSError):
             file.truncate(0)
             file.write(json.dumps({"process": os.getpid(), "host": platform.node()}).encode())
@@ -70,7 +70,7 @@ class Held:
                 (self.folder / NAME).unlink()
         self._file.close()
 
-    def __enter__(self) -> "Held":
+    def __enter__(self) -> "FolderLock":
         return self
 
     def __exit__(self, *_: Any) -> None:

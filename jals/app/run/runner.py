@@ -22,27 +22,22 @@ import jals
 from ...data.files import as_path
 from ...errors import ConfigError, JalsError, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Run
+from ...files.runs.record import RunRecord
 from ...fitting.grids import memory_bytes
 from ...solvers.costs import held_bytes, table_bytes
 from .. import config as configs
 from ..config.schema import Config
-from ..show import terminal as said
+from ..show import terminal
 from ..study import plan
 from . import scores
 from .data import SplitTable, Tables, read_data
-from .lock import Held
+from .lock import FolderLock
 from .session import Session, verdict
-from .signals import heard, undisturbed
+from .signals import catch_stops, defer_stops
 
 
 def run(
-    path: Path,
-    out: Path | None,
-    overwrite: bool,
-    console: Console,
-    changes: Sequence[str] = (),
-    extend: bool = False,
+    path: Path, out: Path | None, overwrite: bool, console: Console, changes: Sequence[str] = (), extend: bool = False
 ) -> int:
     """Makes every fit of a config; shows and saves the results. A run that was stopped goes on.
 
@@ -59,8 +54,8 @@ def run(
     """
     path = as_path(path)
     config = configs.load(path, changes)
-    place = folder.opened(as_path(out or config.output.folder or Path("runs", path.stem)))
-    with heard() as stop, Held(place) as held:
+    place = folder.prepare(as_path(out or config.output.folder or Path("runs", path.stem)))
+    with catch_stops() as stop, FolderLock(place) as held:
         try:
             code = _run(held, path, config, overwrite, console, changes, extend)
         except KeyboardInterrupt as stopped:
@@ -69,10 +64,16 @@ def run(
 
 
 def _run(
-    held: Held, path: Path, config: Config, overwrite: bool, console: Console, changes: Sequence[str], extend: bool
+    held: FolderLock,
+    path: Path,
+    config: Config,
+    overwrite: bool,
+    console: Console,
+    changes: Sequence[str],
+    extend: bool,
 ) -> int:
     place, started = held.folder, time.perf_counter()
-    run = Run(
+    run = RunRecord(
         status="running",
         started=datetime.datetime.now().astimezone().isoformat("T", "seconds"),
         wall_seconds=0.0,
@@ -88,28 +89,28 @@ def _run(
     earlier = None if overwrite else _earlier(place, run, extend, console)
     extend = extend and earlier is not None and bool(_differences(_decisive(earlier.run, place), _decisive(run, place)))
     if earlier is not None:
-        said.found(console, place, earlier, extend)
+        terminal.print_found(console, place, earlier, extend)
         if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
-            said.results(console, place, earlier)
+            terminal.print_results(console, place, earlier)
             return verdict(earlier)
-    folder.swept(place)
+    folder.remove_leftovers(place)
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
         if not extend:
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
-    session = Session(held, config, folder.Found(run, fits, None), started - run.wall_seconds, console)
+    session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)
     session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
     if earlier is None or extend or not _kept(place, config):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
-        with undisturbed():
+        with defer_stops():
             if earlier is None:
-                folder.emptied(place)
+                folder.remove_run(place)
             elif extend:
                 session.extend()
             folder.write(place / folder.CONFIG, text)
             session.write("running")
-    return session.go()
+    return session.make_all()
 
 
 def _kept(place: Path, config: Config) -> bool:
@@ -121,9 +122,9 @@ def _kept(place: Path, config: Config) -> bool:
     return not _differences(configs.tables(there), configs.tables(config))
 
 
-def _decisive(run: Run, place: Path) -> dict[str, Any]:
+def _decisive(run: RunRecord, place: Path) -> dict[str, Any]:
     """What two runs must have in common for the fits of the one to be those of the other."""
-    tables = configs.tables(configs.of_record(run, place))
+    tables = configs.tables(configs.config_of_run(run, place))
     return tables | ({"modules": run.modules} if run.modules else {})
 
 
@@ -148,12 +149,12 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
             for planned in [*(study.trial(number, each) for number, each in enumerate(tried)), *study.fits(chosen)]:
                 passes = (planned.traits.passes_per_sweep or 2) * planned.sweeps()
                 size = 0 if table is None else held_bytes(planned.traits, table.size(study.fold), problem.fit.dtype)
-                how = "one program" if planned.alone() is None else "alone"
+                how = "one program" if planned.why_alone() is None else "alone"
                 values = [f"{key.rpartition('.')[2]}={value}" for key, value in study.point.items()]
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
                 trial = [] if planned.trial is None else [tuning]
                 fits.append((" ".join([planned.solver.label, *values, *trial]), passes, size, how))
-    said.expanded(console, fits, tables)
+    terminal.print_plan(console, fits, tables)
     for why, name in unread.items():
         console.print(f"memory is unknown where {name} is the data: {why}", soft_wrap=True, markup=False)
     return 0
@@ -177,7 +178,7 @@ def certify(place: Path, console: Console) -> int:
     tables = Tables(place, [], console)
     fits = []
     for fit, name in kept:
-        planned = plan.of_record(config, fit).of_record(fit)
+        planned = plan.study_of_fit(config, fit).planned_fit(fit)
         table = tables.of(planned)
         saved = jals.load(place / name)
         if saved.data_hash != table.folds[fit.fold].data_hash:
@@ -185,20 +186,20 @@ def certify(place: Path, console: Console) -> int:
                 f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to: "
                 "the data or the split has changed since. Run the experiment again."
             )
-        cert = scores.certificate(planned.config, saved.factors, table.problem(fit.fold))
-        fits.append(fit.changed(certificate=scores.judged(cert, planned.solver, fit.sweeps)))
-    said.certificates(console, fits)
+        cert = scores.certify_fit(planned.config, saved.factors, table.problem(fit.fold))
+        fits.append(fit.changed(certificate=scores.proof_of(cert, planned.solver, fit.sweeps)))
+    terminal.print_certificates(console, fits)
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 
-def _earlier(place: Path, run: Run, extend: bool, console: Console) -> folder.Found | None:
+def _earlier(place: Path, run: RunRecord, extend: bool, console: Console) -> folder.StoredRun | None:
     """What there is of an earlier run in the folder, of the same config unless it is to be extended, or None where
     there is no run.
 
     Raises:
         StorageError: when the folder holds a run of another config, which a new one would overwrite, or a damaged one.
     """
-    if strange := folder.strangers(place):
+    if strange := folder.unrelated_files(place):
         raise StorageError(
             f"{place} holds no {folder.RESULT}, and so no run, but {', '.join(strange)}: a run would write over it. "
             "Choose another folder with --out, or let it be replaced with --overwrite."
@@ -218,7 +219,7 @@ def _earlier(place: Path, run: Run, extend: bool, console: Console) -> folder.Fo
         return earlier
     try:
         return dataclasses.replace(earlier, unfinished=folder.unfinished_fit(place))
-    except StorageError as damaged:  # it costs what it speaks of
+    except StorageError as damaged:  # only that fit is lost
         console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
         folder.clear_unfinished(place)
         return earlier

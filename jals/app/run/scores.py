@@ -1,4 +1,4 @@
-"""What a fit has to show: metrics of the parts of its split, and its certificate."""
+"""How good a fit is: metrics of the parts of its split, and its certificate."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from ..config.solvers import Solver
 from .data import Fold
 
 
-def certificate(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
-    """The certificate of one fit. A fresh update must always meet the bound, so one is made exactly where the solver
-    is not."""
+def certify_fit(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
+    """The certificate of one fit. A fresh update must always meet the bound, so it is made by Cholesky where the solver
+    is not exact."""
     made = config.solver[0].build()
     judge = made if traits(made).exact else None
     return jals.certify(factors, problem, config.objective.build(), solver=judge)
 
 
-def judged(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
-    """The certificate in numbers, and whether it passes: the rows as given must meet the bound where an exact sweep has
-    just made them."""
+def proof_of(cert: jals.Certificate, solver: Solver, sweeps: int) -> Proof:
+    """The certificate in numbers, and whether it passes: rows as given must meet the bound only where an exact sweep
+    made them."""
     required = traits(solver.build()).exact and sweeps > 0
     unjudged = cert.unjudged
     return Proof(

@@ -1,4 +1,4 @@
-"""A run under way: which fits are there, which have to be made, and what is kept of each."""
+"""A run under way: which fits exist, which have to be made, and what is saved of each."""
 
 import dataclasses
 import math
@@ -12,22 +12,22 @@ import jals
 
 from ...errors import FitError, Interrupted, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Fit, Loop, Program
+from ...files.runs.record import FitRecord, Loop, Program
 from ...solvers import costs
 from ..config.schema import Config
-from ..show import terminal as said
-from ..show.page import Drawn
+from ..show import terminal
+from ..show.page import DrawnFit
 from ..show.page import write as write_page
 from ..show.watch import Watch
 from ..study import choice, plan
-from ..study.plan import Planned, Study
+from ..study.plan import PlannedFit, Study
 from ..study.search import Search
-from . import checkpoint, descents, scores
+from . import checkpoint, gradient_tuning, scores
 from .data import SplitTable, Tables
-from .group import Group
-from .keeping import Keeper, over
-from .lock import Held
-from .signals import undisturbed
+from .group import FitGroup
+from .keeper import Keeper, over_budget
+from .lock import FolderLock
+from .signals import defer_stops
 
 _KEEP_EVERY = 60.0  # seconds: what a power cut may cost
 _WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
@@ -35,48 +35,48 @@ _DRAWN = 6  # solvers that the page looks at closely
 
 
 class Session:
-    """A run under way: what it has and what it has to show. `run` is what result.json says; a fit's line is written
-    after the files that it speaks of, so that the folder agrees with itself whenever the run is stopped.
+    """A run under way. `run` is the content of result.json; a fit's line is written after the files that it names, so
+    that the folder is consistent whenever the run is stopped.
 
     Attributes:
         done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
     """
 
-    def __init__(self, held: Held, config: Config, found: folder.Found, started: float, console: Console):
+    def __init__(self, held: FolderLock, config: Config, found: folder.StoredRun, started: float, console: Console):
         self.held, self.place, self.run, self.console = held, held.folder, found.run, console
         self.config, self.started = config, started
-        whole, self.spoilt = folder.intact(self.place, found.fits)
+        whole, self.spoilt = folder.split_intact(self.place, found.fits)
         self.done = {fit.key: fit for fit in whole}
-        self.earlier = self.set_aside()
+        self.earlier = self.earlier_fits()
         self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
         self.tables = Tables(self.place, self.run.data, console)
 
-    def go(self) -> int:
+    def make_all(self) -> int:
         stopped = None
-        said.setting(self.console, self.config, self.run.data, self.place)
-        said.spoilt(self.console, self.place, self.spoilt)
+        terminal.print_setting(self.console, self.config, self.run.data, self.place)
+        terminal.print_damaged(self.console, self.place, self.spoilt)
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
                     self.tables.of(studies[0].fits({})[0])
-                    self.study(studies)
+                    self.tune_and_fit(studies)
         except KeyboardInterrupt as error:
             stopped = error
-        with undisturbed():
-            found = self.ended(stopped)
-            said.results(self.console, self.place, found)
+        with defer_stops():
+            found = self.finish(stopped)
+            terminal.print_results(self.console, self.place, found)
         if stopped is None:  # who presses Ctrl-C wants to leave
-            with said.waiting(self.console, "drawing the page"):
+            with terminal.spinner_during(self.console, "drawing the page"):
                 self.draw()
         self.held.check()
-        said.saved(self.console, self.place, found)
-        said.broken(self.console, found.fits, self.tables.vocab())
+        terminal.print_saved(self.console, self.place, found)
+        terminal.print_broken(self.console, found.fits, self.tables.vocab())
         if stopped is not None:
-            said.stopped(self.console, stopped, found)
+            terminal.print_stopped(self.console, stopped, found)
         return verdict(found)
 
-    def ended(self, stopped: BaseException | None) -> folder.Found:
+    def finish(self, stopped: BaseException | None) -> folder.StoredRun:
         """Writes what the run has come to, and reads it as any other reader would.
 
         Raises:
@@ -84,7 +84,7 @@ class Session:
         """
         self.held.check()
         self.run.error = None if stopped is None else str(stopped) or "interrupted"
-        kept = {fit.key: fit for fit in folder.ended(self.place)}
+        kept = {fit.key: fit for fit in folder.ended_fits(self.place)}
         if lost := self.done.keys() - kept.keys():
             raise StorageError(
                 f"{self.place / folder.FITS} has lost {len(lost):,} of the lines that the run had written. The same "
@@ -108,19 +108,19 @@ class Session:
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
         folder.set_aside(self.place)
-        self.earlier = self.set_aside()
+        self.earlier = self.earlier_fits()
         self.done = {}
 
-    def set_aside(self) -> dict[str, Fit]:
+    def earlier_fits(self) -> dict[str, FitRecord]:
         """Fits of another config that this one extends, whose factors are whole."""
-        whole, _ = folder.intact(self.place, folder.earlier(self.place).values())
+        whole, _ = folder.split_intact(self.place, folder.earlier_fits(self.place).values())
         return {fit.key: fit for fit in whole}
 
-    def study(self, studies: list[Study]) -> None:
+    def tune_and_fit(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
         tune = self.config.tune
         searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
-        trials: list[list[Planned]] = [[] for _ in studies]
+        trials: list[list[PlannedFit]] = [[] for _ in studies]
         while True:
             asked = []
             for study, search, made in zip(studies, searches, trials, strict=True):
@@ -129,20 +129,20 @@ class Session:
                 made += asked[-1]
             if not any(asked):
                 break
-            self.make([planned for some in asked for planned in some])
+            self.make_fits([planned for some in asked for planned in some])
             for search, some in zip(searches, asked, strict=True):
                 if search is not None and some:
                     search.tell([self.done[planned.key(self.tables.latest.hash)] for planned in some])
         chosen = [search.chosen() if search is not None else {} for search in searches]
-        self.make([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
+        self.make_fits([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
 
-    def make(self, planned: list[Planned]) -> None:
+    def make_fits(self, planned: list[PlannedFit]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""
         table = self.tables.latest
-        units: dict[Any, list[Planned]] = {}
+        units: dict[Any, list[PlannedFit]] = {}
         for each in planned:
-            alone = each.alone() is not None
-            shared = None if alone else (each.program(), None if table.masked else each.fold)
+            alone = each.why_alone() is not None
+            shared = None if alone else (each.program_key(), None if table.masked else each.fold)
             units.setdefault(shared or each.key(table.hash), []).append(each)
         self.watch.begin([self.weight(each) for each in planned])
         for members in units.values():
@@ -154,11 +154,11 @@ class Session:
                 if each not in missing:
                     self.watch.advance(self.weight(each), made=False)
             if missing and len(own) > 1:
-                self.together(table, own)
+                self.fit_together(table, own)
             elif missing:
-                self.alone(table, *missing)
+                self.fit_alone(table, *missing)
 
-    def reuse(self, members: list[Planned], keys: list[str]) -> None:
+    def reuse(self, members: list[PlannedFit], keys: list[str]) -> None:
         """Takes over the fits that the run before has, where this config extends another."""
         kept = [
             self.earlier[key].changed(point=each.point, program=None, **({} if each.descent else {"tuned": each.tuned}))
@@ -172,13 +172,13 @@ class Session:
         """Whether a fit comes from the run before, so that no program of this one makes it."""
         return key in self.done and self.done[key].program is None
 
-    def add(self, fits: list[Fit]) -> None:
+    def add(self, fits: list[FitRecord]) -> None:
         self.held.check()
         folder.append(self.place, fits)
         self.done |= {fit.key: fit for fit in fits}
 
-    def weight(self, planned: Planned) -> float:
-        """By which the time left is told: the seconds that a fit may take, else its estimated operations."""
+    def weight(self, planned: PlannedFit) -> float:
+        """For the time left: the seconds that a fit may take, else its estimated operations."""
         if planned.config.fit.seconds is not None and planned.descent is None:
             return planned.config.fit.seconds
         size = self.tables.latest.size(planned.fold)
@@ -190,39 +190,37 @@ class Session:
 
     # Fits that run alone.
 
-    def alone(self, table: SplitTable, planned: Planned) -> None:
+    def fit_alone(self, table: SplitTable, planned: PlannedFit) -> None:
         """Fits, proves and keeps one fit."""
-        why = planned.alone() or "no other fit shares its program"
-        program = self.program(planned, "one by one", why)
+        why = planned.why_alone() or "no other fit shares its program"
+        program = self.program_index(planned, "one by one", why)
         began, changes = time.monotonic(), {}
         if planned.descent is not None:
             with self.watch.fit(planned.name) as watch:
-                result, error, changes = descents.descended(table, planned, planned.descent, watch)
+                result, error, changes = gradient_tuning.run_descent(table, planned, planned.descent, watch)
         else:
-            result, error = self.fitted(table, planned, program)
+            result, error = self.run_fit(table, planned, program)
         if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
-            self.keeper.keep(table, planned, result, program)
-        with undisturbed():
-            fit = self.keeper.ended(table, planned, result, error, program).changed(**changes)
+            self.keeper.save_checkpoint(table, planned, result, program)
+        with defer_stops():
+            fit = self.keeper.finish(table, planned, result, error, program).changed(**changes)
             self.add([fit])
             folder.clear_unfinished(self.place)
             self.count(program, 1, result)
             self.write("running")
         self.watch.advance(self.weight(planned))
-        if len(self.done) <= said.LINES:
-            said.progress(self.console, planned.name, fit)
+        if len(self.done) <= terminal.LINES:
+            terminal.print_fit_end(self.console, planned.name, fit)
 
-    def fitted(
-        self, table: SplitTable, planned: Planned, program: int
-    ) -> tuple[jals.Result, FitError | None]:
+    def run_fit(self, table: SplitTable, planned: PlannedFit, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
         problem, fold = table.problem(planned.fold), table.folds[planned.fold]
         made, objective = planned.solver.build(), planned.config.objective.build()
-        init = self.restored(planned.key(table.hash), made, problem, objective)
+        init = self.restore(planned.key(table.hash), made, problem, objective)
         if init is not None and init.reason not in ("running", "interrupted"):
             return init, None  # the run was killed between its end and its line
-        if init is not None and _spent(settings, init.history.last()):
+        if init is not None and _budget_spent(settings, init.history.last()):
             return dataclasses.replace(init, reason="callback"), None
         kept = time.monotonic()
 
@@ -231,7 +229,7 @@ class Session:
             if time.monotonic() - kept >= _KEEP_EVERY:
                 self.held.check()
                 try:
-                    self.keeper.keep(table, planned, at.result, program)
+                    self.keeper.save_checkpoint(table, planned, at.result, program)
                 except StorageError as error:  # no reason to stop: the disk may have room again by the end
                     self.console.print(f"{error} The fit goes on.", soft_wrap=True)
                 kept = time.monotonic()
@@ -249,23 +247,23 @@ class Session:
                     validation=fold.validation,
                     patience=settings.patience,
                     loss_every=settings.loss_every,
-                    callbacks=[watch, keep, lambda at: _spent(settings, at)],
+                    callbacks=[watch, keep, lambda at: _budget_spent(settings, at)],
                 )
         except FitError as error:
             return error.result, error
         except Interrupted as stopped:
             if stopped.result.history.sweep:  # else the sweep was still being compiled
                 try:
-                    self.keeper.keep(table, planned, stopped.result, program)
+                    self.keeper.save_checkpoint(table, planned, stopped.result, program)
                 except StorageError as full:
-                    raise self.keeper.rescued(table, planned, stopped.result, full) from full
-                line = self.keeper.line(table, planned, stopped.result, None, program)
-                said.progress(self.console, planned.name, line)
+                    raise self.keeper.rescue_factors(table, planned, stopped.result, full) from full
+                line = self.keeper.record(table, planned, stopped.result, None, program)
+                terminal.print_fit_end(self.console, planned.name, line)
             raise
         return result, None
 
-    def restored(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
-        """What the checkpoint holds of a fit. A damaged one costs what it held, and no more."""
+    def restore(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+        """The result in the fit's checkpoint, or None. Of a damaged checkpoint only its own fit starts anew."""
         try:
             kept = folder.unfinished_fit(self.place)
             if kept is not None and kept.key == key:
@@ -280,15 +278,15 @@ class Session:
 
     # Fits that run as one program.
 
-    def together(self, table: SplitTable, members: list[Planned]) -> None:
+    def fit_together(self, table: SplitTable, members: list[PlannedFit]) -> None:
         """Fits, proves and keeps the fits of one program, chunk by chunk; the chunks are those of the first session."""
-        group = Group(table, members, sum(map(self.weight, members)))
+        group = FitGroup(table, members, sum(map(self.weight, members)))
         first = members[0].key(table.hash)
         program = next((at for at, each in enumerate(self.run.programs) if each.first == first), None)
         if program is None:
             loop = self.loop(group)
             chunks, why = group.chunks(loop.loop)
-            program = self.program(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
+            program = self.program_index(members[0], loop.loop, f"{loop.why}; {why}", first, chunks)
             self.write("running")
         start = 0
         for size in self.run.programs[program].chunks or ():
@@ -296,10 +294,10 @@ class Session:
             start += size
             missing = [each for each in chunk if each.key(table.hash) not in self.done]
             if missing:
-                self.chunk(table, group, chunk, missing, program)
+                self.fit_chunk(table, group, chunk, missing, program)
 
-    def chunk(
-        self, table: SplitTable, group: Group, chunk: list[Planned], missing: list[Planned], program: int
+    def fit_chunk(
+        self, table: SplitTable, group: FitGroup, chunk: list[PlannedFit], missing: list[PlannedFit], program: int
     ) -> None:
         label = f"{chunk[0].solver.label}: {len(chunk)} fits in one program"
         began = time.perf_counter()
@@ -311,17 +309,17 @@ class Session:
         results = [outcome.result if isinstance(outcome, FitError) else outcome for outcome in outcomes]
         for planned, result, error in zip(chunk, results, errors, strict=True):
             if planned in missing:
-                with undisturbed():
-                    fit = self.keeper.ended(table, planned, result, error, program)
+                with defer_stops():
+                    fit = self.keeper.finish(table, planned, result, error, program)
                     self.add([fit])
                 self.watch.advance(self.weight(planned))
         entry.fits += len(missing)
         entry.compile_seconds += results[0].compile_seconds
         entry.seconds += took - results[0].compile_seconds
         self.write("running")
-        said.chunk(self.console, chunk, took)
+        terminal.print_chunk_end(self.console, chunk, took)
 
-    def loop(self, group: Group) -> Loop:
+    def loop(self, group: FitGroup) -> Loop:
         """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
         asked = self.config.fit.loop
         if asked != "auto":
@@ -334,8 +332,8 @@ class Session:
 
     # What both have in common.
 
-    def program(
-        self, planned: Planned, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
+    def program_index(
+        self, planned: PlannedFit, loop: str, why: str, first: str | None = None, chunks: list[int] | None = None
     ) -> int:
         """The place in the record of a program, which is added where it is new."""
         new = Program(solver=planned.solver.label, loop=loop, why=why, first=first, chunks=chunks)
@@ -353,36 +351,36 @@ class Session:
         entry.seconds += result.history.seconds[-1] if result.history.sweep else 0.0
 
     def draw(self) -> None:
-        """The report that compares all fits; and the page that looks at single ones, each solver's best, which also
-        says that all was drawn."""
+        """Writes the report that compares all fits, and then the page of each solver's best fit: once the page exists,
+        everything is drawn."""
         from ..show.report import write as write_report  # half a second of imports
 
-        fits = [fit for fit in folder.ended(self.place) if fit.trial is None]
+        fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]
         ranking = choice.ranking(fits, self.config)
-        leads = choice.leads(fits, ranking)
+        leads = choice.best_by_solver(fits, ranking)
         shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
         drawn = []
         for fit in leads[:_DRAWN]:
             if fit.factors and fit.certificate is not None:
-                planned = plan.of_record(self.config, fit).of_record(fit)
+                planned = plan.study_of_fit(self.config, fit).planned_fit(fit)
                 table = self.tables.of(planned)
                 factors = jals.load(self.place / fit.factors).factors
-                cert = scores.certificate(planned.config, factors, table.problem(fit.fold))
+                cert = scores.certify_fit(planned.config, factors, table.problem(fit.fold))
                 fold = table.folds[fit.fold]
                 required = fit.certificate.last_updated_required
-                name = choice.named(fit, len(self.config.seeds) > 1)
-                drawn.append(Drawn(name, factors, fold.train, fold.validation, fold.test, cert, required))
+                name = choice.fit_name(fit, len(self.config.seeds) > 1)
+                drawn.append(DrawnFit(name, factors, fold.train, fold.validation, fold.test, cert, required))
         write_report([self.place], self.place / folder.REPORT)
         write_page(self.place, self.config, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)
 
 
-def _fold_mate(fit: Fit, lead: Fit) -> bool:
+def _fold_mate(fit: FitRecord, lead: FitRecord) -> bool:
     """Whether it is the same fit on another fold."""
     alike = (fit.solver, fit.point, fit.seed) == (lead.solver, lead.point, lead.seed)
     return alike and fit.fold != lead.fold
 
 
-def verdict(found: folder.Found) -> int:
+def verdict(found: folder.StoredRun) -> int:
     """The exit code of a run: see `runner.run`."""
     if found.run.status != "finished":
         return 130
@@ -390,6 +388,6 @@ def verdict(found: folder.Found) -> int:
     return 0 if all(fit.certificate is not None and fit.certificate.passed for fit in fits) else 1
 
 
-def _spent(settings: Any, at: Any) -> bool:
+def _budget_spent(settings: Any, at: Any) -> bool:
     """Whether a fit has used up its passes or seconds."""
-    return over(settings.passes, [at.passes]) or over(settings.seconds, [at.seconds])
+    return over_budget(settings.passes, [at.passes]) or over_budget(settings.seconds, [at.seconds])

@@ -1,4 +1,4 @@
-"""Every way to stop a run: SIGTERM and SIGHUP end it as Ctrl-C does, and time in which it stood still is not work."""
+"""Stopping a run: SIGTERM and SIGHUP end it as Ctrl-C does, and time in which it was paused is not counted."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-class Heard:
-    """The signals that a run was asked to end by; see `heard`."""
+class StopSignals:
+    """The signals that a run was asked to end by; see `catch_stops`."""
 
     def __init__(self):
         self._first: int | None = None
@@ -36,8 +36,8 @@ class Heard:
         raise Stopped(signum)
 
     def again(self, met: Any) -> None:
-        """Where a stop was raised in a callback that nothing can be raised through, as in one of the garbage collector,
-        Python reports it and goes on: so it is raised once more, a moment later."""
+        """In some callbacks, such as the garbage collector's, Python reports an exception and goes on. So a stop raised
+        there is raised once more, a moment later."""
         if isinstance(met.exc_value, KeyboardInterrupt):
             signum = getattr(met.exc_value, "signum", signal.SIGINT)
             self._timers.append(threading.Timer(_BEAT, os.kill, (os.getpid(), signum)))
@@ -56,15 +56,15 @@ class Heard:
         return 128 + (self._first or signal.SIGINT)
 
     def named(self, stopped: KeyboardInterrupt) -> KeyboardInterrupt:
-        """What stopped the run, whatever became of it on its way."""
+        """The signal that stopped the run first, as an exception."""
         return stopped if self._first is None else Stopped(self._first)
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[Heard]:
+def catch_stops() -> Iterator[StopSignals]:
     """Within, SIGTERM and SIGHUP raise `Stopped` as Ctrl-C raises KeyboardInterrupt; one that the process was started
-    to ignore (by nohup) stays ignored. And time that the process stands still in is no work of a fit."""
-    found = Heard()
+    to ignore (by nohup) stays ignored. Time in which the process is paused does not count as work of a fit."""
+    found = StopSignals()
     if not _in_main_thread():
         yield found
         return
@@ -74,7 +74,7 @@ def heard() -> Iterator[Heard]:
         for each, handler in before.items():
             if handler == signal.SIG_DFL:  # one that ignores it, or has a way of its own, is left alone
                 signal.signal(each, found.stop)
-        with _Still() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
+        with _PausedTime() if hasattr(signal, "SIGCONT") else contextlib.nullcontext():
             yield found
     finally:
         found.end()
@@ -84,7 +84,7 @@ def heard() -> Iterator[Heard]:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_stops() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP wait until files that belong together are written."""
     if not _in_main_thread():
         yield
@@ -103,11 +103,11 @@ def undisturbed() -> Iterator[None]:
         before[waiting[0][0]](*waiting[0])
 
 
-class _Still:
-    """How many seconds the process has stood still in between stops (SIGTSTP, SIGSTOP) and SIGCONT; see `clock`.
+class _PausedTime:
+    """How many seconds the process was paused, from SIGTSTP or SIGSTOP to SIGCONT; see `clock`.
 
-    A handler of Python runs only between two steps of the interpreter, which one sweep may keep waiting. So the system
-    itself writes the number of a signal into a pipe; and as nothing tells of the stop, a thread's heartbeat does.
+    A Python handler runs only between two steps of the interpreter, and a sweep may delay that. So the system itself
+    writes the number of SIGCONT into a pipe. No signal tells when a pause begins: a thread notes the time every 0.05 s.
     """
 
     def __init__(self):
@@ -118,7 +118,7 @@ class _Still:
             os.set_blocking(end, False)
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
-    def __enter__(self) -> "_Still":
+    def __enter__(self) -> "_PausedTime":
         self._handler = signal.signal(signal.SIGCONT, lambda *_: None)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._thread.start()

@@ -1,4 +1,4 @@
-"""The door to the terminal: what may be printed, and streams that take all of it, whatever becomes of them."""
+"""Printing to the terminal: which characters may be printed, and streams to which writing never fails."""
 
 import io
 import os
@@ -55,23 +55,23 @@ def spinner(console: rich.console.Console) -> str:
     return "dots" if console.encoding.startswith("utf") else "line"
 
 
-def settle(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Makes the standard streams of this process `lasting`, and sizes of the terminal that none can have unset."""
+def prepare_streams(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Makes the standard streams of this process robust, and unsets sizes that no terminal can have."""
     for name in _SIZES:
         if not re.fullmatch("[1-9][0-9]{0,3}", environ.get(name, "1")):
             del environ[name]
-    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
+    sys.stdout, sys.stderr = robust_stream(sys.stdout), robust_stream(sys.stderr)
 
 
-def lasting(stream: TextIO | None) -> TextIO:
-    """A stream in front of a standard one (None: it was closed when Python started), to which writing never fails: what
-    its encoding cannot hold is replaced, and once nobody takes what is written it is dropped. So a run goes on, to its
-    own exit code, after `| head -1`, in a terminal that was closed, and behind `> log` on a disk that is full."""
+def robust_stream(stream: TextIO | None) -> TextIO:
+    """Wraps a standard stream (None: it was closed when Python started) so that writing never fails: letters that the
+    encoding lacks are replaced, and output is dropped once writing fails. So a run goes on to its own exit code after
+    `| head -1`, in a terminal that was closed, and with a full disk under `> log`."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     if not isinstance(stream, io.TextIOWrapper):  # of a notebook or a test, which has its own ways
         return stream
-    raw = _Lasting(stream)
+    raw = _RobustRaw(stream)
     return io.TextIOWrapper(
         raw if stream.write_through else io.BufferedWriter(raw),  # pyright: ignore[reportArgumentType]
         stream.encoding,
@@ -81,7 +81,7 @@ def lasting(stream: TextIO | None) -> TextIO:
     )
 
 
-class _Lasting(io.RawIOBase):
+class _RobustRaw(io.RawIOBase):
     """The raw end of such a stream."""
 
     def __init__(self, stream: io.TextIOWrapper):

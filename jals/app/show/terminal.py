@@ -12,15 +12,15 @@ from rich.text import Text
 
 from ...data.vocabulary import Vocabulary
 from ...diagnostics.certificate import WHAT_UNJUDGED
-from ...files.runs.folder import FITS, PAGE, REPORT, RESULT, Found
-from ...files.runs.record import Data, Fit, Proof
+from ...files.runs.folder import FITS, PAGE, REPORT, RESULT, StoredRun
+from ...files.runs.record import DataRecord, FitRecord, Proof
 from ..config import schema
 from .console import Table, spinner
 
 LINES = 20  # a line for each fit up to so many; beyond, a line a solver and point
 
 
-def setting(console: Console, config: schema.Config, data: list[Data], folder: Path) -> None:
+def print_setting(console: Console, config: schema.Config, data: list[DataRecord], folder: Path) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")  # paths have no blanks to break at
@@ -31,9 +31,9 @@ def setting(console: Console, config: schema.Config, data: list[Data], folder: P
         shape = f"{each.users:,} users x {each.items:,} items, {each.entries:,} entries ({density:.2%})"
         grid.add_row("data", f"{each.name}: {shape}")
     for name in ("split", "objective", "problem", "fit"):
-        grid.add_row(name, _said(getattr(config, name)))
+        grid.add_row(name, _table_text(getattr(config, name)))
     for solver in config.solver:
-        grid.add_row("solver", _said(solver) if solver.name is None else f"{solver.name}: {_said(solver)}")
+        grid.add_row("solver", _table_text(solver) if solver.name is None else f"{solver.name}: {_table_text(solver)}")
     for key, values in config.grid.items():
         grid.add_row("grid", f"{key}: {', '.join(map(str, values))}")
     for key, (low, high) in config.tune.range.items() if config.tune else ():
@@ -47,7 +47,7 @@ def setting(console: Console, config: schema.Config, data: list[Data], folder: P
     console.print()
 
 
-def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: list[tuple[str, float]]) -> None:
+def print_plan(console: Console, fits: list[tuple[str, int, float, str]], tables: list[tuple[str, float]]) -> None:
     """The fits that a config stands for: (name, passes, bytes, how it runs); and (table, bytes of its problem). NaN:
     not known."""
     table = _table("", "fits", "passes\neach", "MiB\neach", "how")
@@ -64,7 +64,7 @@ def expanded(console: Console, fits: list[tuple[str, int, float, str]], tables: 
         console.print(f"{name}: about {size / 2**20:,.0f} MiB on the device beside the fits", soft_wrap=True)
 
 
-def progress(console: Console, name: str, fit: Fit) -> None:
+def print_fit_end(console: Console, name: str, fit: FitRecord) -> None:
     """One line when a fit has ended."""
     history = fit.history
     if fit.descent is not None and fit.descent.best:
@@ -82,12 +82,12 @@ def progress(console: Console, name: str, fit: Fit) -> None:
     console.print(f"{name}: {sweeps} sweeps{took}{kept}; {end}", soft_wrap=True)
 
 
-def chunk(console: Console, fits: list, seconds: float) -> None:
+def print_chunk_end(console: Console, fits: list, seconds: float) -> None:
     """One line when the fits of a program have ended."""
     console.print(f"{fits[0].solver.label}: {len(fits)} fits in one program, {seconds:.2f} s", soft_wrap=True)
 
 
-def results(console: Console, place: Path, found: Found) -> None:
+def print_results(console: Console, place: Path, found: StoredRun) -> None:
     """A line a fit; of many fits, or several seeds or points, a line a solver and point, as in the report."""
     fits = [fit for fit in found.all if fit.trial is None]
     proven = [fit for fit in fits if fit.certificate is not None]
@@ -125,7 +125,7 @@ def results(console: Console, place: Path, found: Found) -> None:
     _verdict(console, fits)
 
 
-def certificates(console: Console, fits: list[Fit]) -> None:
+def print_certificates(console: Console, fits: list[FitRecord]) -> None:
     table = _table("", "fresh\nupdate", "last\nupdate", "statio-\nnarity", "sweeps")
     for fit in fits:
         table.add_row(fit.label, *_proof(fit.certificate), str(fit.sweeps))
@@ -133,7 +133,7 @@ def certificates(console: Console, fits: list[Fit]) -> None:
     _verdict(console, fits)
 
 
-def found(console: Console, place: Path, earlier: Found, extend: bool) -> None:
+def print_found(console: Console, place: Path, earlier: StoredRun, extend: bool) -> None:
     """What an earlier run of the same config, or of one to be extended, has left in the folder."""
     begun, ended, stopped = earlier.run.started.replace("T", " "), earlier.fits, earlier.unfinished
     config = "another config, to be extended" if extend else "this config"
@@ -157,7 +157,7 @@ def found(console: Console, place: Path, earlier: Found, extend: bool) -> None:
     console.print()
 
 
-def spoilt(console: Console, place: Path, fits: list[Fit]) -> None:
+def print_damaged(console: Console, place: Path, fits: list[FitRecord]) -> None:
     """The fits of the earlier run that are made again, as their factors are gone or damaged."""
     for fit in fits[:LINES]:
         text = f"{place / str(fit.factors)} is missing or damaged: {fit.label} is made again."
@@ -173,14 +173,14 @@ def _count(fits: int) -> str:
 _STATUS = {"running": "unfinished", "interrupted": "interrupted"}
 
 
-def waiting(console: Console, what: str) -> contextlib.AbstractContextManager:
+def spinner_during(console: Console, what: str) -> contextlib.AbstractContextManager:
     """A spinner while something takes its time; nothing in a log file."""
     if not console.is_terminal:
         return contextlib.nullcontext()
     return console.status(f"{what} ...", spinner=spinner(console))
 
 
-def saved(console: Console, place: Path, found: Found) -> None:
+def print_saved(console: Console, place: Path, found: StoredRun) -> None:
     names = [fit.factors for fit in found.all if fit.factors]
     if not found.all:
         return
@@ -190,7 +190,7 @@ def saved(console: Console, place: Path, found: Found) -> None:
     console.print(f"saved {place / RESULT} and, beside it, {', '.join(names)}", soft_wrap=True)
 
 
-def broken(console: Console, fits: list[Fit], vocab: Vocabulary | None) -> None:
+def print_broken(console: Console, fits: list[FitRecord], vocab: Vocabulary | None) -> None:
     """The fits that broke down, with the outside id of a row that failed."""
     wrong = [(fit, fit.error) for fit in fits if fit.error is not None]
     counted = [(fit, error) for fit, error in wrong if fit.trial is None]
@@ -204,7 +204,7 @@ def broken(console: Console, fits: list[Fit], vocab: Vocabulary | None) -> None:
             console.print(f"{others:,} {what} broke down; {FITS} says at which sweep.", soft_wrap=True)
 
 
-def stopped(console: Console, why: BaseException, found: Found) -> None:
+def print_stopped(console: Console, why: BaseException, found: StoredRun) -> None:
     """Why a run ended early."""
     text = (str(why) or "interrupted").removesuffix(".") + "."
     if found.unfinished is not None:
@@ -226,7 +226,7 @@ def _number(score: float | None) -> str:
     return "-" if score is None else f"{score:.4f}"
 
 
-def _mean(fits: list[Fit], part: str, metric: str) -> float | None:
+def _mean(fits: list[FitRecord], part: str, metric: str) -> float | None:
     scores = [fit.score(part, metric) for fit in fits]
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if len(known) == len(scores) else None
@@ -251,21 +251,21 @@ def _marked(number: float | None, bound: float) -> str | Text:
     return f"{number:.1e}" if number <= bound else Text(f"{number:.1e}", "bold red")
 
 
-def _grouped(fits: list[Fit]) -> dict[str, list[Fit]]:
+def _grouped(fits: list[FitRecord]) -> dict[str, list[FitRecord]]:
     """The fits that differ in seeds and folds only."""
-    groups: dict[str, list[Fit]] = {}
+    groups: dict[str, list[FitRecord]] = {}
     for fit in fits:
         groups.setdefault(fit.changed(fold=None).label, []).append(fit)
     return groups
 
 
-def _verdict(console: Console, fits: list[Fit]) -> None:
+def _verdict(console: Console, fits: list[FitRecord]) -> None:
     """What the numbers were held against, and the rows that failed, with the number that did."""
     proofs = [(fit.label, fit.certificate) for fit in fits if fit.certificate is not None]
     if not proofs:
         return
     bound = proofs[0][1].bound
-    console.print(f"worst backward error of a row, bound {bound:.0e} (last update: exact ALS only)")
+    console.print(f"updates: worst backward error of a row, bound {bound:.0e} (last: exact ALS only)")
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
@@ -281,7 +281,7 @@ def _verdict(console: Console, fits: list[Fit]) -> None:
         console.print(Text("certificate passed", "bold green"))
 
 
-def _said(table: Any) -> str:
+def _table_text(table: Any) -> str:
     """A config table in words: random, test_fraction 0.1, seed 0."""
     values = table.model_dump(exclude={"name"}, exclude_none=True)
     values |= values.pop("hyper", {})

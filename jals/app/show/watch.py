@@ -1,4 +1,4 @@
-"""What a user sees while fits are under way: one bar for all of them with the time left, one for what runs now."""
+"""Progress bars while fits are under way: one for all of them with the time left, one for what runs now."""
 
 import contextlib
 import datetime
@@ -67,7 +67,7 @@ class Watch:
         self._say(f"all fits: {self._done}/{self._fits}{left}")
 
     @contextlib.contextmanager
-    def fit(self, label: str, settings: schema.Fit | None = None) -> Iterator[Callable[[Any], None]]:
+    def fit(self, label: str, settings: schema.FitConfig | None = None) -> Iterator[Callable[[Any], None]]:
         """A bar for what runs now. Yields a callback for `fit` and `fit_many`.
 
         Args:
@@ -84,7 +84,9 @@ class Watch:
                 return
             now, at = time.monotonic(), some[0]
             pace = pace or Pace(settings, at, now)
-            said = described(at, pace, now) if not isinstance(progress, list) else described_many(some, pace, now)
+            said = (
+                progress_line(at, pace, now) if not isinstance(progress, list) else progress_line_many(some, pace, now)
+            )
             share = pace.share(at)
             self._bars.update(task, completed=share or 0, total=None if share is None else 1, said=said)
             self._say(f"{label}: {said}")
@@ -102,9 +104,9 @@ class Watch:
 
 class Pace:
     """How far a fit is towards the first of what ends it, sweeps, passes or seconds of solver work, and when it will
-    be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone nobody can tell."""
+    be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone it is unknown."""
 
-    def __init__(self, settings: schema.Fit | None, begun: Any, start: float):
+    def __init__(self, settings: schema.FitConfig | None, begun: Any, start: float):
         self._begun, self._start = begun, start
         limits = {"sweep": begun.sweeps}
         if settings is not None:
@@ -113,7 +115,7 @@ class Pace:
         self._limits = {name: limit for name, limit in limits.items() if limit is not None}
 
     def share(self, at: Any) -> float | None:
-        """How much of the fit is done, from 0 to 1; None where nobody can tell."""
+        """How much of the fit is done, from 0 to 1; None where it is unknown."""
         shares = [getattr(at, name) / limit for name, limit in self._limits.items()]
         return min(max(shares), 1.0) if shares else None
 
@@ -132,7 +134,7 @@ class Pace:
         return f"{at.sweep}/{at.sweeps}" if "sweep" in self._limits else f"{at.sweep} sweeps"
 
 
-def described(at: jals.Progress, pace: Pace, now: float) -> str:
+def progress_line(at: jals.Progress, pace: Pace, now: float) -> str:
     """One line on a fit that is under way, at a time."""
     parts = [pace.sweeps(at)]
     if not math.isnan(at.loss):
@@ -144,7 +146,7 @@ def described(at: jals.Progress, pace: Pace, now: float) -> str:
     return "  ".join([*parts, *_left(pace.left(at, now))])
 
 
-def described_many(some: list[jals.Progress], pace: Pace, now: float) -> str:
+def progress_line_many(some: list[jals.Progress], pace: Pace, now: float) -> str:
     """One line for the fits of a program that are under way."""
     losses = [at.loss for at in some if not math.isnan(at.loss)]
     parts = [pace.sweeps(some[0]), f"{len(some)} under way"]

@@ -1,4 +1,4 @@
-"""Which fit of a run is the best: by the validation part alone, or by nobody's word. The test part decides nothing."""
+"""Which fit of a run is the best, by the validation part alone; the test part decides nothing."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ...errors import ArgumentError, StorageError, did_you_mean
-from ...files.runs.record import Fit, Unfinished, label
+from ...files.runs.record import FitRecord, Unfinished, label
 from ...model.feedback import KINDS
 from .. import config as configs
 from ..config.schema import Config
@@ -28,7 +28,7 @@ class Competitor:
         mean: that of the scores that are compared; None where it is ranked on none.
     """
 
-    fits: list[Fit]
+    fits: list[FitRecord]
     scores: dict[Cell, float]
     mean: float | None = None
 
@@ -38,7 +38,7 @@ class Competitor:
         return label(self.fits[0].solver, None, self.fits[0].point, None, False)
 
     @property
-    def best(self) -> Fit:
+    def best(self) -> FitRecord:
         """Of those of its first fold (whose factors have not seen that fold's test part) the seed with the lowest
         validation RMSE; the first of equal ones."""
         first = min(self.scores, key=lambda cell: -1 if cell[0] is None else cell[0])[0]
@@ -47,12 +47,12 @@ class Competitor:
 
     @property
     def left_out(self) -> str | None:
-        """Why it cannot be ranked, or None. Without its broken fits a mean would leave the hard cases out."""
+        """Why it cannot be ranked, or None. (A mean without its broken fits would leave out the hard cases.)"""
         for fit in self.fits:
             if fit.broken:
-                return f"{named(fit, several=True)} broke down"
+                return f"{fit_name(fit, several=True)} broke down"
             if fit.metrics is not None and "validation" in fit.metrics and fit.score("validation", "rmse") is None:
-                return f"{named(fit, several=True)} has no finite validation RMSE"
+                return f"{fit_name(fit, several=True)} has no finite validation RMSE"
         return None if self.scores else f"{self.name} has not ended"
 
 
@@ -62,7 +62,7 @@ class Ranking(NamedTuple):
     Attributes:
         ranked: the lowest mean first, equal ones in the order of the fits.
         left_out: those ranked on none, each with why.
-        refused: why nothing says which is best, or None. Then nobody is ranked.
+        refused: why nothing says which is best (then none is ranked), or None.
         cells: the folds and seeds of the means: those that all ranked ones share.
     """
 
@@ -77,7 +77,7 @@ class Ranking(NamedTuple):
         return sum(len(each.scores) for each in self.ranked)
 
     @property
-    def best(self) -> Fit | None:
+    def best(self) -> FitRecord | None:
         return self.ranked[0].best if self.ranked else None
 
     def mark(self, number: str = "") -> str | None:
@@ -108,28 +108,28 @@ class Ranking(NamedTuple):
         return said + (its if self.averaged else "")
 
 
-class Choice(NamedTuple):
+class ServedFit(NamedTuple):
     """The fit that is served, and why: None where the run has no other. `left_out` as of a `Ranking`."""
 
-    fit: Fit
+    fit: FitRecord
     why: str | None
     left_out: list[str]
 
 
-def named(fit: Fit, several: bool, folds: int | None = None) -> str:
+def fit_name(fit: FitRecord, several: bool, folds: int | None = None) -> str:
     """als/0 rank=16 seed 1, the seed where there are `several`; with the number of `folds`: als rank=16 fold 0 of 5."""
     fold = fit.fold if folds is None else None
     of = f" fold {fit.fold} of {folds}" if folds is not None and fit.fold is not None else ""
     return label(fit.solver, fold, fit.point, None, False) + of + (f" seed {fit.seed}" if several else "")
 
 
-def told(left_out: list[str]) -> str:
+def summarise(left_out: list[str]) -> str:
     """Those ranked on none, the first of them by name."""
     more = len(left_out) - _TOLD
     return "; ".join(left_out[:_TOLD] + ([f"and {more:,} more"] if more > 0 else []))
 
 
-def ranking(fits: Iterable[Fit], config: Config) -> Ranking:
+def ranking(fits: Iterable[FitRecord], config: Config) -> Ranking:
     """Ranks what competes in a run, solvers at points of the grid, by validation RMSE: its mean over the folds and
     seeds that all of them have.
 
@@ -153,7 +153,7 @@ def ranking(fits: Iterable[Fit], config: Config) -> Ranking:
     return Ranking(sorted(means, key=lambda each: each.mean or 0.0), left_out, None, cells)
 
 
-def choose(fits: Iterable[Fit], config: Config, solver: str | None = None, key: str | None = None) -> Choice:
+def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None, key: str | None = None) -> ServedFit:
     """The fit of a run to serve: the only one there is, the one asked for, or the best by validation.
 
     Args:
@@ -178,30 +178,30 @@ def choose(fits: Iterable[Fit], config: Config, solver: str | None = None, key: 
         why = "every fit broke down" if broken else why
         raise StorageError(f"the run holds no factors of {solver or 'any solver'} to serve: {why}.")
     if key is not None:
-        return Choice(_of_key(own, key, config), "as --fit asks", [])
+        return ServedFit(_of_key(own, key), "as --fit asks", [])
     if len(own) == 1:
         single = not config.grid and own[0].fold is None and len(config.solver) == len(config.seeds) == 1
         of = "" if solver is None else f" of {solver}"
         ended = ", and has not ended" if isinstance(own[0], Unfinished) else ""
-        return Choice(own[0], None if single else f"the only fit{of} that could be served{ended}", [])
+        return ServedFit(own[0], None if single else f"the only fit{of} that could be served{ended}", [])
     found = ranking([fit for fit in meant if fit.factors or fit.broken], config)
     if found.refused is not None:
         raise ArgumentError(
             f"{len(own):,} fits could be served, and nothing says which is best: {found.refused}.\n"
             f"{_listed(own)}\nChoose one {_ways(own)}{_NEXT if found.refused == _NO_PART else ''}."
         )
-    return Choice(found.ranked[0].best, found.reason(), found.left_out)
+    return ServedFit(found.ranked[0].best, found.reason(), found.left_out)
 
 
-def leads(fits: list[Fit], found: Ranking) -> list[Fit]:
+def best_by_solver(fits: list[FitRecord], found: Ranking) -> list[FitRecord]:
     """One fit of each solver, the best first: the best of its points and seeds, or its first where it is not ranked."""
-    first: dict[str, Fit] = {}
+    first: dict[str, FitRecord] = {}
     for fit in [competitor.best for competitor in found.ranked] + [fit for fit in fits if fit.trial is None]:
         first.setdefault(fit.solver, fit)
     return list(first.values())
 
 
-def folds_of(fit: Fit, config: Config) -> int | None:
+def folds_of(fit: FitRecord, config: Config) -> int | None:
     """How many folds the split has that a fit is of, None where there is one split."""
     return None if fit.fold is None else getattr(configs.at(config, fit.point).split, "folds", None)
 
@@ -210,12 +210,12 @@ _NO_PART = "there is no validation part"
 _NEXT = "; or set split.validation_fraction in the config, and a new run knows its best"
 
 
-def _cell(fit: Fit) -> Cell:
+def _cell(fit: FitRecord) -> Cell:
     return fit.fold, fit.seed
 
 
-def _competitors(fits: Iterable[Fit]) -> Iterable[Competitor]:
-    groups: dict[str, list[Fit]] = {}
+def _competitors(fits: Iterable[FitRecord]) -> Iterable[Competitor]:
+    groups: dict[str, list[FitRecord]] = {}
     for fit in fits:
         if fit.trial is None:
             groups.setdefault(json.dumps([fit.solver, sorted(fit.point.items())]), []).append(fit)
@@ -237,7 +237,7 @@ def _incomparable(competitors: list[Competitor], config: Config) -> str | None:
     return None
 
 
-def _of_key(fits: list[Fit], key: str, config: Config) -> Fit:
+def _of_key(fits: list[FitRecord], key: str) -> FitRecord:
     found = [fit for fit in fits if fit.key.startswith(key)]
     if len(key) >= SHORTEST and len(found) == 1:
         return found[0]
@@ -250,10 +250,10 @@ def _of_key(fits: list[Fit], key: str, config: Config) -> Fit:
     raise ArgumentError(f"{what}. There are:\n{_listed(found)}")
 
 
-def _listed(fits: list[Fit]) -> str:
+def _listed(fits: list[FitRecord]) -> str:
     """A fit a line: key, name, errors."""
     length = 8 if len({fit.key[:8] for fit in fits}) == len(fits) else None
-    rows = [(fit.key[:length], named(fit, several=True), fit) for fit in fits[:_LISTED]]
+    rows = [(fit.key[:length], fit_name(fit, several=True), fit) for fit in fits[:_LISTED]]
     width = max(len(name) for _, name, _ in rows)
     lines = [
         f"  {key}  {name:<{width}}  validation RMSE {_number(fit, 'validation')}  test RMSE {_number(fit, 'test')}"
@@ -264,11 +264,11 @@ def _listed(fits: list[Fit]) -> str:
     return "\n".join(lines + ([f"  and {more:,} more"] if more else []))
 
 
-def _number(fit: Fit, part: str) -> str:
+def _number(fit: FitRecord, part: str) -> str:
     score = fit.score(part, "rmse")
     return "–" if score is None else f"{score:.4f}"
 
 
-def _ways(fits: list[Fit]) -> str:
+def _ways(fits: list[FitRecord]) -> str:
     several = len({fit.solver for fit in fits}) > 1
     return "with --fit KEY" + (", or a solver with --solver NAME" if several else "")

@@ -1,6 +1,6 @@
 """What a config expands to: every fit of an experiment, and which of them can share one compiled program.
 
-    config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
+config -> studies (grid point x fold x solver) -> trials, or a descent, and then fits, one a seed
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 import jals
 
 from ...errors import ConfigError, StorageError
-from ...files.runs.record import Fit, label
+from ...files.runs.record import FitRecord, label
 from ...solvers.protocol import Traits, traits
 from ...tuning.step import TRAVERSALS
 from .. import config as configs
@@ -27,7 +27,7 @@ _RECORDS = 10  # of a trial
 _ENDLESS = 1_000_000  # sweeps, where seconds or tol end a fit
 
 
-class Descent(NamedTuple):
+class DescentPlan(NamedTuple):
     """What `jals.tune` is to do in the one trial of a study that is tuned by descent.
 
     Attributes:
@@ -43,7 +43,7 @@ class Descent(NamedTuple):
     EACH = 2  # sweeps a step
 
     def sweeps(self) -> int:
-        """So many without derivatives make as many passes."""
+        """How many sweeps without derivatives make as many passes."""
         return self.START + self.EACH * TRAVERSALS["forward"] * self.steps
 
 
@@ -66,7 +66,7 @@ class Study(NamedTuple):
         """The ranges of the tuning that have to do with the solver: of integers where the key is one of integers, and
         of floats."""
         given = {} if self.config.tune is None else self.config.tune.range
-        own = {key: between for key, between in given.items() if configs.touches(key, self.config, self.place)}
+        own = {key: between for key, between in given.items() if configs.applies_to(key, self.config, self.place)}
         if not own:
             return {}
         solver = configs.at(self.config, self.point).solver[self.place]
@@ -75,8 +75,8 @@ class Study(NamedTuple):
 
     @property
     def tried(self) -> list[dict[str, Any]]:
-        """What the fits that are made to tune try, as far as it is known: at most so many. A descent counts as one."""
-        return [] if self.config.tune is None else search.foreseen(self.config.tune, self.ranges)
+        """The numbers of the trials as far as they are known beforehand. A descent counts as one trial."""
+        return [] if self.config.tune is None else search.expected_trials(self.config.tune, self.ranges)
 
     @property
     def seconds(self) -> float | None:
@@ -85,17 +85,17 @@ class Study(NamedTuple):
         if tune is None or tune.seconds is None:
             return None
         places = range(len(self.config.solver))
-        tuned = [each for each in places if any(configs.touches(key, self.config, each) for key in tune.range)]
-        return tune.seconds / sum(configs.studies_of(self.config, place) for place in tuned)
+        tuned = [each for each in places if any(configs.applies_to(key, self.config, each) for key in tune.range)]
+        return tune.seconds / sum(configs.count_studies(self.config, place) for place in tuned)
 
-    def trial(self, number: int, tried: dict[str, float]) -> "Planned":
+    def trial(self, number: int, tried: dict[str, float]) -> "PlannedFit":
         return self._planned(self.config.seeds[0], number, tried)
 
-    def fits(self, chosen: dict[str, float]) -> list["Planned"]:
+    def fits(self, chosen: dict[str, float]) -> list["PlannedFit"]:
         """One for each seed, with the numbers that the tuning chose."""
         return [self._planned(seed, None, chosen) for seed in self.config.seeds]
 
-    def of_record(self, fit: Fit) -> "Planned":
+    def planned_fit(self, fit: FitRecord) -> "PlannedFit":
         """What was planned for a fit of the record.
 
         Raises:
@@ -108,7 +108,7 @@ class Study(NamedTuple):
         except (ConfigError, ValidationError) as error:
             raise _disagree(fit) from error
 
-    def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "Planned":
+    def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "PlannedFit":
         resolved = configs.at(self.config, self.point | tuned)
         raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune"})
         raw["solver"] = [raw["solver"][self.place]]
@@ -117,16 +117,16 @@ class Study(NamedTuple):
         by_seconds = budget.seconds is not None or (trial is not None and tune is not None and tune.seconds is not None)
         raw["fit"] |= {"seed": seed, "timed": by_seconds or (self.config.timed and trial is None)}
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
-        planned = Planned(Config.model_validate(raw), self.point, self.fold, trial, short)
+        planned = PlannedFit(Config.model_validate(raw), self.point, self.fold, trial, short)
         if trial is not None and tune is not None and tune.method == "hypergradient":
-            return planned._replace(descent=Descent(self.ranges, tune.trials, self.seconds))
-        if trial is None or planned.watched():
+            return planned._replace(descent=DescentPlan(self.ranges, tune.trials, self.seconds))
+        if trial is None or planned.may_end_early():
             return planned
         raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts
         return planned._replace(config=Config.model_validate(raw))
 
 
-class Planned(NamedTuple):
+class PlannedFit(NamedTuple):
     """One fit to make.
 
     Attributes:
@@ -141,7 +141,7 @@ class Planned(NamedTuple):
     fold: int | None
     trial: int | None
     tuned: dict[str, float]
-    descent: Descent | None = None
+    descent: DescentPlan | None = None
 
     @property
     def solver(self) -> Solver:
@@ -163,8 +163,8 @@ class Planned(NamedTuple):
         return called + (f" seed {self.seed}" if self.seed else "")
 
     def key(self, data_hash: str) -> str:
-        """Of all that decides what the fit finds: its config, fold, data, the version of jals, and the file of a solver
-        that is not jals's."""
+        """A hash of all that decides the result: config, fold, data, the version of jals, and the file of a solver that
+        is not jals's."""
         config = self.config.model_dump(mode="json", exclude={"data"})
         decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
         decides += [] if self.descent is None else [self.descent._asdict()]
@@ -181,19 +181,19 @@ class Planned(NamedTuple):
         given += [] if fit.passes is None else [max(fit.passes // (each or 2), 1)]
         return min(given, default=_SWEEPS if fit.seconds is None and fit.tol is None else _ENDLESS)
 
-    def watched(self) -> bool:
-        """Whether what is seen at a record may end the fit."""
+    def may_end_early(self) -> bool:
+        """Whether a record may end the fit before its last sweep."""
         fit = self.config.fit
         by_passes = fit.passes is not None and self.traits.passes_per_sweep is None
         return by_passes or any(each is not None for each in (fit.tol, fit.patience, fit.seconds))
 
-    def table(self) -> str:
+    def table_key(self) -> str:
         """Fits with equal tables learn from the same data, split and laid out alike."""
         config = self.config
         tables = (config.data, config.split, config.problem)
         return json.dumps([*(table.model_dump(mode="json") for table in tables), config.fit.dtype], sort_keys=True)
 
-    def alone(self) -> str | None:
+    def why_alone(self) -> str | None:
         """Why the fit cannot share a program with others, or None when it can."""
         fit = self.config.fit
         if self.descent is not None:
@@ -206,7 +206,7 @@ class Planned(NamedTuple):
             return "its sweeps take as many passes as they need"
         return None
 
-    def program(self) -> Hashable:
+    def program_key(self) -> Hashable:
         """Fits of one table with equal programs differ in numbers, seeds and folds only."""
         solver, objective = self.solver.build(), self.config.objective.build()
         fit = self.config.fit
@@ -220,7 +220,7 @@ def studies(config: Config) -> Iterator[Study]:
     for point in configs.points(config):
         for fold in _folds(config, point):
             for place in range(len(config.solver)):
-                own = {key: value for key, value in point.items() if configs.touches(key, config, place)}
+                own = {key: value for key, value in point.items() if configs.applies_to(key, config, place)}
                 name = json.dumps([own, fold, place], sort_keys=True)
                 if name not in seen:
                     seen.add(name)
@@ -236,11 +236,11 @@ def by_table(config: Config) -> list[list[Study]]:
     """The studies, those together that learn from one table."""
     tables: dict[str, list[Study]] = {}
     for study in studies(config):
-        tables.setdefault(study.fits({})[0].table(), []).append(study)
+        tables.setdefault(study.fits({})[0].table_key(), []).append(study)
     return list(tables.values())
 
 
-def of_record(config: Config, fit: Fit) -> Study:
+def study_of_fit(config: Config, fit: FitRecord) -> Study:
     """The study that a fit of a run's record belongs to.
 
     Raises:
@@ -249,12 +249,12 @@ def of_record(config: Config, fit: Fit) -> Study:
     labels = [solver.label for solver in config.solver]
     if fit.solver in labels and fit.seed in config.seeds:
         place, point = labels.index(fit.solver), fit.point
-        own = {key: values for key, values in config.grid.items() if configs.touches(key, config, place)}
+        own = {key: values for key, values in config.grid.items() if configs.applies_to(key, config, place)}
         planned = point.keys() == own.keys() and all(point[key] in own[key] for key in own)
         if planned and fit.fold in _folds(config, point):
             return Study(config, point, place, fit.fold)
     raise _disagree(fit)
 
 
-def _disagree(fit: Fit) -> StorageError:
+def _disagree(fit: FitRecord) -> StorageError:
     return StorageError(f"a run's config and record disagree on the fits, as on {fit.label}: one was changed.")

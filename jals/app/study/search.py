@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from ...files.runs.record import Fit
-from ..config.schema import Tune
+from ...files.runs.record import FitRecord
+from ..config.schema import TuneConfig
 from ..config.trials import points_of_range
 
 Numbers = dict[str, float]
 
 
 class Search:
-    """The trials of one study. Same seed, ranges and scores: same trials. Of a descent its start, and its end."""
+    """The trials of one study. Same seed, ranges and scores: same trials. A descent is one trial."""
 
-    def __init__(self, tune: Tune, ranges: dict[str, list[Any]], seconds: float | None = None):
+    def __init__(self, tune: TuneConfig, ranges: dict[str, list[Any]], seconds: float | None = None):
         """`seconds` is what the trials may take together, as far as their lines tell it: no trial is begun once they
         are spent, but the first always is."""
         self._tune, self._ranges, self._seconds = tune, ranges, seconds
         self._sampler = _Tpe(tune.seed, ranges) if tune.sampler == "optuna" else None
-        self._left = foreseen(tune, ranges)
-        self._made: list[Fit] = []
+        self._left = expected_trials(tune, ranges)
+        self._made: list[FitRecord] = []
 
     def ask(self) -> list[Numbers]:
         """The next trials: all of them at once, or one where the next depends on it; none when enough were made."""
@@ -38,7 +38,7 @@ class Search:
         tried, self._left = self._left[:count], self._left[count:]
         return tried if self._sampler is None else [self._sampler.ask()]
 
-    def tell(self, fits: list[Fit]) -> None:
+    def tell(self, fits: list[FitRecord]) -> None:
         """The lines of the trials asked for last, in their order."""
         if self._sampler is not None:
             self._sampler.tell(score(fits[0], self._tune.metric))
@@ -52,7 +52,7 @@ class Search:
         return dict(zip(self._ranges, best.tuned.values(), strict=True))
 
 
-def foreseen(tune: Tune, ranges: dict[str, list[Any]]) -> list[Numbers]:
+def expected_trials(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[Numbers]:
     """What the trials of a study try, as far as it is known before any: of a sampler that learns the upper ends, as
     often as it is asked. Integers that repeat are tried once."""
     if not ranges:
@@ -72,13 +72,13 @@ def _whole(number: float, between: list[Any]) -> float:
     return min(max(round(number), low), high) if isinstance(low, int) else number
 
 
-def _grid(tune: Tune, ranges: dict[str, list[Any]]) -> list[tuple[float, ...]]:
+def _grid(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[tuple[float, ...]]:
     """Every combination of so many points of each range, spread over its logarithm with both ends."""
     points = points_of_range(tune.trials, len(ranges))
     return list(itertools.product(*(np.geomspace(low, high, points).tolist() for low, high in ranges.values())))
 
 
-def _hypercube(tune: Tune, ranges: dict[str, list[Any]]) -> list[list[float]]:
+def _hypercube(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[list[float]]:
     """A Latin hypercube: in every range, one trial in each of `trials` equal parts of its logarithm. An integer has the
     part from half below it to half above."""
     rng = np.random.default_rng(tune.seed)
@@ -89,12 +89,12 @@ def _hypercube(tune: Tune, ranges: dict[str, list[Any]]) -> list[list[float]]:
     return np.exp(low + shares * (high - low)).tolist()
 
 
-def _seconds(fit: Fit) -> float:
+def _seconds(fit: FitRecord) -> float:
     """What a trial took, of solver work."""
     return fit.history.last("seconds") or 0.0
 
 
-def score(fit: Fit, metric: str) -> float:
+def score(fit: FitRecord, metric: str) -> float:
     """What tuning minimises, of a trial's line: inf where it broke down."""
     if fit.error is not None:
         return math.inf

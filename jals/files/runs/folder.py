@@ -1,14 +1,14 @@
 """The folder of a run: what its files are called, and how they are written and read.
 
-    config.toml     the config, as it was, or as --set made it
-    result.json     what holds for the whole run: status, versions, hardware, data, programs; once it is finished its
-                    seal: how many fits there are, and the SHA-256 of the files above and below up to factors
-    fits.jsonl      every fit that has ended, one a line: history, metrics, certificate
-    factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz,
-                    of several points or seeds factors/<solver>-<key>.npz
-    unfinished/     the checkpoint of a fit that was stopped: the next run goes on from it; unfinished.json: its record
-    index.html      single fits to look at closely; its figures/ as PNG and SVG
-    report/         all fits compared: index.html and report.md
+config.toml     the config, as it was, or as --set made it
+result.json     what holds for the whole run: status, versions, hardware, data, programs; once it is finished its
+                seal: how many fits there are, and the SHA-256 of the files above and below up to factors
+fits.jsonl      every fit that has ended, one a line: history, metrics, certificate
+factors.npz     what was learnt; of several fits factors-<solver>.npz, of several folds factors-<solver>-<fold>.npz,
+                of several points or seeds factors/<solver>-<key>.npz
+unfinished/     the checkpoint of a fit that was stopped: the next run goes on from it; unfinished.json: its record
+index.html      single fits to look at closely; its figures/ as PNG and SVG
+report/         all fits compared: index.html and report.md
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ...errors import StorageError
 from ..storage import load as load_factors
 from ..whole import leftovers, write
 from . import record
-from .record import Fit, Run, Unfinished
+from .record import FitRecord, RunRecord, Unfinished
 
 RESULT, FITS, CONFIG, UNFINISHED = "result.json", "fits.jsonl", "config.toml", "unfinished"
 PAGE, FIGURES, FACTORS, REPORT = "index.html", "figures", "factors", "report"
@@ -36,7 +36,7 @@ _BACK = "Put the run's own file back, or make the run again with --overwrite."
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class StoredRun:
     """What is known of a run.
 
     Attributes:
@@ -45,16 +45,16 @@ class Found:
         unfinished: the fit that was under way when the run was stopped, as far as it had come.
     """
 
-    run: Run
-    fits: list[Fit]
+    run: RunRecord
+    fits: list[FitRecord]
     unfinished: Unfinished | None
 
     @property
-    def all(self) -> list[Fit]:
+    def all(self) -> list[FitRecord]:
         return self.fits + ([] if self.unfinished is None else [self.unfinished])
 
 
-def opened(folder: Path) -> Path:
+def prepare(folder: Path) -> Path:
     """The folder, made where needed, and tried before any work is done for it."""
     trial = folder / "trial.part"
     try:
@@ -68,14 +68,14 @@ def opened(folder: Path) -> Path:
     return folder
 
 
-def strangers(folder: Path) -> list[str]:
+def unrelated_files(folder: Path) -> list[str]:
     """Files that a run would write over, in a folder that is no run's."""
     if (folder / RESULT).exists():
         return []
     return [name for name in (CONFIG, FITS, PAGE, FIGURES, FACTORS, REPORT, UNFINISHED) if (folder / name).exists()]
 
 
-def read(folder: Path, factors: bool = True, under_way: bool = True) -> Found:
+def read(folder: Path, factors: bool = True, under_way: bool = True) -> StoredRun:
     """What is known of a run. Of one that is finished everything is held against its seal.
 
     Args:
@@ -89,14 +89,14 @@ def read(folder: Path, factors: bool = True, under_way: bool = True) -> Found:
     if not at.exists():
         raise StorageError(f"no {at}: {folder} is not the folder of a `jals run`.")
     content = _content(at)
-    with _named(at):
+    with _naming_file(at):
         run = record.run(content)
     sealed = run.seal if run.status == "finished" else None
     if sealed is not None:
         _check_seal(folder, sealed, content, factors)
     fits = {fit.key: fit for fit in _lines(folder / FITS)}
     unfinished = unfinished_fit(folder) if under_way and sealed is None else None
-    return Found(run, list(fits.values()), None if unfinished is None or unfinished.key in fits else unfinished)
+    return StoredRun(run, list(fits.values()), None if unfinished is None or unfinished.key in fits else unfinished)
 
 
 def unfinished_fit(folder: Path) -> Unfinished | None:
@@ -108,7 +108,7 @@ def unfinished_fit(folder: Path) -> Unfinished | None:
     at = folder / NOTE
     if not at.exists():
         return None
-    with _named(at):
+    with _naming_file(at):
         return record.unfinished(_content(at))
 
 
@@ -127,7 +127,7 @@ def _check_seal(folder: Path, seal: record.Seal, result: bytes, factors: bool) -
             )
 
 
-def seal(folder: Path, run: Run) -> None:
+def seal(folder: Path, run: RunRecord) -> None:
     """Writes the result.json of a run that is finished, sealed with what the other files hold.
 
     Raises:
@@ -137,7 +137,7 @@ def seal(folder: Path, run: Run) -> None:
     names = [CONFIG, FITS, *sorted({fit.factors for fit in fits if fit.factors})]
     held = {RESULT: _BLANK.decode()} | {name: _digest_of(folder / name) for name in names}
     run.status, run.seal = "finished", record.Seal(fits=len({fit.key for fit in fits}), sha256=held)
-    content = record.written(run, indent=1)
+    content = record.to_json(run, indent=1)
     write(folder / RESULT, content.replace(_BLANK, _digest(content).encode(), 1))
 
 
@@ -163,8 +163,8 @@ def _content(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _named(path: Path, line: int | None = None) -> Iterator[None]:
-    """Says of what is wrong in a record in which file it stands."""
+def _naming_file(path: Path, line: int | None = None) -> Iterator[None]:
+    """Adds the file, and the line, to an error in a record."""
     try:
         yield
     except ValueError as error:
@@ -175,16 +175,16 @@ def _named(path: Path, line: int | None = None) -> Iterator[None]:
         raise StorageError(f"{where} is damaged: {error}.{how}") from error
 
 
-def _lines(path: Path) -> Iterator[Fit]:
+def _lines(path: Path) -> Iterator[FitRecord]:
     """The lines of a file that only grows. What follows the last line's end was being written when a run was killed."""
     if path.exists():
         for number, line in enumerate(_content(path).rpartition(b"\n")[0].splitlines(), start=1):
-            with _named(path, number):
+            with _naming_file(path, number):
                 yield record.line(line)
 
 
-def ended(folder: Path) -> Iterator[Fit]:
-    """The fits whose lines are written: they are done, and no others.
+def ended_fits(folder: Path) -> Iterator[FitRecord]:
+    """The fits whose lines are written: only these have ended.
 
     Raises:
         StorageError: when a line is damaged.
@@ -192,9 +192,9 @@ def ended(folder: Path) -> Iterator[Fit]:
     return _lines(folder / FITS)
 
 
-def intact(folder: Path, fits: Iterable[Fit]) -> tuple[list[Fit], list[Fit]]:
+def split_intact(folder: Path, fits: Iterable[FitRecord]) -> tuple[list[FitRecord], list[FitRecord]]:
     """(those fits of a run whose factors are whole, or not kept; the others)."""
-    kept: tuple[list[Fit], list[Fit]] = [], []
+    kept: tuple[list[FitRecord], list[FitRecord]] = [], []
     for fit in fits:
         whole = True
         if fit.factors is not None:
@@ -206,19 +206,19 @@ def intact(folder: Path, fits: Iterable[Fit]) -> tuple[list[Fit], list[Fit]]:
     return kept
 
 
-def write_run(folder: Path, run: Run) -> None:
+def write_run(folder: Path, run: RunRecord) -> None:
     """The result.json of a run that is not finished."""
     run.seal = None
-    write(folder / RESULT, record.written(run, indent=1))
+    write(folder / RESULT, record.to_json(run, indent=1))
 
 
-def append(folder: Path, fits: list[Fit]) -> None:
+def append(folder: Path, fits: list[FitRecord]) -> None:
     """Adds fits to `fits.jsonl`: each is there whole, or not at all, whenever the machine stops.
 
     Raises:
         StorageError: when the file cannot be written; it then holds what it held.
     """
-    lines = b"".join(record.written(fit) + b"\n" for fit in fits)
+    lines = b"".join(record.to_json(fit) + b"\n" for fit in fits)
     path = folder / FITS
     try:
         with path.open("ab") as file:
@@ -252,8 +252,8 @@ def _end_of_lines(path: Path) -> int:
 def set_aside(folder: Path) -> None:
     """Makes room for the fits of another config, which may take over some of those that are there. A run that was
     finished is so no more: killed at any moment, its own config would find its fits again."""
-    kept = [*earlier(folder).values(), *_lines(folder / FITS)]
-    write(folder / _EARLIER, b"".join(record.written(fit) + b"\n" for fit in kept))
+    kept = [*earlier_fits(folder).values(), *_lines(folder / FITS)]
+    write(folder / _EARLIER, b"".join(record.to_json(fit) + b"\n" for fit in kept))
     found = read(folder).run
     found.status = "running"
     write_run(folder, found)
@@ -262,14 +262,14 @@ def set_aside(folder: Path) -> None:
     clear_unfinished(folder)
 
 
-def earlier(folder: Path) -> dict[str, Fit]:
+def earlier_fits(folder: Path) -> dict[str, FitRecord]:
     """The fits set aside, by key."""
     return {fit.key: fit for fit in _lines(folder / _EARLIER)}
 
 
 def forget_earlier(folder: Path) -> None:
     """Removes what was set aside and not taken over, with its factors."""
-    names = {fit.factors for fit in earlier(folder).values() if fit.factors}
+    names = {fit.factors for fit in earlier_fits(folder).values() if fit.factors}
     for name in names - {fit.factors for fit in _lines(folder / FITS)}:
         _remove_factors(folder, name)
     (folder / _EARLIER).unlink(missing_ok=True)
@@ -283,26 +283,26 @@ def _remove_factors(folder: Path, name: str) -> None:
 
 
 def write_unfinished(folder: Path, fit: Unfinished) -> None:
-    write(folder / NOTE, record.written(fit))
+    write(folder / NOTE, record.to_json(fit))
 
 
 def clear_unfinished(folder: Path) -> None:
-    _removed(folder / NOTE)
-    _removed(folder / UNFINISHED)
+    _remove(folder / NOTE)
+    _remove(folder / UNFINISHED)
 
 
-def emptied(folder: Path) -> None:
-    """Takes a run's files out of the folder, and no others: no folder holds factors of one run beside the result of
-    another. The record goes first."""
+def remove_run(folder: Path) -> None:
+    """Removes a run's files from the folder, and no others, so that no folder holds factors of one run beside the
+    result of another. The record goes first."""
     names = []
     for content in _every_line(folder / FITS, folder / _EARLIER, folder / NOTE):
         with contextlib.suppress(ValueError):
             names.append(record.any_fit(content).factors)
-    _removed(folder / RESULT)
+    _remove(folder / RESULT)
     for name in filter(None, names):
         _remove_factors(folder, name)
     for name in (FITS, _EARLIER, CONFIG, PAGE, FIGURES, REPORT):
-        _removed(folder / name)
+        _remove(folder / name)
     clear_unfinished(folder)
     with contextlib.suppress(OSError):
         (folder / FACTORS).rmdir()
@@ -314,7 +314,7 @@ def _every_line(*paths: Path) -> Iterator[bytes]:
             yield from path.read_bytes().splitlines()
 
 
-def _removed(path: Path) -> None:
+def _remove(path: Path) -> None:
     """Whatever stands there goes: a file, a link, or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -322,8 +322,8 @@ def _removed(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def swept(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Removes what was half written when a run before was killed."""
     for place in (folder, folder / FACTORS, folder / FIGURES, folder / REPORT):
         for path in leftovers(place):
-            _removed(path)
+            _remove(path)

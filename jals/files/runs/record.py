@@ -1,5 +1,5 @@
-"""What a run writes down: a `Run` is its result.json, a `Fit` is a line of its fits.jsonl. `folder` reads and writes
-them, and nothing else does."""
+"""What a run writes down: a `RunRecord` is its result.json, a `FitRecord` a line of its fits.jsonl. Only `folder` reads
+and writes them."""
 
 import json
 import math
@@ -25,7 +25,7 @@ class _Kept(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-class History(_Kept):
+class HistoryRecord(_Kept):
     """The columns of a fit's history, all of one length; None where one was not measured."""
 
     sweep: list[Count]
@@ -83,7 +83,7 @@ class Proof(_Kept):
         return None if self.passed or self.unjudged else math.inf
 
 
-class Descent(_Kept):
+class DescentRecord(_Kept):
     """What a tuning by descent did; best is a step's number, and numbers are those of every step."""
 
     steps: Count
@@ -92,7 +92,7 @@ class Descent(_Kept):
     numbers: list[dict[str, float]] | None = None
 
 
-class Fit(_Kept):
+class FitRecord(_Kept):
     """A fit, a trial or a descent. The docstring of `jals.experiment.Loaded` says what the numbers mean."""
 
     key: str
@@ -113,10 +113,10 @@ class Fit(_Kept):
     converged: bool
     compile_seconds: float
     program: Count | None
-    history: History
+    history: HistoryRecord
     metrics: dict[str, dict[str, Real]] | None = None
     certificate: Proof | None = None
-    descent: Descent | None = None
+    descent: DescentRecord | None = None
 
     @property
     def open(self) -> bool:
@@ -125,7 +125,7 @@ class Fit(_Kept):
 
     @property
     def broken(self) -> bool:
-        """Whether it came to nothing that could be used."""
+        """Whether it broke down, so that its factors are of no use."""
         return self.error is not None or self.reason in ("diverged", "singular")
 
     @property
@@ -144,17 +144,17 @@ class Fit(_Kept):
         kept = losses.get(self.sweeps)
         return kept if kept is not None else known[-1] if known else None
 
-    def changed(self, **changes: Any) -> "Fit":
+    def changed(self, **changes: Any) -> "FitRecord":
         return self.model_copy(update=changes)
 
 
-class Unfinished(Fit):
+class Unfinished(FitRecord):
     """A fit under way, as far as it has come. `files` are those of its checkpoint, with their SHA-256."""
 
     files: dict[str, str] = {}
 
 
-class Data(_Kept):
+class DataRecord(_Kept):
     """A table that a run learnt from, and how it was read."""
 
     name: str
@@ -198,7 +198,7 @@ class Seal(_Kept):
     sha256: dict[str, str]
 
 
-class Run(_Kept):
+class RunRecord(_Kept):
     """What holds for a whole run. One under way changes."""
 
     status: Status
@@ -210,7 +210,7 @@ class Run(_Kept):
     command: str
     config: dict[str, Any]  # its tables, defaults written out
     modules: dict[str, str] | None = None  # of solvers that are not jals's, with the SHA-256 of their files
-    data: list[Data] = []
+    data: list[DataRecord] = []
     programs: list[Program] = []
     loops: dict[str, Loop] = {}
     seal: Seal | None = None
@@ -227,22 +227,22 @@ def label(solver: str, fold: int | None, point: dict[str, Any], trial: int | Non
     return " ".join([solver + ("" if fold is None else f"/{fold}"), *values, *tried])
 
 
-def run(content: bytes) -> Run:
+def run(content: bytes) -> RunRecord:
     """Of a result.json.
 
     Raises:
         ValueError: saying what is wrong.
     """
-    return _read(Run, content)
+    return _read(RunRecord, content)
 
 
-def line(content: bytes) -> Fit:
+def line(content: bytes) -> FitRecord:
     """Of a line of fits.jsonl. What has ended well must have what it is to show.
 
     Raises:
         ValueError: as for `run`.
     """
-    fit = _read(Fit, content)
+    fit = _read(FitRecord, content)
     if fit.error is None and fit.metrics is None:
         raise ValueError("metrics are missing, of a fit that ended well")
     if fit.error is None and fit.trial is None and fit.certificate is None:
@@ -257,12 +257,12 @@ def unfinished(content: bytes) -> Unfinished:
     return _read(Unfinished, content)
 
 
-def any_fit(content: bytes) -> Fit:
+def any_fit(content: bytes) -> FitRecord:
     """Of either. Raises as `run`."""
-    return _read(Fit, content)
+    return _read(FitRecord, content)
 
 
-def written(kept: _Kept, indent: int | None = None) -> bytes:
+def to_json(kept: _Kept, indent: int | None = None) -> bytes:
     return json.dumps(kept.json(), indent=indent, allow_nan=False).encode()
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...devices import alike
+from ...devices import match_varying
 from ...model.feedback import coefficients, feature
 from ..normal import with_held_loss
 from ..view import View
@@ -95,7 +95,7 @@ def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want:
     results += [jax.ShapeDtypeStruct(shapes[name], dtype) for name in RETURNS if name in want]
     attributes |= {name: name in want for name in RETURNS}
     call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
-    (x, _, *rest), _ = alike(call(*operands, **attributes), view)  # as what XLA solves is
+    (x, _, *rest), _ = match_varying(call(*operands, **attributes), view)  # as what XLA solves is
     found = {name: rest.pop(0) if name in want else None for name in RETURNS}
     if start is not None and found["value"] is not None:
         found["value"] = with_held_loss(view, start, found["value"])

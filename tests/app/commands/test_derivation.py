@@ -13,7 +13,7 @@ from rich.console import Console
 import jals
 from jals.app.commands import derivation
 from jals.app.commands.derivation import steps
-from jals.app.commands.derivation.text import Text
+from jals.app.commands.derivation.text import Walkthrough
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
 from tests.support import ROOT, reference, script
@@ -41,7 +41,7 @@ class Walk:
         self.loss, self.slope, self.system = steps.loss(at), steps.slope(at), steps.system(at)
         self.solutions = steps.solutions(at, self.system)
         self.reach = steps.reach(at, self.solutions.right.x)
-        self.inside, self.descent = steps.inside(at), steps.descent(at)
+        self.inside, self.descent = steps.inside(at), steps.convergence(at)
         self.shape = steps.shape(at, self.descent.factors)
 
         ratings = data.ratings
@@ -252,7 +252,7 @@ def test_a_larger_table_is_cut_short():
 def test_special_cases_are_said():
     ratings = jals.Ratings.from_arrays([0, 1, 1], [0, 0, 1], np.array([3.0, 4.0, 5.0]))
     at, out = steps.setting(ratings, 0, rank=1), io.StringIO()
-    text = Text(Console(file=out, width=80), at, Vocabulary(np.array([1, 2]), np.array([7, 9])))
+    text = Walkthrough(Console(file=out, width=80), at, Vocabulary(np.array([1, 2]), np.array([7, 9])))
     same = steps.Solution(np.ones(1), np.zeros(1), 0.0, 1.0)
     text.system(steps.system(at), steps.Solutions(same, same, np.ones(1), 0.0, 1e-13))
     text.inside(steps.Inside(np.ones((2, 1)), np.zeros((2, 2))), 1e-13)

@@ -12,7 +12,7 @@ import jals
 from jals.app import config as configs
 from jals.app.commands.recommend import recommend
 from jals.app.run.data import SplitTable
-from jals.app.run.keeping import factors_name
+from jals.app.run.keeper import factors_name
 from jals.app.show.unseen import best_unseen
 from jals.app.study import plan
 from jals.data.vocabulary import Vocabulary
@@ -122,9 +122,9 @@ def saved(request, tmp_path, monkeypatch):
         fit |= {"error": None, "compile_seconds": 0.0, "metrics": rmse}
         fit |= {"history": {"sweep": [0], "loss": [1.0], "seconds": [0.0]}}
         fit |= {"certificate": proof | {"last_updated_required": False, "passed": True}}
-        fits.append(record.Fit.model_validate(fit))
+        fits.append(record.FitRecord.model_validate(fit))
     blank = {"started": "", "wall_seconds": 0.0, "versions": {}, "hardware": {}, "command": ""}
-    run = record.Run(status="running", config=configs.tables(config), **blank)
+    run = record.RunRecord(status="running", config=configs.tables(config), **blank)
     folder.append(tmp_path, fits)
     folder.seal(tmp_path, run)
     return tmp_path, table, train
@@ -152,9 +152,7 @@ def test_command_shows_the_best_unseen_of_a_fit(saved):
 def test_command_takes_a_solver_by_name(saved):
     place, table, train = saved
     output = shown(place, str(table.vocab.user[4]), solver="large")
-    items, scores = best_unseen(
-        jals.load(place / "factors-large.npz").factors, 4, train.item[train.user == 4], 3
-    )
+    items, scores = best_unseen(jals.load(place / "factors-large.npz").factors, 4, train.item[train.user == 4], 3)
     assert f"{scores[0]:.4f}" in output and str(7000 + items[0]) in output
     with pytest.raises(jals.ArgumentError, match='Did you mean "large"'):
         shown(place, str(table.vocab.user[4]), solver="lage")

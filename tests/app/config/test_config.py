@@ -502,8 +502,8 @@ LBFGS = 'kind = "gradient"\nrank = 2\noptimizer = "lbfgs"\nhyper = { memory_size
         ("hypergradient", USER, '"objective.reg_uesr"', 22, ["no number that", 'Did you mean "reg_user"?']),
         ("hypergradient", USER, '"objective.bias"', 22, ["tune.range.objective.bias", "reg_power, alpha"]),
         ("hypergradient", USER, '"objective.alpha"', 22, ["alpha", 'goes with preset = "hu_koren" only']),
-        ("hypergradient", 'kind = "als"', 'kind = "newton"', 14, ['solver[0].kind: is "newton"', "no descent goes"]),
-        ("hypergradient", 'kind = "als"\nrank = 2', LBFGS, 16, ['optimizer: is "lbfgs"', "no descent goes"]),
+        ("hypergradient", 'kind = "als"', 'kind = "newton"', 14, ['solver[0].kind: is "newton"', "have no derivative"]),
+        ("hypergradient", 'kind = "als"\nrank = 2', LBFGS, 16, ['optimizer: is "lbfgs"', "have no derivative"]),
         ("hypergradient", "validation_fraction = 0.2\n", "", 16, ["tune.metric: needs split.validation_fraction"]),
     ],
 )

@@ -34,7 +34,7 @@ def tables(tmp_path_factory):
     return place
 
 
-def listed(path: Path, said: Console) -> tuple[Config, list[plan.Study], list[plan.Planned]]:
+def listed(path: Path, said: Console) -> tuple[Config, list[plan.Study], list[plan.PlannedFit]]:
     """The config in that file, its studies and the fits that count, once it is listed and reads back as it is."""
     config = configs.load(path)
     path.write_bytes(configs.dump(config))
@@ -73,7 +73,7 @@ def test_what_checks_runs(tables, tmp_path, monkeypatch, seed):
     assert len(found.fits) - len(made) <= sum(len(study.tried) for study in studies)
     assert code == (0 if all(fit.certificate is not None and fit.certificate.passed for fit in made) else 1)
     for fit in found.fits:
-        ranges = plan.of_record(config, fit).ranges
+        ranges = plan.study_of_fit(config, fit).ranges
         for number, (low, high) in zip(fit.tuned.values(), ranges.values(), strict=True):
             assert type(number) is type(low)
             assert low * (1 - 1e-9) <= number <= high * (1 + 1e-9)

@@ -236,12 +236,12 @@ def test_a_checkpoint_that_a_kill_left_behind_is_no_other_fits(tmp_path, monkeyp
         patch.setattr(folder, "clear_unfinished", lambda at: killed() if (at / folder.FITS).exists() else cleared(at))
         with pytest.raises(Killed):
             jals_command("run", config, "--out", tmp_path / "run")
-    assert len(list(folder.ended(tmp_path / "run"))) == 1 and (tmp_path / "run" / folder.UNFINISHED).exists()
+    assert len(list(folder.ended_fits(tmp_path / "run"))) == 1 and (tmp_path / "run" / folder.UNFINISHED).exists()
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "add", killed)
         with pytest.raises(Killed):
             jals_command("run", config, "--out", tmp_path / "run")
     assert jals_command("run", config, "--out", tmp_path / "run").exit_code == 0
-    for fit in folder.ended(tmp_path / "whole"):
+    for fit in folder.ended_fits(tmp_path / "whole"):
         factors = (jals.load(tmp_path / place / str(fit.factors)).factors for place in ("whole", "run"))
         jax.tree.map(np.testing.assert_array_equal, *factors)

@@ -194,14 +194,14 @@ def test_time_that_a_process_stands_still_in_is_no_work(tmp_path):
 
 
 def test_a_lock_is_released_with_its_process_and_names_its_holder(tmp_path):
-    with lock.Held(tmp_path) as held:
+    with lock.FolderLock(tmp_path) as held:
         with pytest.raises(jals.StorageError, match=rf"in use: another run \(process {os.getpid()} on "):
-            lock.Held(tmp_path)
+            lock.FolderLock(tmp_path)
         held.check()
         (tmp_path / lock.NAME).unlink()
         with pytest.raises(jals.StorageError, match="was removed or replaced"):
             held.check()
-        with lock.Held(tmp_path) as other:  # of the folder that stands there now
+        with lock.FolderLock(tmp_path) as other:  # of the folder that stands there now
             other.check()
     assert not list(tmp_path.iterdir())
 
@@ -214,13 +214,13 @@ def kill(sign: int, seconds: float = 1.0) -> None:
 def test_signals_wait_for_files_that_belong_together():
     seen = []
 
-    @signals.undisturbed()
+    @signals.defer_stops()
     def written():
         kill(signal.SIGTERM, 0.01)
         kill(signal.SIGHUP, 0.01)
         seen.append("whole")
 
-    with signals.heard() as heard:
+    with signals.catch_stops() as heard:
         with pytest.raises(signals.Stopped, match="SIGTERM"):
             written()
         assert seen == ["whole"] and heard.code == 143
@@ -239,7 +239,7 @@ def test_a_stop_that_nothing_can_be_raised_through_is_raised_again():
         Collected()
         time.sleep(1)
 
-    with signals.heard(), pytest.raises(signals.Stopped):
+    with signals.catch_stops(), pytest.raises(signals.Stopped):
         collected()
 
 

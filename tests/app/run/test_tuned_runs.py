@@ -6,7 +6,7 @@ import pytest
 
 from jals.app.run import session
 from jals.files.runs import folder
-from jals.files.runs.record import History
+from jals.files.runs.record import HistoryRecord
 from tests.support.commands import jals_command, write_experiment
 from tests.support.records import read_run as recorded
 
@@ -25,20 +25,20 @@ def test_trials_of_integers_are_timed_and_end_with_their_seconds(tmp_path, monke
     the lines of those that are made."""
     tune = '[tune]\ntrials = 3\nseconds = 1.0\n[tune.range]\n"solver.als.rank" = [1, 3]\n'
     changes = (SEGMENTED, VALIDATED, ("sweeps = 3", f"sweeps = 3\nseconds = 50.0\n\n{tune}"))
-    ended = session.Keeper.ended
+    ended = session.Keeper.finish
 
     def slow(*given, **named):
         """A fit that took a second of work less a bit, so that the second trial spends the budget."""
         fit = ended(*given, **named)
         seconds = [0.9 * each for each in fit.history.sweep]
-        return fit.changed(history=History(**fit.history.columns() | {"seconds": seconds}))
+        return fit.changed(history=HistoryRecord(**fit.history.columns() | {"seconds": seconds}))
 
     def stopped(self, fits):
         folder.append(self.place, fits)
         raise KeyboardInterrupt
 
     path = write_experiment(tmp_path, *changes)
-    monkeypatch.setattr(session.Keeper, "ended", slow)
+    monkeypatch.setattr(session.Keeper, "finish", slow)
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "add", stopped)
         assert jals_command("run", path, "--out", tmp_path / "run").exit_code == 130

@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
     record: dict
     data: Dataset
-    drawn: list[page.Drawn]
+    drawn: list[page.DrawnFit]
 
 
 def config(**changes) -> dict:
@@ -109,20 +109,23 @@ def make(config: dict, titles=None, folds=(None,), validation=False) -> Run:
     return Run(record, Dataset(ratings, vocab, titles), list(drawn.values()))
 
 
-def write(place, record: dict, data, drawn, others: Sequence[records.Fit] = ()):
+def write(place, record: dict, data, drawn, others: Sequence[records.FitRecord] = ()):
     """Of a record as a run writes it; `others` are fits that are compared and not shown."""
-    fits, run = [records.Fit.model_validate(fit) for fit in record["fits"]], records.Run.model_validate(record)
+    fits, run = (
+        [records.FitRecord.model_validate(fit) for fit in record["fits"]],
+        records.RunRecord.model_validate(record),
+    )
     every = [*others, *fits]
     config = Config.model_validate(run.config)
     return page.write(place, config, run, fits, len(every), data, drawn, choice.ranking(every, config))
 
 
-def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.Drawn:
+def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.DrawnFit:
     shapes = [(12, 3), (8, 3), (12,), (8,), ()][: 5 if bias else 2]
     factors = jals.Factors(*[jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes])
     errors = [jnp.asarray(10 ** rng.uniform(-9, -6, rows), jnp.float32) for rows in (12, 8, 8)]
     proof = jals.Certificate(errors[0], errors[1], errors[2], jnp.array(1e-3))
-    return page.Drawn(label, factors, parts["train"], parts.get("validation"), parts["test"], proof, True)
+    return page.DrawnFit(label, factors, parts["train"], parts.get("validation"), parts["test"], proof, True)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +225,7 @@ def test_best_is_told_and_marked_once_in_the_table_the_choice_and_the_lists(tmp_
     als, adam = run.record["fits"]
     changed = {"point": {"solver.*.rank": 2}, "metrics": als["metrics"] | {"validation": {"rmse": 0.85}}}
     lost = {"metrics": {}, "error": {"sweep": 1, "message": "inf"}, "point": {"solver.*.rank": 9}}
-    others = [records.Fit.model_validate(als | {"key": key} | of) for key, of in (("a", changed), ("b", lost))]
+    others = [records.FitRecord.model_validate(als | {"key": key} | of) for key, of in (("a", changed), ("b", lost))]
     names = ["adam rank=3 seed 1", "als rank=3 seed 1"]
     drawn = [one._replace(label=name) for one, name in zip(run.drawn[::-1], names, strict=True)]
     write(tmp_path, run.record | {"fits": [adam, als]}, run.data, drawn, others)
@@ -241,7 +244,7 @@ def test_best_is_told_and_marked_once_in_the_table_the_choice_and_the_lists(tmp_
 def test_page_says_that_nothing_says_which_is_best(tmp_path):
     run = make(config(solver=SOLVERS))
     first = run.record["fits"][0]
-    more = records.Fit.model_validate(first | {"key": "c", "point": {"solver.*.rank": 9}})
+    more = records.FitRecord.model_validate(first | {"key": "c", "point": {"solver.*.rank": 9}})
     for others in ([], [more]):
         write(tmp_path, *run, others)
         text = " ".join(read(tmp_path).text.split())

@@ -307,7 +307,7 @@ def test_unjudged_rows_are_told_by_report_and_terminal(tmp_path):
     assert "1,200 backward errors that the dtype cannot judge" in text and "certificate failed" not in text
     said = io.StringIO()
     rich = pytest.importorskip("rich.console")
-    terminal.certificates(rich.Console(file=said, width=200), folder.read(tmp_path).fits[:1])
+    terminal.print_certificates(rich.Console(file=said, width=200), folder.read(tmp_path).fits[:1])
     assert "NOT JUDGED: als/0 (1,200 rows). Unjudged rows hold a NaN" in said.getvalue()
     assert "FAILED" not in said.getvalue() and "passed" not in said.getvalue()
 

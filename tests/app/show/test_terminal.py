@@ -23,10 +23,10 @@ from rich.text import Text
 import jals
 from jals.app.commands import derivation, recommend
 from jals.app.commands.derivation import picture, steps
-from jals.app.config.schema import Config, Fit
+from jals.app.config.schema import Config, FitConfig
 from jals.app.show import console as door
 from jals.app.show import page, terminal, watch
-from jals.app.show.console import Console, Table, lasting, printable, settle
+from jals.app.show.console import Console, Table, prepare_streams, printable, robust_stream
 from jals.app.show.page import plots
 from jals.data.vocabulary import Vocabulary
 from jals.errors import did_you_mean
@@ -90,26 +90,26 @@ def the_setting(console):
     solver = {"kind": "als", "rank": 2}
     config = {"data": {"path": HOSTILE.replace("\0", "")}, "split": {"kind": "random"}, "question": HOSTILE}
     config = Config.model_validate(config | {"objective": {"preset": "als_wr", "reg": 0.1}, "solver": [solver]})
-    data = [record.Data(name=HOSTILE, hash="", users=2, items=2, entries=3)]
-    terminal.setting(console, config, data, Path(HOSTILE))
+    data = [record.DataRecord(name=HOSTILE, hash="", users=2, items=2, entries=3)]
+    terminal.print_setting(console, config, data, Path(HOSTILE))
 
 
 PROOF = {"user": 1.0, "item": None, "last_updated": 1e-9, "last_updated_required": True, "stationarity": 0.1}
-FIT = record.Fit.model_construct(
+FIT = record.FitRecord.model_construct(
     solver=HOSTILE,
     fold=None,
     point={"data.path": HOSTILE},
     trial=None,
     seed=0,
     sweeps=1,
-    history=record.History(sweep=[1], seconds=[0.1]),
+    history=record.HistoryRecord(sweep=[1], seconds=[0.1]),
     reason="singular",
     factors=HOSTILE,
     compile_seconds=1.0,
     certificate=record.Proof(**PROOF, bound=1e-5, passed=False, unjudged=1),
     error=record.Failure(message=HOSTILE, side="user", row=0, sweep=1),
 )
-FOUND = folder.Found(record.Run.model_construct(status="running", started=HOSTILE), [FIT], None)
+FOUND = folder.StoredRun(record.RunRecord.model_construct(status="running", started=HOSTILE), [FIT], None)
 VOCAB = SimpleNamespace(user=np.array([HOSTILE]), item=np.array([HOSTILE]))
 DATA = jals.datasets.Dataset(None, VOCAB, np.array([HOSTILE]))  # pyright: ignore[reportArgumentType]
 PRINTED = {
@@ -118,14 +118,16 @@ PRINTED = {
     "a grid": in_a_grid,
     "a bar": a_bar,
     "the setting": the_setting,
-    "expanded": lambda console: terminal.expanded(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
-    "progress": lambda console: terminal.progress(console, HOSTILE, FIT),
-    "chunk": lambda console: terminal.chunk(console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0),
-    "found": lambda console: terminal.found(console, Path(HOSTILE), FOUND, False),
-    "certificates": lambda console: terminal.certificates(console, [FIT]),
-    "saved": lambda console: terminal.saved(console, Path(HOSTILE), FOUND),
-    "broken": lambda console: terminal.broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
-    "stopped": lambda console: terminal.stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
+    "expanded": lambda console: terminal.print_plan(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
+    "progress": lambda console: terminal.print_fit_end(console, HOSTILE, FIT),
+    "chunk": lambda console: terminal.print_chunk_end(
+        console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0
+    ),
+    "found": lambda console: terminal.print_found(console, Path(HOSTILE), FOUND, False),
+    "certificates": lambda console: terminal.print_certificates(console, [FIT]),
+    "saved": lambda console: terminal.print_saved(console, Path(HOSTILE), FOUND),
+    "broken": lambda console: terminal.print_broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
+    "stopped": lambda console: terminal.print_stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
     "recommended": lambda console: console.print(recommend._table(DATA, np.zeros(1, int), np.ones(1))),
 }
 
@@ -171,7 +173,7 @@ def test_a_derivation_shows_hostile_names():
     data = derivation.built_in()
     vocab = Vocabulary(np.array([HOSTILE, *data.vocab.user[1:]]), data.vocab.item)
     at, console, titles = steps.setting(data.ratings, 0), a_console(), np.array([HOSTILE[::-1], *data.titles[1:]])
-    text = derivation.Text(console, at, vocab, titles)
+    text = derivation.Walkthrough(console, at, vocab, titles)
     text.table()
     text.reach(steps.Reach(np.zeros((5, 3)), np.zeros((4, 3))))
     text.saved(HOSTILE)
@@ -305,7 +307,7 @@ class Failing(io.RawIOBase):
 def test_output_that_nobody_takes_is_dropped(number, unbuffered):
     raw = Failing(number)
     under = raw if unbuffered else io.BufferedWriter(raw)
-    stream = lasting(io.TextIOWrapper(under, "utf-8", write_through=unbuffered))  # pyright: ignore
+    stream = robust_stream(io.TextIOWrapper(under, "utf-8", write_through=unbuffered))  # pyright: ignore
     assert stream.isatty()
     for _ in range(3):
         stream.write("line\n")
@@ -327,7 +329,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for():
 
     reader = threading.Thread(target=read)
     with open(writing, "w") as end:
-        stream = lasting(end)
+        stream = robust_stream(end)
         reader.start()
         print(text, end="", file=stream, flush=True)
     reader.join()
@@ -346,7 +348,7 @@ def test_a_full_pipe_that_does_not_block_is_waited_for():
 )
 def test_what_the_encoding_cannot_hold_is_replaced(encoding, errors, written):
     raw = io.BytesIO()
-    stream = lasting(io.TextIOWrapper(raw, encoding, errors))
+    stream = robust_stream(io.TextIOWrapper(raw, encoding, errors))
     print("λé \udc80", file=stream, end="", flush=True)
     assert raw.getvalue() == written
 
@@ -356,15 +358,15 @@ def test_sizes_of_no_terminal_are_forgotten(monkeypatch, size):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
     environ = {"COLUMNS": size, "LINES": size, "TERMINAL_WIDTH": size}
-    settle(environ)
+    prepare_streams(environ)
     assert environ == (dict.fromkeys(environ, size) if size == "72" else {})
 
 
 def test_a_stream_that_was_closed_from_the_start_takes_all():
-    stream = lasting(None)
+    stream = robust_stream(None)
     assert print("x", file=stream, flush=True) is None
     stream.close()
-    assert lasting(taken := io.StringIO()) is taken
+    assert robust_stream(taken := io.StringIO()) is taken
 
 
 COMMAND = [sys.executable, "-m", "jals", "config", "check"]
@@ -415,26 +417,26 @@ def at(sweep, seconds=0.0, sweeps=1_000_000):
 )
 def test_the_time_left_is_that_of_what_ends_first(settings, sweeps, share, left, said):
     """Ten sweeps in 20 s, of which one was solver work."""
-    settings = None if settings is None else Fit(**settings)
+    settings = None if settings is None else FitConfig(**settings)
     pace = watch.Pace(settings, at(0, 0.0, sweeps), 100.0)
     now = at(10, 0.0 if settings is None else 1.0, sweeps)
     assert pace.share(now) == (None if share is None else pytest.approx(share))
     assert pace.left(now, 120.0) == (None if left is None else pytest.approx(left))
-    line = watch.described(now, pace, 120.0)
+    line = watch.progress_line(now, pace, 120.0)
     assert line.startswith(said) and ("left" in line) == (left is not None)
     assert pace.left(at(0, 0.0, sweeps), 100.0) is None, "nothing is known of the pace yet"
 
 
 def test_a_time_left_beyond_all_calendars_is_told():
     pace = watch.Pace(None, at(0, sweeps=2**62), 0.0)
-    assert "left" in watch.described_many([at(1, sweeps=2**62)], pace, 3600.0)
+    assert "left" in watch.progress_line_many([at(1, sweeps=2**62)], pace, 3600.0)
 
 
 def test_the_bar_fills_by_the_budget_and_lines_go_through_the_door(monkeypatch):
     monkeypatch.setattr(watch, "_SILENCE", 0.0)
     console = a_console(force_terminal=False)
     bars = watch.Watch(console)
-    with bars, bars.fit(HOSTILE, Fit(seconds=10.0)) as seen:
+    with bars, bars.fit(HOSTILE, FitConfig(seconds=10.0)) as seen:
         for seconds in (0.0, 2.5):
             seen([at(round(seconds * 4), seconds), None])
         (task,) = bars._bars.tasks

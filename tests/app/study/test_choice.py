@@ -26,7 +26,9 @@ def config(solvers=("als",), seeds=(0,), **tables) -> Config:
     )
 
 
-def fit(validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, point=None, **changes) -> record.Fit:
+def fit(
+    validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, point=None, **changes
+) -> record.FitRecord:
     """A line of a record. Test RMSE is the same wherever it is to decide nothing, or lowest where it might mislead."""
     point = point or ({} if rank is None else {"solver.*.rank": rank})
     scores = {"test": {"rmse": test}} | ({} if validation is None else {"validation": {"rmse": validation}})
@@ -35,15 +37,15 @@ def fit(validation=None, test=0.5, solver="als", seed=0, fold=None, rank=None, p
     fields |= {"tuned": {}, "data": "table.csv", "rank": 4, "own_minimiser": False, "factors": f"factors/{key[:8]}.npz"}
     fields |= {"reason": "sweeps", "error": None, "sweeps": 1, "converged": False, "compile_seconds": 0.0}
     fields |= {"program": 0, "history": {"sweep": [0]}, "metrics": scores}
-    kind = record.Unfinished if changes.get("reason") == "interrupted" else record.Fit
+    kind = record.Unfinished if changes.get("reason") == "interrupted" else record.FitRecord
     return kind.model_validate(fields | changes)
 
 
-def broken(**options) -> record.Fit:
+def broken(**options) -> record.FitRecord:
     return fit(error={"sweep": 1, "message": "sweep 1: the loss is inf."}, reason="diverged", metrics=None, **options)
 
 
-def unfinished(**options) -> record.Fit:
+def unfinished(**options) -> record.FitRecord:
     return fit(reason="interrupted", metrics=None, **options)
 
 
@@ -57,7 +59,7 @@ def test_lowest_validation_wins_whatever_the_test_part_says():
     chosen = choice.choose(fits, config(grid=RANKS))
     assert chosen.fit is fits[1]
     assert chosen.why == "lowest validation RMSE, 0.8000, of 2 fits"
-    assert choice.named(chosen.fit, several=False) == "als rank=8"
+    assert choice.fit_name(chosen.fit, several=False) == "als rank=8"
 
 
 def test_of_equal_ones_the_first():
@@ -94,8 +96,8 @@ def test_of_folds_the_first_is_served():
     settings = config(seeds=(0, 1), split=kfold)
     chosen = choice.choose(fits, settings)
     assert chosen.fit is fits[2]
-    assert choice.named(chosen.fit, True, choice.folds_of(chosen.fit, settings)) == "als fold 0 of 5 seed 1"
-    assert choice.named(chosen.fit, True) == "als/0 seed 1"
+    assert choice.fit_name(chosen.fit, True, choice.folds_of(chosen.fit, settings)) == "als fold 0 of 5 seed 1"
+    assert choice.fit_name(chosen.fit, True) == "als/0 seed 1"
 
 
 @pytest.mark.parametrize(
@@ -216,12 +218,12 @@ def test_leads_are_each_solvers_best_and_the_best_of_all_first():
     fits = [fit(score, solver=solver, rank=rank) for (solver, rank), score in scores.items()]
     fits = [broken(solver="lost", rank=4), *fits, fit(0.1, solver="b", rank=8, trial=0)]
     found = choice.ranking(fits, config(("lost", "als", "b"), grid=RANKS))
-    assert choice.leads(fits, found) == [fits[3], fits[2], fits[0]]
+    assert choice.best_by_solver(fits, found) == [fits[3], fits[2], fits[0]]
     assert found.mark() == "lowest validation RMSE of 4 fits"
     unknown = [fit(solver=solver, rank=rank) for solver, rank in scores]
-    assert choice.leads(unknown, choice.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
+    assert choice.best_by_solver(unknown, choice.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
 
 
 def test_of_those_left_out_five_are_told():
-    assert choice.told(["a", "b"]) == "a; b"
-    assert choice.told(list("abcdefg")) == "a; b; c; d; e; and 2 more"
+    assert choice.summarise(["a", "b"]) == "a; b"
+    assert choice.summarise(list("abcdefg")) == "a; b; c; d; e; and 2 more"

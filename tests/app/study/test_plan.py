@@ -13,9 +13,9 @@ import jals
 from jals.app import config as configs
 from jals.app.config.schema import Config
 from jals.app.config.solvers import GradientSolver
-from jals.app.run import descents
+from jals.app.run import gradient_tuning
 from jals.app.study import plan
-from jals.files.runs.record import Fit
+from jals.files.runs.record import FitRecord
 from jals.solvers.costs import Size
 
 RAW = {
@@ -35,7 +35,7 @@ def made(**changes) -> Config:
     return Config.model_validate({name: table for name, table in raw.items() if table is not None})
 
 
-def fits(config: Config) -> list[plan.Planned]:
+def fits(config: Config) -> list[plan.PlannedFit]:
     """Those that count, with the low ends of the ranges for what is tuned."""
     return [
         planned
@@ -164,8 +164,8 @@ def test_fits_that_differ_in_numbers_seeds_and_folds_share_a_program():
     config = made(split=split, grid=grid, fit={"seeds": [0, 1]})
     programs = {}
     for each in fits(config):
-        assert each.alone() is None
-        programs.setdefault(each.program(), []).append(each)
+        assert each.why_alone() is None
+        programs.setdefault(each.program_key(), []).append(each)
     assert sorted(len(each) for each in programs.values()) == [2 * 2 * 2 * 2, 2 * 2 * 2 * 2 * 2]
     assert all(len({each.solver.label for each in members}) == 1 for members in programs.values())
 
@@ -186,7 +186,7 @@ def test_fits_that_differ_in_numbers_seeds_and_folds_share_a_program():
 )
 def test_other_differences_are_programs_of_their_own(axis, values):
     planned = fits(made(solver=RAW["solver"][:1], grid={axis: values}))
-    assert len({each.program() for each in planned}) == len(planned) == 2
+    assert len({each.program_key() for each in planned}) == len(planned) == 2
 
 
 def test_trials_are_a_program_apart_from_the_fits_they_serve():
@@ -194,7 +194,7 @@ def test_trials_are_a_program_apart_from_the_fits_they_serve():
     study = list(plan.studies(made(tune=tune)))[1]
     tried = {"solver.sgd.hyper.learning_rate": 0.2}
     trials, (fit,) = [study.trial(number, tried) for number in (0, 1)], study.fits(tried)
-    assert trials[0].program() == trials[1].program() != fit.program()
+    assert trials[0].program_key() == trials[1].program_key() != fit.program_key()
     assert fit.tuned == {"hyper.learning_rate": 0.2}
     assert fit.solver.model_dump()["hyper"] == {"learning_rate": 0.2}
 
@@ -207,7 +207,7 @@ SIDED = {
 }
 
 
-def descent(**changes) -> plan.Planned:
+def descent(**changes) -> plan.PlannedFit:
     (study,) = plan.studies(made(**SIDED | changes))
     assert len(study.tried) == 1
     return study.trial(0, dict.fromkeys(SIDES, 0.3))
@@ -215,8 +215,8 @@ def descent(**changes) -> plan.Planned:
 
 def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
     planned = descent()
-    assert planned.descent == plan.Descent(SIDES, 6)
-    assert planned.alone() == "a descent goes by itself"
+    assert planned.descent == plan.DescentPlan(SIDES, 6)
+    assert planned.why_alone() == "a descent goes by itself"
     assert planned.tuned == dict.fromkeys(SIDES, 0.3)
     assert (planned.config.objective.reg_user, planned.config.objective.reg_item) == (0.3, 0.3)
     assert planned.name == "als descent"
@@ -232,7 +232,7 @@ def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, secon
     assert planned.descent is not None and planned.config.fit.timed == (seconds is not None)
     table: Any = SimpleNamespace(folds={None: SimpleNamespace(validation=None)}, problem=lambda _: None)
     with pytest.raises(KeyError):
-        descents.descended(table, planned, planned.descent, lambda _: None)
+        gradient_tuning.run_descent(table, planned, planned.descent, lambda _: None)
     for took, end in zip((4.9, 5.0, 9.0), ends, strict=True):
         step: Any = SimpleNamespace(step=1, steps=6, rmse=1.0, seconds=took)
         assert any(callback(step) for callback in asked["callbacks"]) == end
@@ -266,15 +266,15 @@ def test_how_many_trials_a_method_makes(method, trials):
     ],
 )
 def test_why_a_fit_runs_alone(fit, words):
-    assert all(words in (each.alone() or "") for each in fits(made(fit=fit)))
+    assert all(words in (each.why_alone() or "") for each in fits(made(fit=fit)))
 
 
 def test_a_budget_of_passes_leaves_a_line_search_alone_and_others_together():
     lbfgs = {"kind": "gradient", "name": "lbfgs", "rank": 2, "optimizer": "lbfgs", "hyper": {"memory_size": 5}}
     config = made(solver=[*RAW["solver"], lbfgs], fit={"passes": 30, "seeds": [0, 1]})
-    why = {each.solver.label: each.alone() for each in fits(config)}
+    why = {each.solver.label: each.why_alone() for each in fits(config)}
     assert why == {"als": None, "sgd": None, "lbfgs": "its sweeps take as many passes as they need"}
-    assert {each.alone() for each in fits(made(solver=[lbfgs], fit={"sweeps": 3, "seeds": [0, 1]}))} == {None}
+    assert {each.why_alone() for each in fits(made(solver=[lbfgs], fit={"sweeps": 3, "seeds": [0, 1]}))} == {None}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_trial_is_timed_where_seconds_decide(fit, seconds, why):
     tune = {"trials": 2, "range": RATE} | ({} if seconds is None else {"seconds": seconds})
     (study,) = [study for study in plan.studies(made(fit=fit, tune=tune)) if study.ranges]
     trial = study.trial(0, {"solver.sgd.hyper.learning_rate": 0.2})
-    assert trial.alone() == why
+    assert trial.why_alone() == why
     assert trial.config.fit.timed == (why is not None)
 
 
@@ -360,7 +360,7 @@ def test_a_range_over_integers_is_one_of_integers_and_any_other_of_floats():
 def test_trials_of_other_ranks_are_other_programs():
     (study,) = plan.studies(made(solver=RAW["solver"][:1], tune={"trials": 3, "range": {"solver.als.rank": [2, 60]}}))
     trials = [study.trial(number, tried) for number, tried in enumerate(study.tried)]
-    assert len({trial.program() for trial in trials}) == len(trials) == 3
+    assert len({trial.program_key() for trial in trials}) == len(trials) == 3
     assert [trial.solver.rank for trial in trials] == [trial.tuned["rank"] for trial in trials]
 
 
@@ -430,13 +430,13 @@ def test_a_fit_of_the_record_finds_its_study():
         numbers = {key: tried[key] for key in study.ranges}
         for planned in [study.trial(1, numbers), *study.fits(numbers)]:
             known = {name: getattr(planned, name) for name in ("fold", "seed", "trial", "point", "tuned")}
-            fit = Fit.model_construct(**known, solver=planned.solver.label)
-            assert plan.of_record(config, fit).of_record(fit).key("hash") == planned.key("hash")
+            fit = FitRecord.model_construct(**known, solver=planned.solver.label)
+            assert plan.study_of_fit(config, fit).planned_fit(fit).key("hash") == planned.key("hash")
             for wrong in ({"fold": 2}, {"seed": 2}, {"solver": "asl"}, {"point": {"objective.reg": 3}}, {"point": {}}):
                 with pytest.raises(jals.StorageError, match="disagree on the fits"):
-                    plan.of_record(config, fit.changed(**wrong))
+                    plan.study_of_fit(config, fit.changed(**wrong))
             with pytest.raises(jals.StorageError, match="disagree on the fits"):
-                study.of_record(fit.changed(tuned={"one": 1.0, "more": 1.0}))
+                study.planned_fit(fit.changed(tuned={"one": 1.0, "more": 1.0}))
 
 
 def test_points_are_all_combinations_and_leave_the_config_as_it_is():

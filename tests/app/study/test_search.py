@@ -6,24 +6,24 @@ import math
 import numpy as np
 import pytest
 
-from jals.app.config.schema import Tune
-from jals.app.config.trials import points_of_range, uneven
-from jals.app.study.search import Search, foreseen
-from jals.files.runs.record import Failure, Fit, History
+from jals.app.config.schema import TuneConfig
+from jals.app.config.trials import points_of_range, uneven_grid
+from jals.app.study.search import Search, expected_trials
+from jals.files.runs.record import Failure, FitRecord, HistoryRecord
 
 RANGES = {"solver.sgd.hyper.learning_rate": [1e-4, 1.0], "solver.sgd.hyper.momentum": [0.5, 0.99]}
 
 
 def search(ranges=RANGES, share=None, **changes) -> Search:
-    return Search(Tune(**{"trials": 8, "range": RANGES} | changes), ranges, share)
+    return Search(TuneConfig(**{"trials": 8, "range": RANGES} | changes), ranges, share)
 
 
-def ended(numbers: dict, score: float, **changes) -> Fit:
+def ended(numbers: dict, score: float, **changes) -> FitRecord:
     """A line of the record, as far as a search reads it."""
     broken = {"error": Failure(sweep=1, message="broke down"), "metrics": {}, "sweeps": 1}
     whole = {"error": None, "metrics": {"validation": {"rmse": score}}, "sweeps": 15}
     short = {key.removeprefix("solver.sgd."): number for key, number in numbers.items()}
-    return Fit.model_construct(**{"tuned": short} | (broken if math.isinf(score) else whole) | changes)
+    return FitRecord.model_construct(**{"tuned": short} | (broken if math.isinf(score) else whole) | changes)
 
 
 @pytest.mark.parametrize("trials", [2, 8, 31])
@@ -58,7 +58,7 @@ def test_asked_once_and_lowest_score_is_best():
 def test_lowest_loss_where_that_is_the_metric():
     made = search(metric="loss", trials=2)
     first, second = made.ask()
-    losses = [History(sweep=[0, 1], loss=[9.0, last]) for last in (5.0, 4.0)]
+    losses = [HistoryRecord(sweep=[0, 1], loss=[9.0, last]) for last in (5.0, 4.0)]
     made.tell([ended(first, 1.0, history=losses[0]), ended(second, 2.0, history=losses[1])])
     assert made.chosen() == second
 
@@ -72,7 +72,7 @@ def test_of_trials_that_all_broke_down_the_longest_is_chosen():
 
 @pytest.mark.parametrize("method", ["random", "grid", "hypergradient"])
 def test_nothing_to_tune_is_nothing_to_try(method):
-    made = Search(Tune.model_construct(method=method, trials=8, range={}), {})
+    made = Search(TuneConfig.model_construct(method=method, trials=8, range={}), {})
     assert made.ask() == [] and made.chosen() == {}
 
 
@@ -98,14 +98,14 @@ def test_how_many_points_a_range_of_a_grid_has():
 
 
 def test_the_next_sizes_of_a_grid_that_does_not_come_out_even():
-    assert "take 9 (3 each) or 16 (4 each)." in uneven(15, 2, "als")
-    assert "take 27 (3 each) or 64 (4 each)." in uneven(63, 3, "als")
-    assert "points: take 8 (2 each)." in uneven(7, 3, "als")
+    assert "take 9 (3 each) or 16 (4 each)." in uneven_grid(15, 2, "als")
+    assert "take 27 (3 each) or 64 (4 each)." in uneven_grid(63, 3, "als")
+    assert "points: take 8 (2 each)." in uneven_grid(7, 3, "als")
 
 
 def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
     ranges = {"objective.reg_user": [0.01, 1.0], "objective.reg_item": [0.1, 40.0]}
-    made = Search(Tune(method="hypergradient", trials=8, range=ranges), ranges)
+    made = Search(TuneConfig(method="hypergradient", trials=8, range=ranges), ranges)
     (start,) = made.ask()
     assert start == pytest.approx({"objective.reg_user": 0.1, "objective.reg_item": 2.0})
     end = {"objective.reg_user": 0.3, "objective.reg_item": 0.7}
@@ -118,7 +118,7 @@ def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
 
 
 def whole(trials, ranges, **changes) -> list[dict]:
-    return Search(Tune(**{"trials": trials, "range": ranges} | changes), ranges).ask()
+    return Search(TuneConfig(**{"trials": trials, "range": ranges} | changes), ranges).ask()
 
 
 RANK = "solver.als.rank"
@@ -127,7 +127,9 @@ RANK = "solver.als.rank"
 def test_integers_are_drawn_log_uniform_with_both_ends():
     """Each integer has the part of the logarithm from half below it to half above, so a hypercube of many trials has
     each as often as that part is wide."""
-    many = foreseen(Tune(trials=4000, range={RANK: [2, 5]}), {RANK: [2, 5], "solver.als.init_scale": [0.1, 1.0]})
+    many = expected_trials(
+        TuneConfig(trials=4000, range={RANK: [2, 5]}), {RANK: [2, 5], "solver.als.init_scale": [0.1, 1.0]}
+    )
     counts = np.bincount([numbers[RANK] for numbers in many])
     assert all(type(numbers[RANK]) is int for numbers in many)
     np.testing.assert_allclose(
@@ -146,7 +148,7 @@ def test_integers_that_repeat_are_tried_once(method):
 def test_optuna_draws_integers():
     pytest.importorskip("optuna", reason='needs the extra "optuna"')
     ranges = {RANK: [2, 4]}
-    made = Search(Tune(trials=12, sampler="optuna", range=ranges), ranges)
+    made = Search(TuneConfig(trials=12, sampler="optuna", range=ranges), ranges)
     tried = []
     while asked := made.ask():
         tried += asked
@@ -159,8 +161,8 @@ def test_optuna_draws_integers():
 # ---- a budget of seconds ----
 
 
-def took(numbers: dict, seconds: float) -> Fit:
-    return ended(numbers, 1.0, history=History(sweep=[0, 1], seconds=[0.0, seconds]))
+def took(numbers: dict, seconds: float) -> FitRecord:
+    return ended(numbers, 1.0, history=HistoryRecord(sweep=[0, 1], seconds=[0.0, seconds]))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_no_trial_is_begun_once_the_share_is_spent(share, seconds, begun):
 def test_a_trial_that_broke_down_before_its_first_record_took_nothing():
     made = search(seconds=1.0, share=1.0)
     (first,) = made.ask()
-    made.tell([ended(first, math.inf, history=History(sweep=[]))])
+    made.tell([ended(first, math.inf, history=HistoryRecord(sweep=[]))])
     assert len(made.ask()) == 1
 
 

@@ -14,7 +14,7 @@ from ....data.vocabulary import Vocabulary
 from ....datasets import Dataset
 from . import picture as pictures
 from . import steps
-from .text import Text
+from .text import Walkthrough
 
 
 def built_in() -> Dataset:
@@ -67,13 +67,13 @@ def derive(
     Returns: the exit code: 0, or 1 where a backward error misses the bound, or the library forms another system.
 
     Raises:
-        DataError: for an unknown user, or one without entries; ArgumentError for a number or a picture's name that
-        cannot be meant; StorageError where the picture cannot be written.
+        DataError: for an unknown user, or one without entries; ArgumentError for an invalid number or picture's name;
+        StorageError where the picture cannot be written.
     """
     if picture is not None:
         pictures.check(picture)
     at = steps.setting(ratings, user_row(ratings, vocab, user), reg, rank, seed)
-    text = Text(console, at, vocab, titles)
+    text = Walkthrough(console, at, vocab, titles)
     text.table()
     text.loss(steps.loss(at))
     text.slope(steps.slope(at))
@@ -83,7 +83,7 @@ def derive(
     text.system(equations, found)
     text.solution(found)
     text.inside(steps.inside(at), found.bound)
-    fell = steps.descent(at)
+    fell = steps.convergence(at)
     text.shape(steps.shape(at, fell.factors))
     text.descent(fell)
     if picture is not None:

@@ -276,7 +276,7 @@ def inside(at: Setting) -> Inside:
     return Inside(x, np.array([[backward_error(at, each, objective) for objective in both] for each in x]))
 
 
-class Descent(NamedTuple):
+class Convergence(NamedTuple):
     """Sweeps from the start: which (those of `SWEEPS`), the loss and the stationarity after each, `tol_sweep` (after
     how many `tol=1e-3` would have stopped, None for later), and the last factors."""
 
@@ -287,7 +287,7 @@ class Descent(NamedTuple):
     factors: jals.Factors
 
 
-def descent(at: Setting) -> Descent:
+def convergence(at: Setting) -> Convergence:
     stationarity = {}
 
     def look(progress: jals.Progress) -> None:
@@ -301,7 +301,7 @@ def descent(at: Setting) -> Descent:
     settled = np.flatnonzero(losses[:-1] - losses[1:] <= 1e-3 * losses[:-1])
     tol_sweep = int(settled[0]) + 1 if len(settled) else None
     seen = list(stationarity)
-    return Descent(seen, losses[seen], np.array([*stationarity.values()]), tol_sweep, result.factors)
+    return Convergence(seen, losses[seen], np.array([*stationarity.values()]), tol_sweep, result.factors)
 
 
 class Shape(NamedTuple):

@@ -21,7 +21,7 @@ SMALL = (12, 7)  # users and items of a table that is shown whole
 MARK = "bold cyan"  # the row's own entries
 
 
-class Text:
+class Walkthrough:
     """Prints the steps of one walk; every public method prints one, from its numbers."""
 
     def __init__(self, console: Console, at: steps.Setting, vocab: Vocabulary, titles: Any = None):
@@ -73,10 +73,7 @@ class Text:
         at, n, w = self.at, len(self.at.value), self.w
         self._heading(f"3  The derivative in one row, x of {self.name}")
         self._print("L is a sum: differentiate each term by x_u, with Y and all other rows held.")
-        self._formula(
-            f"d/dx_u {w}(r_ui − x_uᵀy_i)²  =  −2 {w}(r_ui − x_uᵀy_i) y_i",
-            "d/dx_u λ‖x_u‖²  =  2λ x_u",
-        )
+        self._formula(f"d/dx_u {w}(r_ui − x_uᵀy_i)²  =  −2 {w}(r_ui − x_uᵀy_i) y_i", "d/dx_u λ‖x_u‖²  =  2λ x_u")
         self._print(
             "The chain rule gives 2 (…) times the derivative of what stands inside the bracket. That of −x_uᵀy_i by "
             f"x_u is −y_i. So y_i ends the term, not x_u. With term = −2 {w}(r − xᵀy) y:"
@@ -202,7 +199,7 @@ class Text:
         else:
             self._print("and all factors go to 0: with so large a λ nothing is learnt, and this test shows nothing.")
 
-    def descent(self, step: steps.Descent) -> None:
+    def descent(self, step: steps.Convergence) -> None:
         self._print("Each half-sweep solves its rows exactly, so the loss cannot rise:")
         shown = _table("sweep", "loss", "stationarity")
         for sweep, loss, stationarity in zip(step.sweep, step.loss, step.stationarity, strict=True):

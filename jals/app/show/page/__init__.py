@@ -19,7 +19,7 @@ except ImportError as missing:
 
 from ....errors import StorageError
 from ....files.runs import folder
-from ....files.runs.record import Fit, Run, label
+from ....files.runs.record import FitRecord, RunRecord, label
 from ....model.feedback import KINDS
 from ...config.schema import Config
 from ...study import choice
@@ -27,7 +27,7 @@ from ...study.choice import Ranking
 from ..console import printable
 from ..unseen import best_unseen, entries_of
 from . import gallery, summaries
-from .gallery import Drawn, Shown
+from .gallery import DrawnFit, PageFigure
 
 TOP = 10  # items of a list
 # How far along the users, sorted by training entries, the three are whose lists are shown.
@@ -50,11 +50,11 @@ _HASH = "sha256-" + base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).
 def write(
     place: Path,
     config: Config,
-    run: Run,
-    fits: list[Fit],
+    run: RunRecord,
+    fits: list[FitRecord],
     compared: int,
     data: jals.datasets.Dataset,
-    drawn: list[Drawn],
+    drawn: list[DrawnFit],
     ranking: Ranking,
 ) -> Path:
     """Writes the page of a run and its figures; each file appears whole or not at all. Same arguments, same bytes.
@@ -97,10 +97,10 @@ def write(
         place=shlex.quote(place.as_posix()),
         points={fit.key: _point(fit, several) for fit in fits},
         best=None if best is None or ranking.mark() is None else best,
-        best_name=None if best is None else choice.named(best, several),
+        best_name=None if best is None else choice.fit_name(best, several),
         ranking=ranking,
         rivals=len(first) > 1 or compared > len(fits),
-        left_out=choice.told(ranking.left_out),
+        left_out=choice.summarise(ranking.left_out),
         key=first[0].key[:8] if ranking.refused and compared > 1 else None,
         solvers=len(first),
         script=markupsafe.Markup(_SCRIPT),
@@ -149,19 +149,19 @@ def _lines(context: Any, text: str) -> str:
     return markupsafe.escape(text) if context.autoescape else text
 
 
-def _scored(one: Drawn, objective: jals.Objective) -> dict[str, summaries.Scored]:
+def _scored(one: DrawnFit, objective: jals.Objective) -> dict[str, summaries.Scored]:
     """The parts of the split that have entries of weight > 0."""
     parts = {"train": one.train, "test": one.test}
     scored = {name: summaries.scored(one.factors, part, objective) for name, part in parts.items()}
     return {name: part for name, part in scored.items() if part.total}
 
 
-def _point(fit: Fit, several: bool) -> str:
+def _point(fit: FitRecord, several: bool) -> str:
     """rank=16 seed 1"""
-    return choice.named(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
+    return choice.fit_name(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
 
-def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, Any]]:
+def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str, Any]]:
     """Three users of different degree, and for each fit what it would show them beside what they rated high."""
     if not drawn:
         return []
@@ -173,17 +173,12 @@ def _people(data: jals.datasets.Dataset, drawn: list[Drawn]) -> list[dict[str, A
         user = int(users[round(share * (len(users) - 1))])
         if user not in people:
             fits = [{"label": one.label, **_lists(data, one, user, popular)} for one in drawn]
-            people[user] = {
-                "name": name,
-                "share": f"{share:.0%}",
-                "id": data.vocab.user[user],
-                "degree": int(degree[user]),
-                "fits": fits,
-            }
+            said = {"name": name, "share": f"{share:.0%}", "id": data.vocab.user[user], "degree": int(degree[user])}
+            people[user] = said | {"fits": fits}
     return list(people.values())
 
 
-def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
+def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
     """The user's best unseen items, with the value where it was held out, and the training entries of highest value
     (of equal ones the items with more entries, then by row)."""
     held = {}
@@ -199,47 +194,32 @@ def _lists(data: jals.datasets.Dataset, one: Drawn, user: int, popular: np.ndarr
 
     def row(item: Any, score: Any, value: float | None) -> dict[str, Any]:
         title = "" if data.titles is None else str(data.titles[item])
-        return {
-            "id": str(data.vocab.item[item]),
-            "title": title,
-            "entries": int(popular[item]),
-            "score": float(score),
-            "value": value,
-        }
+        said = {"id": str(data.vocab.item[item]), "title": title, "entries": int(popular[item])}
+        return said | {"score": float(score), "value": value}
 
+    high = zip(item[order], predicted, value[order], strict=True)
     return {
         "best": [row(item, score, held.get(int(item))) for item, score in zip(best, scores, strict=True)],
-        "high": [
-            row(item, score, float(value))
-            for item, score, value in zip(item[order], predicted, value[order], strict=True)
-        ],
+        "high": [row(item, score, float(value)) for item, score, value in high],
     }
 
 
-def _columns(fits: list[Fit]) -> list[tuple[str, str]]:
+def _columns(fits: list[FitRecord]) -> list[tuple[str, str]]:
     """(part, metric) of every number that some fit has."""
-    return list(
-        dict.fromkeys(
-            (part, metric) for fit in fits for part, scores in (fit.metrics or {}).items() for metric in scores
-        )
-    )
+    pairs = ((part, name) for fit in fits for part, scores in (fit.metrics or {}).items() for name in scores)
+    return list(dict.fromkeys(pairs))
 
 
-def _means(fits: list[Fit]) -> list[dict[str, Any]]:
+def _means(fits: list[FitRecord]) -> list[dict[str, Any]]:
     """Over the folds of each solver, where there are several: mean and standard error of every metric."""
     rows = []
     for solver in dict.fromkeys(fit.solver for fit in fits):
         folds = [fit for fit in fits if fit.solver == solver and fit.metrics]
         if len(folds) > 1:
             numbers = {key: np.array([fit.score(*key) for fit in folds], float) for key in _columns(fits)}
-            rows.append(
-                {
-                    "solver": solver,
-                    "folds": len(folds),
-                    "mean": {key: float(of.mean()) for key, of in numbers.items()},
-                    "error": {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()},
-                }
-            )
+            mean = {key: float(of.mean()) for key, of in numbers.items()}
+            error = {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()}
+            rows.append({"solver": solver, "folds": len(folds), "mean": mean, "error": error})
     return rows
 
 
@@ -256,7 +236,7 @@ def _tables(config: dict) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield name, flat
 
 
-def _save(place: Path, html: str, shown: list[Shown]) -> None:
+def _save(place: Path, html: str, shown: list[PageFigure]) -> None:
     try:
         (place / folder.FIGURES).mkdir(exist_ok=True)
     except OSError as error:

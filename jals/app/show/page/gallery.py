@@ -9,14 +9,14 @@ import numpy as np
 
 import jals
 
-from ....files.runs.record import Fit
+from ....files.runs.record import FitRecord
 from . import plots, summaries
 
 _HISTORY = {"loss": "loss L", "validation": "RMSE of validation entries"}
 _ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work"}
 
 
-class Drawn(NamedTuple):
+class DrawnFit(NamedTuple):
     """One fit that the page draws: of each solver the best, of several folds that of the first."""
 
     label: str
@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
     last_updated_required: bool
 
 
-class Shown(NamedTuple):
+class PageFigure(NamedTuple):
     """A figure of the page. `name` is that of its files; the other texts are for readers. `of` is the place among the
     drawn fits of the one that it shows; None where it shows more."""
 
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
         return _inline(self.picture.dark_svg)
 
 
-def curves(fits: list[Fit]) -> Iterator[Shown]:
+def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
     """Loss and validation RMSE, by sweeps and by seconds: what of them the histories hold."""
     histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
     for name, ylabel in _HISTORY.items():
@@ -59,7 +59,7 @@ def curves(fits: list[Fit]) -> Iterator[Shown]:
             ]
             if lines:
                 last = "; ".join(f"{line.label}: {line.y[0]:,.6g} to {line.y[-1]:,.6g}" for line in lines)
-                yield Shown(
+                yield PageFigure(
                     f"{name}-by-{across}",
                     f"{ylabel} against {xlabel}, first to last: {last}.",
                     f"{_capital(ylabel)} against {xlabel}.",
@@ -67,7 +67,7 @@ def curves(fits: list[Fit]) -> Iterator[Shown]:
                 )
 
 
-def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
+def certificates(drawn: list[DrawnFit]) -> Iterator[PageFigure]:
     """One picture a fit, all on the same axis."""
     errors = [
         {"users, fresh update": proof.user, "items, fresh update": proof.item, "items as given": proof.last_updated}
@@ -84,7 +84,7 @@ def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
             for name, error in sides.items()
         ]
         worst = "; ".join(f"{name} {_largest(error)}" for name, error in sides.items())
-        yield Shown(
+        yield PageFigure(
             f"certificate-{_file(one.label)}",
             f"Histograms of backward errors, {one.label}; the largest: {worst}; bound {_power(bound)}.",
             f"{one.label}, the largest: {worst}. Stationarity {_power(one.certificate.stationarity)}.",
@@ -93,7 +93,7 @@ def certificates(drawn: list[Drawn]) -> Iterator[Shown]:
         )
 
 
-def spectrum(drawn: list[Drawn]) -> Iterator[Shown]:
+def spectrum(drawn: list[DrawnFit]) -> Iterator[PageFigure]:
     if not drawn:
         return
     lines = [(one.label, summaries.spectrum(one.factors)) for one in drawn]
@@ -101,19 +101,14 @@ def spectrum(drawn: list[Drawn]) -> Iterator[Shown]:
     for label, values in lines:
         total = np.cumsum(values**2)
         enough = int(np.searchsorted(total, 0.9 * total[-1])) + 1
-        said.append(
-            f"{label}: σ₁ = {values[0]:.3g}, σ{_subscript(len(values))} = {values[-1]:.3g}; the first {enough} "
-            f"of {len(values)} make 90 % of Σσ²."
-        )
-    yield Shown(
-        "spectrum",
-        "Singular values of X Yᵀ, largest first. " + " ".join(said),
-        " ".join(said),
-        plots.picture(plots.spectrum, lines),
-    )
+        ends = f"σ₁ = {values[0]:.3g}, σ{_subscript(len(values))} = {values[-1]:.3g}"
+        said.append(f"{label}: {ends}; the first {enough} of {len(values)} make 90 % of Σσ².")
+    caption = " ".join(said)
+    alt = f"Singular values of X Yᵀ, largest first. {caption}"
+    yield PageFigure("spectrum", alt, caption, plots.picture(plots.spectrum, lines))
 
 
-def residuals(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Iterator[Shown]:
+def residuals(drawn: list[DrawnFit], scored: list[dict[str, summaries.Scored]]) -> Iterator[PageFigure]:
     for place, (one, parts) in enumerate(zip(drawn, scored, strict=True)):
         value = np.concatenate([part.value for part in parts.values()])
         edges = summaries.residual_edges(value)
@@ -124,7 +119,7 @@ def residuals(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> 
         medians = "; ".join(
             f"{name} from {_signed(each.quantiles[0, 2])} to {_signed(each.quantiles[-1, 2])}" for name, each in bands
         )
-        yield Shown(
+        yield PageFigure(
             f"residuals-{_file(one.label)}",
             f"Boxes of residuals by value, {one.label}. Median at the lowest and the highest value: {medians}.",
             f"{one.label}. Median residual at the lowest and the highest value: {medians}.",
@@ -133,7 +128,7 @@ def residuals(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> 
         )
 
 
-def errors(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Iterator[Shown]:
+def errors(drawn: list[DrawnFit], scored: list[dict[str, summaries.Scored]]) -> Iterator[PageFigure]:
     if not all("test" in parts for parts in scored) or not drawn:
         return
     for side in ("user", "item"):
@@ -142,7 +137,7 @@ def errors(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Ite
             for one, parts in zip(drawn, scored, strict=True)
         ]
         total = int(lines[0][1].counts.sum())
-        yield Shown(
+        yield PageFigure(
             f"error-by-{side}-degree",
             f"RMSE of {total:,} test entries by how many training entries the {side} has.",
             f"By {side}: {total:,} test entries.",
@@ -150,7 +145,7 @@ def errors(drawn: list[Drawn], scored: list[dict[str, summaries.Scored]]) -> Ite
         )
 
 
-def data(ratings: jals.Ratings) -> Iterator[Shown]:
+def data(ratings: jals.Ratings) -> Iterator[PageFigure]:
     sides = {side: summaries.degrees(ratings, side) for side in ("user", "item")}
     lines = [plots.Line(f"{side}s", *summaries.at_least(degree)) for side, degree in sides.items()]
     said = []
@@ -158,17 +153,14 @@ def data(ratings: jals.Ratings) -> Iterator[Shown]:
         empty = int((degree == 0).sum())
         none = f" ({empty:,} have none)" if empty else ""
         said.append(f"{side}s have {degree.min():,} to {degree.max():,} entries, median {np.median(degree):,.4g}{none}")
-    yield Shown(
-        "degrees",
-        f"Share of rows with at least so many entries: {'; '.join(said)}.",
-        f"{_capital('; '.join(said))}.",
-        plots.picture(plots.degrees, lines),
-    )
+    caption = "; ".join(said)
+    alt = f"Share of rows with at least so many entries: {caption}."
+    yield PageFigure("degrees", alt, f"{_capital(caption)}.", plots.picture(plots.degrees, lines))
     table = summaries.density(ratings)
     users, items = table.share.shape
     each = [f"{round(size, 1 if size < 100 else 0):,g}" for size in (table.num_users / users, table.num_items / items)]
     size = f"{users} blocks of users ({each[0]} each) by {items} of items ({each[1]} each)"
-    yield Shown(
+    yield PageFigure(
         "density",
         f"Heat map of the share of pairs observed, users and items sorted by entries: {size}.",
         f"{size}. Grey blocks hold no entry; the fullest holds {100 * table.share.max():.3g} % of its pairs.",
@@ -176,7 +168,7 @@ def data(ratings: jals.Ratings) -> Iterator[Shown]:
     )
 
 
-def first_fits(fits: list[Fit]) -> list[Fit]:
+def first_fits(fits: list[FitRecord]) -> list[FitRecord]:
     """Each solver's first fit, in the order of the solvers."""
     return list({fit.solver: fit for fit in reversed(fits)}.values())[::-1]
 

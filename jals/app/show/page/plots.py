@@ -90,7 +90,7 @@ def picture(draw: Callable[..., Figure], *arguments: Any, pixels: bool = True, *
 
 
 def _as_they_are(value: Any) -> Any:
-    """An argument whose texts matplotlib will show as they are, however deep in tuples, lists and dicts they stand."""
+    """The argument with its texts escaped for matplotlib, in nested tuples, lists and dicts too."""
     if isinstance(value, str):
         return printable(value).replace("$", r"\$")
     if isinstance(value, dict):
@@ -126,7 +126,7 @@ def curves(lines: list[Line], xlabel: str, ylabel: str) -> Figure:
     if len(numbers) and numbers.min() > 0 and numbers.max() > 3 * numbers.min():
         log(axes, "y", numbers)
     elif len(numbers) and numbers.max() >= 1000:
-        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_major_formatter(tick_label)
     legend(figure, [line.label for line in lines])
     return figure
 
@@ -154,7 +154,7 @@ def certificate(sides: list[tuple[str, Histogram]], bound: float, required: bool
         axes.set_ylabel("rows")
         axes.margins(y=0.22)
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_major_formatter(tick_label)
         axes.grid(axis="x", visible=False)
         axes.axvline(edges[0] - 0.3, color=FAINT, lw=0.8)
     at, where = (np.log10(bound), 1), ("data", "axes fraction")
@@ -271,7 +271,7 @@ def density(table: Density) -> Figure:
     axes.set(xlabel="items, the busiest first", ylabel="users, the busiest first")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_major_formatter(plain)
+        axis.set_major_formatter(tick_label)
     bar = figure.colorbar(image, ax=axes, label="share of pairs observed")
     bar.ax.yaxis.set_major_formatter(lambda number, _: f"{100 * number:.3g} %")
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
@@ -305,7 +305,7 @@ def log(axes: Any, axis: str, numbers: np.ndarray) -> None:
     if numbers.max() < 50 * numbers.min():
         of.set_major_locator(LogLocator(subs=(1, 2, 5) if numbers.max() > 5 * numbers.min() else tuple(range(1, 10))))
         short = numbers.min() >= 1e-4 and numbers.max() < 1e7
-        of.set_major_formatter(plain if short else LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+        of.set_major_formatter(tick_label if short else LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
     else:
         of.set_major_formatter(LogFormatterSciNotation())
     of.set_minor_formatter(NullFormatter())
@@ -315,7 +315,7 @@ def _above(axes: Any, x: float, y: float, text: str) -> None:
     axes.annotate(text, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8)
 
 
-def plain(number: float, _: int) -> str:
+def tick_label(number: float, _: int) -> str:
     """100,000 and not 1e5: a tick's label."""
     return f"{number:,.6g}"
 

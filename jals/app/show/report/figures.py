@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, plain
+from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, tick_label
 
 POINTS = 300  # of a line, at most
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
@@ -129,15 +129,8 @@ def trials(tried: Trials, place: int, xlabel: str) -> Figure:
     for (ylabel, y), its in zip(tried.y.items(), axes, strict=True):
         good = np.isfinite(y)
         its.plot(tried.x[good], y[good], rasterized=good.sum() > _MANY, **style)
-        its.plot(
-            tried.x[~good],
-            np.full((~good).sum(), 0.965),
-            "x",
-            color=INK,
-            ms=6,
-            mew=1.4,
-            transform=its.get_xaxis_transform(),
-        )
+        failed, top = tried.x[~good], {"transform": its.get_xaxis_transform()}
+        its.plot(failed, np.full(len(failed), 0.965), "x", color=INK, ms=6, mew=1.4, **top)
         for number in dict.fromkeys(tried.chosen):
             its.axvline(number, color=INK, lw=1.2, ls="--", gid="chosen")
         its.margins(y=0.18)
@@ -178,7 +171,7 @@ def axis_lines(panels: list[tuple[str, list[Dots]]], xlabel: str) -> Figure:
     if len(values) <= 8:
         axes[-1].xaxis.set_major_locator(FixedLocator(list(values)))
         axes[-1].xaxis.set_minor_locator(NullLocator())
-        axes[-1].xaxis.set_major_formatter(plain)
+        axes[-1].xaxis.set_major_formatter(tick_label)
     axes[-1].set_xlabel(xlabel)
     _key(figure, {dots.label: dots.place for _, shown in panels for dots in shown})
     return figure
@@ -190,9 +183,8 @@ def axis_dots(panels: list[tuple[str, list[Dots]]], categories: list[str]) -> Fi
     for number, (xlabel, shown) in enumerate(panels):
         its = figure.add_subplot(len(panels), 1, number + 1)
         for order, dots in enumerate(shown):
-            at = np.array([categories.index(value) for value in dots.x]) + (order - (len(shown) - 1) / 2) * 0.6 / len(
-                shown
-            )
+            aside = (order - (len(shown) - 1) / 2) * 0.6 / len(shown)
+            at = np.array([categories.index(value) for value in dots.x]) + aside
             style: dict[str, Any] = look(dots.place) | {"ls": ""}
             its.errorbar(dots.y, at, xerr=dots.error, label=dots.label, elinewidth=1, capsize=2, **style)
         _rows(its, categories)
@@ -253,7 +245,7 @@ def _logs(axes: Any, axis: str, columns: list[np.ndarray], span: float) -> None:
     if len(numbers) and numbers.max() > span * numbers.min():
         log(axes, axis, numbers)
     elif len(numbers) and numbers.max() >= 1000:
-        getattr(axes, f"{axis}axis").set_major_formatter(plain)
+        getattr(axes, f"{axis}axis").set_major_formatter(tick_label)
 
 
 def _key(figure: Figure, labels: dict[str, int]) -> None:

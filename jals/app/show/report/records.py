@@ -20,7 +20,7 @@ MOST = 12  # solvers in a figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Fit:
+class ComparedFit:
     """A line of a run's record, and its place in the comparison.
 
     Attributes:
@@ -34,7 +34,7 @@ class Fit:
         objective: the same with what was tuned of it: what its loss hangs on besides.
     """
 
-    record: record.Fit
+    record: record.FitRecord
     run: int
     solver: str
     variant: Values
@@ -64,7 +64,7 @@ class Fit:
 
     @property
     def problem(self) -> tuple:
-        """Losses of fits with the same are values of one function, of as many unknowns: a rank more is another."""
+        """Fits with the same problem minimise one function of the same unknowns, so their losses compare."""
         return self.split, self.objective, self.record.rank, self.fold
 
     @property
@@ -74,7 +74,7 @@ class Fit:
 
     @property
     def point(self) -> tuple:
-        """What panels and rows are told apart by, besides the solver."""
+        """What distinguishes panels and rows, besides the solver."""
         return self.data, self.split, self.stated, self.setting
 
     @property
@@ -109,12 +109,12 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A run's folder, what to call it, its record, and its config as tables."""
 
     place: Path
     name: str
-    record: record.Run
+    record: record.RunRecord
     config: dict[str, Any]
 
 
@@ -128,18 +128,18 @@ class Comparison:
         unfinished: those that were stopped, or have not ended.
     """
 
-    runs: list[Run]
-    fits: list[Fit]
-    trials: list[Fit]
-    unfinished: list[Fit]
+    runs: list[ComparedRun]
+    fits: list[ComparedFit]
+    trials: list[ComparedFit]
+    unfinished: list[ComparedFit]
 
     @functools.cached_property
     def names(self) -> list[str]:
         """All that compete, in the order of the configs."""
         return list(dict.fromkeys(fit.name for fit in sorted(self.fits + self.trials, key=self._order)))
 
-    def _order(self, fit: Fit) -> tuple[int, int]:
-        labels = [toml.called(solver) for solver in self.runs[fit.run].config["solver"]]
+    def _order(self, fit: ComparedFit) -> tuple[int, int]:
+        labels = [toml.table_name(solver) for solver in self.runs[fit.run].config["solver"]]
         label = fit.record.solver
         return fit.run, labels.index(label) if label in labels else len(labels)
 
@@ -187,13 +187,13 @@ def read(places: Iterable[Path]) -> Comparison:
     places = list({place.resolve(): place for place in map(as_path, places)}.values())
     found = [folder.read(place) for place in places]
     runs = [
-        Run(place, name, each.run, configs.tables(configs.of_record(each.run, place)))
+        ComparedRun(place, name, each.run, configs.tables(configs.config_of_run(each.run, place)))
         for place, name, each in zip(places, _names(places), found, strict=True)
     ]
     lines = [each.all for each in found]
     known = [_labels(run, own) for run, own in zip(runs, lines, strict=True)]
     constant, partial = _constant(runs, lines), list(map(_partial, lines))
-    fits: list[Fit] = []
+    fits: list[ComparedFit] = []
     for number, (run, own) in enumerate(zip(runs, lines, strict=True)):
         seen = set()
         for line in own:
@@ -217,7 +217,7 @@ def read(places: Iterable[Path]) -> Comparison:
 
 def spelt(values: Values) -> str:
     """rank 8, reg 0.1"""
-    return ", ".join(f"{short(axis)} {plain(value)}" for axis, value in values)
+    return ", ".join(f"{short(axis)} {as_text(value)}" for axis, value in values)
 
 
 def short(axis: str) -> str:
@@ -225,13 +225,15 @@ def short(axis: str) -> str:
     return axis.rpartition(".")[2]
 
 
-def plain(value: Any) -> str:
+def as_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "–" if value is None else str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _fit(run: Run, number: int, line: record.Fit, solver: str, constant: dict[str, bool], partial: set[str]) -> Fit:
+def _fit(
+    run: ComparedRun, number: int, line: record.FitRecord, solver: str, constant: dict[str, bool], partial: set[str]
+) -> ComparedFit:
     own, shared = {}, {}
     for axis in constant:
         inside = axis in line.point
@@ -245,7 +247,7 @@ def _fit(run: Run, number: int, line: record.Fit, solver: str, constant: dict[st
     point, tuned = line.point, line.point | line.tuned
     zeros = _changed(run.config, "problem", point).get("missing") == "zeros"  # then the loss is over all pairs
     missing = " missing zeros" if zeros else ""
-    return Fit(
+    return ComparedFit(
         line,
         number,
         solver,
@@ -257,7 +259,7 @@ def _fit(run: Run, number: int, line: record.Fit, solver: str, constant: dict[st
     )
 
 
-def _constant(runs: list[Run], lines: list[list[record.Fit]]) -> dict[str, bool]:
+def _constant(runs: list[ComparedRun], lines: list[list[record.FitRecord]]) -> dict[str, bool]:
     """Each axis of the grids, and whether it has one value only."""
     found: dict[str, set] = {}
     for run, fits in zip(runs, lines, strict=True):
@@ -273,19 +275,19 @@ def _constant(runs: list[Run], lines: list[list[record.Fit]]) -> dict[str, bool]
     return {axis: len(values) < 2 for axis, values in found.items()}
 
 
-def _configured(config: dict, line: record.Fit, axis: str) -> Any:
+def _configured(config: dict, line: record.FitRecord, axis: str) -> Any:
     """The value of an axis in a run whose grid has it not."""
     keys = axis.split(".")
     table: Any = config
     if keys[0] == "solver":
-        table = next((each for each in config.get("solver", []) if toml.called(each) == line.solver), {})
+        table = next((each for each in config.get("solver", []) if toml.table_name(each) == line.solver), {})
         keys = axis.removeprefix(f"solver.{line.solver}.").removeprefix("solver.*.").split(".")
     for key in keys:
         table = table.get(key) if isinstance(table, dict) else None
     return table
 
 
-def _partial(fits: list[record.Fit]) -> set[str]:
+def _partial(fits: list[record.FitRecord]) -> set[str]:
     """Axes that belong to some solvers only: those of one by name, and those that others have nothing to do with."""
     inside = [set(fit.point) for fit in fits]
     every, some = set.intersection(*inside) if inside else set(), set.union(*inside, set())
@@ -301,16 +303,16 @@ def _changed(config: dict, name: str, changes: dict) -> dict:
 
 def words(table: dict) -> str:
     return " ".join(
-        plain(value) if key in ("preset", "kind") else f"{key} {plain(value)}" for key, value in table.items()
+        as_text(value) if key in ("preset", "kind") else f"{key} {as_text(value)}" for key, value in table.items()
     )
 
 
-def _hash(run: Run, line: record.Fit) -> str:
+def _hash(run: ComparedRun, line: record.FitRecord) -> str:
     tables = {table.name: table.hash for table in run.record.data}
     return tables.get(line.data, line.data)
 
 
-def _labels(run: Run, fits: list[record.Fit]) -> set[tuple[str, str]]:
+def _labels(run: ComparedRun, fits: list[record.FitRecord]) -> set[tuple[str, str]]:
     return {(fit.solver, _hash(run, fit)) for fit in fits}
 
 

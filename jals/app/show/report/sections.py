@@ -7,11 +7,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..page import plots
-from ..page.gallery import Shown
+from ..page.gallery import PageFigure
 from . import figures, table
-from .records import COSTS, Comparison, Fit
-from .words import LONG, Cell, Folded, Pictures, Section, Text, counted, decimals, listed, number, with_error
-from .words import table as as_table
+from .records import COSTS, ComparedFit, Comparison
+from .words import (
+    LONG,
+    Cell,
+    Folded,
+    Pictures,
+    Section,
+    Text,
+    counted,
+    decimals,
+    joined,
+    make_table,
+    number,
+    with_error,
+)
 
 AXES = {
     "seconds": "seconds of solver work",
@@ -56,11 +68,11 @@ def results(comparison: Comparison) -> Iterator[Section]:
         line.append(Cell(f"{row.broken} of {row.broken + len(row.fits)}" if broken else ""))
         cells.append(line)
     columns = ["solver:", "point:", f"{unit}s", *measures, "stationarity", "broke down"]
-    whole = as_table(columns, cells, "All points")
+    whole = make_table(columns, cells, "All points")
     blocks: list = [whole]
     if isinstance(whole, Folded):
         first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
-        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), as_table(columns, first, ""), whole]
+        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first, ""), whole]
     notes = [_replication(comparison, rows, unit)]
     notes.append(
         "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
@@ -76,7 +88,7 @@ def results(comparison: Comparison) -> Iterator[Section]:
         )
     if others:
         notes.append(
-            f"† {listed(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
+            f"† {joined(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
             "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
         )
     yield Section("results", "Results", [*blocks, *map(Text, notes)])
@@ -137,7 +149,7 @@ def differences(comparison: Comparison) -> Iterator[Section]:
         )
     columns = ["solver:", "data:", "difference", "pairs", "wins"]
     title = f"Paired differences to {comparison.reference}"
-    yield Section("differences", title, [as_table(columns, cells, title), *map(Text, notes)])
+    yield Section("differences", title, [make_table(columns, cells, title), *map(Text, notes)])
 
 
 def curves(comparison: Comparison) -> Iterator[Section]:
@@ -184,7 +196,7 @@ def _measured(comparison: Comparison) -> list[str]:
     return [cost for cost in COSTS if any(fit.column(cost) is not None for fit in comparison.fits)]
 
 
-def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
+def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | None:
     """Excess loss above validation error, against one cost."""
     least = table.lowest(comparison)
     panels, ends = [], collections.defaultdict(list)
@@ -213,7 +225,7 @@ def _progress(comparison: Comparison, point: tuple, cost: str) -> Shown | None:
     return pictured(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
 
 
-def _curve(label: str, place: int, fits: list[Fit], cost: str, name: str, least: dict) -> figures.Curve | None:
+def _curve(label: str, place: int, fits: list[ComparedFit], cost: str, name: str, least: dict) -> figures.Curve | None:
     singles, broken = [], []
     for fit in fits:
         x, y = fit.column(cost), fit.column(name)
@@ -280,7 +292,7 @@ def profiles(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "profile",
         "Cost to come close to the lowest loss",
-        [*map(Text, words), Pictures(shown), as_table(columns, cells, "Costs")],
+        [*map(Text, words), Pictures(shown), make_table(columns, cells, "Costs")],
     )
 
 
@@ -304,8 +316,8 @@ def stationarity(comparison: Comparison) -> Iterator[Section]:
     said = "; ".join(f"{name} {_span(values)} ({counted(len(values), 'fit')})" for name, _, values in lines)
     said = f"Median (lowest to highest) stationarity: {said}."
     words = [
-        "‖½∇L‖ over the size of the normal equations' terms, at the factors each fit ended with: 0 at a stationary "
-        "point. It is the same measure for every solver, so that “converged” means the same for all."
+        "Stationarity is half the norm of the loss's gradient, divided by the size of the terms of the normal "
+        "equations, at the factors each fit ended with: 0 at a stationary point. It is measured alike for all solvers."
     ]
     shown = pictured("stationarity", f"A dot a fit. {said}", said, figures.stationarity, lines)
     yield Section("stationarity", "How converged the fits are", [*map(Text, words), Pictures([shown])])
@@ -331,7 +343,7 @@ def trouble(comparison: Comparison) -> Iterator[Section]:
             cells.append([*map(Cell, (fit.name, point, fold, str(fit.seed), str(sweep), "; ".join(what)))])
     if cells:
         columns = ["solver:", "point:", "fold", "seed", "sweep", "what:"]
-        yield Section("trouble", "Fits with trouble", [as_table(columns, cells, "Fits with trouble")])
+        yield Section("trouble", "Fits with trouble", [make_table(columns, cells, "Fits with trouble")])
 
 
 def _span(values: list[float] | np.ndarray) -> str:
@@ -339,6 +351,6 @@ def _span(values: list[float] | np.ndarray) -> str:
     return number(middle, 3) if low == high else f"{number(middle, 3)} ({number(low, 3)} to {number(high, 3)})"
 
 
-def pictured(name: str, alt: str, caption: str, draw, *arguments) -> Shown:
+def pictured(name: str, alt: str, caption: str, draw, *arguments) -> PageFigure:
     """A picture that `draw` makes of its arguments, in a file of this name."""
-    return Shown(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))
+    return PageFigure(re.sub(r"\W+", "-", name), alt, caption, plots.picture(draw, *arguments, pixels=False))

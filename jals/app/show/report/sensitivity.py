@@ -1,4 +1,4 @@
-"""How results hang on numbers: those that were tuned, at what cost, and the axes of the grid."""
+"""How results depend on numbers: those that were tuned, at what cost, and the axes of the grid."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import figures, table
-from .records import Comparison, Fit, plain, short
+from .records import ComparedFit, Comparison, as_text, short
 from .sections import pictured
-from .words import Cell, Folded, Pictures, Section, Text, brief, counted, listed, number
-from .words import table as as_table
+from .words import Cell, Folded, Pictures, Section, Text, brief, counted, joined, make_table, number
 
 _FEW = 8  # figures, from which the others are folded away
 _LINES = 6  # values of a second axis that can be lines
@@ -59,7 +58,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
         words.append("Figures show the trials of each solver's first point; the table has all.")
     if edges:
         words.append(
-            f"⚠ {listed(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
+            f"⚠ {joined(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
             "the best may lie outside it. Widen the range before trusting the comparison."
         )
     blocks: list[Any] = [*map(Text, words)]
@@ -71,13 +70,13 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     yield Section(
         "tuned",
         "Sensitivity to tuned numbers",
-        [*blocks, *_spent(comparison), Text("Chosen values", 3), as_table(columns, cells, "Chosen values")],
+        [*blocks, *_spent(comparison), Text("Chosen values", 3), make_table(columns, cells, "Chosen values")],
     )
 
 
 def _spent(comparison: Comparison) -> list[Any]:
     """What the tuning of each solver took, and what it found."""
-    groups: dict[tuple, list[Fit]] = {}
+    groups: dict[tuple, list[ComparedFit]] = {}
     for fit in comparison.trials:
         groups.setdefault((fit.run, fit.name, fit.point, fit.fold), []).append(fit)
     cells = []
@@ -109,17 +108,17 @@ def _spent(comparison: Comparison) -> list[Any]:
         "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
         "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
     )
-    return [Text("What tuning took", 3), as_table(columns, cells, "What tuning took"), Text(words)]
+    return [Text("What tuning took", 3), make_table(columns, cells, "What tuning took"), Text(words)]
 
 
-def _served(comparison: Comparison, trials: list[Fit]) -> list[Fit]:
+def _served(comparison: Comparison, trials: list[ComparedFit]) -> list[ComparedFit]:
     """The fits that took their numbers from these trials."""
     one = trials[0]
     which = (one.run, one.name, one.fold, one.record.point)
     return [fit for fit in comparison.fits if (fit.run, fit.name, fit.fold, fit.record.point) == which]
 
 
-def steps(trial: Fit) -> list[Tried]:
+def steps(trial: ComparedFit) -> list[Tried]:
     """What a trial tried: one thing, or where it is a descent a step after the other."""
     descent, errors = trial.record.descent, trial.record.history.validation
     if descent and descent.numbers and errors:
@@ -152,7 +151,7 @@ def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, floa
     return None
 
 
-def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> Any:
+def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit]) -> Any:
     made = [tried for fit in trials for tried in steps(fit)]
     x = np.array([tried.tuned[key] for tried in made], float)
     y = {
@@ -171,7 +170,7 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[Fit]) -> An
         if np.isfinite(each).any():
             place = int(np.nanargmin(each))
             said += f"; lowest {label} {number(each[place])} at {brief(x[place])}"
-    said += f"; chosen {listed([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
+    said += f"; chosen {joined([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
     other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
     said += " Each value is another loss: the lowest says nothing." if other else ""
     drawn = drawn_from(comparison, name, key)
@@ -214,13 +213,13 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     note = ""
     if len(set(labels.values())) == 1 and len(others) == 1 and len(next(iter(others.values()))) <= _LINES:
         ((other, values),) = others.items()
-        labels = {fit: f"{short(other)} {plain(fit.values[other])}" for fit in fits}
-        places = {f"{short(other)} {plain(value)}": place for place, value in enumerate(values)}
+        labels = {fit: f"{short(other)} {as_text(fit.values[other])}" for fit in fits}
+        places = {f"{short(other)} {as_text(value)}": place for place, value in enumerate(values)}
     elif others:
         fits = [
             fit for fit in fits if all(fit.values.get(other) in (None, values[0]) for other, values in others.items())
         ]
-        fixed = listed([f"{short(other)} {plain(values[0])}" for other, values in others.items()])
+        fixed = joined([f"{short(other)} {as_text(values[0])}" for other, values in others.items()])
         note = f"Against {short(axis)}: the other axes at their first values, {fixed}."
     points = list(dict.fromkeys(fit.values[axis] for fit in fits))
     if len(points) < 2:
@@ -240,11 +239,11 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
             means = {value: table.mean(its, table.MEASURES[measure]) for value, its in own.items()}
             means = {value: mean for value, mean in means.items() if mean}
             if means:
-                x = list(means) if numeric else [plain(value) for value in means]
+                x = list(means) if numeric else [as_text(value) for value in means]
                 numbers = np.array([mean[:2] for mean in means.values()])
                 made.append(figures.Dots(label, places[label], x, *numbers.T))
                 low = min(means, key=lambda value: means[value].mean)
-                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {plain(low)}")
+                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {as_text(low)}")
         if made:
             panels.append(("final loss L" if measure == "loss" else measure, made))
     if not panels:
@@ -255,4 +254,7 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     if numeric:
         yield pictured(f"grid-{axis}", said, said, figures.axis_lines, panels, axis), note
     else:
-        yield pictured(f"grid-{axis}", said, said, figures.axis_dots, panels, [plain(value) for value in points]), note
+        yield (
+            pictured(f"grid-{axis}", said, said, figures.axis_dots, panels, [as_text(value) for value in points]),
+            note,
+        )

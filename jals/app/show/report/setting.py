@@ -6,11 +6,10 @@ from typing import Any
 
 import tomli_w
 
-from ....files.runs.record import Data
+from ....files.runs.record import DataRecord
 from ..console import printable
-from .records import MOST, Comparison, Run, plain, short, words
-from .words import Cell, Code, Folded, Section, Text, brief, counted, listed, number
-from .words import table as as_table
+from .records import MOST, ComparedRun, Comparison, as_text, short, words
+from .words import Cell, Code, Folded, Section, Text, brief, counted, joined, make_table, number
 
 
 def questions(comparison: Comparison) -> list[str]:
@@ -26,14 +25,14 @@ def sentence(comparison: Comparison) -> str:
         for run in comparison.runs
         for table in run.record.data
     }
-    names = listed(comparison.names) if len(comparison.names) <= MOST else "below"
-    parts = [f"{counted(len(comparison.names), 'solver')} ({names}) on {listed(list(tables.values()))}"]
+    names = joined(comparison.names) if len(comparison.names) <= MOST else "below"
+    parts = [f"{counted(len(comparison.names), 'solver')} ({names}) on {joined(list(tables.values()))}"]
     for name in ("objective", "split"):
         stated = dict.fromkeys(words(run.config[name]) for run in comparison.runs)
-        parts.append(f"{name} {listed(list(stated))}")
+        parts.append(f"{name} {joined(list(stated))}")
     for axis in dict.fromkeys(axis for fit in fits for axis in fit.values):
-        values = dict.fromkeys(plain(fit.values[axis]) for fit in fits if axis in fit.values)
-        parts.append(f"{short(axis)} {listed(list(values))}" if len(values) <= 8 else f"{len(values)} {short(axis)}s")
+        values = dict.fromkeys(as_text(fit.values[axis]) for fit in fits if axis in fit.values)
+        parts.append(f"{short(axis)} {joined(list(values))}" if len(values) <= 8 else f"{len(values)} {short(axis)}s")
     parts += [counted(len(comparison.folds), "fold")] if comparison.folds else []
     parts.append(counted(len({fit.seed for fit in fits}), "seed"))
     done = counted(len(comparison.fits), "fit")
@@ -64,7 +63,7 @@ def how(comparison: Comparison) -> Iterator[Section]:
     for number_, run in enumerate(comparison.runs):
         if len(comparison.runs) > 1:
             blocks.append(Text(f"Run {run.name}", 3))
-        blocks += [as_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Text("Again:")]
+        blocks += [make_table(["what:", "value:"], list(_facts(comparison, run, number_)), "Facts"), Text("Again:")]
         place = shlex.quote(run.place.as_posix())
         again = f"jals run {place}/config.toml --out {place}-again"
         blocks.append(Code("\n".join(printable(each) for each in (run.record.command, again) if each)))
@@ -77,12 +76,12 @@ def how(comparison: Comparison) -> Iterator[Section]:
                 for each in programs
             ]
             columns = ["solver:", "fits", "loop:", "chunks", "compiling, s", "running, s", "why:"]
-            blocks += [Text("Programs: which fits ran together."), as_table(columns, cells, "Programs")]
+            blocks += [Text("Programs: which fits ran together."), make_table(columns, cells, "Programs")]
         blocks.append(Folded("The config, defaults written out", [Code(tomli_w.dumps(run.config).strip())]))
     yield Section("how", "How it was run", blocks)
 
 
-def _facts(comparison: Comparison, run: Run, place: int) -> Iterator[list[Cell]]:
+def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[list[Cell]]:
     record, config = run.record, run.config
     fits = [fit for fit in comparison.fits + comparison.trials if fit.run == place]
     open_ = [fit for fit in comparison.unfinished if fit.run == place]
@@ -92,7 +91,7 @@ def _facts(comparison: Comparison, run: Run, place: int) -> Iterator[list[Cell]]
         "seeds": ", ".join(map(str, sorted({fit.seed for fit in fits}))),
         "folds": ", ".join(map(str, sorted({fit.fold for fit in fits if fit.fold is not None}))),
         "fit": ", ".join(
-            f"{key} {plain(value)}" for key, value in config["fit"].items() if key not in ("seed", "seeds")
+            f"{key} {as_text(value)}" for key, value in config["fit"].items() if key not in ("seed", "seeds")
         ),
         "tuning": _tuning(config.get("tune")),
         **{
@@ -101,7 +100,7 @@ def _facts(comparison: Comparison, run: Run, place: int) -> Iterator[list[Cell]]
         },
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
         "hardware": ", ".join(
-            f"{name.replace('_gib', ' in GiB')} {plain(value)}" for name, value in record.hardware.items()
+            f"{name.replace('_gib', ' in GiB')} {as_text(value)}" for name, value in record.hardware.items()
         ),
         "started": record.started.replace("T", " "),
         "wall time": f"{number(record.wall_seconds)} s",
@@ -114,17 +113,17 @@ def _tuning(tune: dict | None) -> str:
     if not tune:
         return ""
     ranges = [f"{key} from {brief(low)} to {brief(high)}" for key, (low, high) in tune.get("range", {}).items()]
-    rest = [f"{key} {plain(value)}" for key, value in tune.items() if not isinstance(value, dict)]
+    rest = [f"{key} {as_text(value)}" for key, value in tune.items() if not isinstance(value, dict)]
     drawn = {"random": ", drawn log-uniform", "grid": ", log-spaced"}.get(tune.get("method", "random"), "")
     return "; ".join([", ".join(rest), *ranges]) + (drawn if ranges else "")
 
 
-def _data(each: Data) -> str:
+def _data(each: DataRecord) -> str:
     parts = {"train": each.train, "validation": each.validation, "test": each.test}
     counts = [f"{name} {count:,}" for name, count in parts.items() if count]
     told = f" ({', '.join(counts)})" if counts else ""
     return f"{_shape(each)}{told}; hash {each.hash}"
 
 
-def _shape(each: Data) -> str:
+def _shape(each: DataRecord) -> str:
     return f"{each.users:,} users × {each.items:,} items, {each.entries:,} entries"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import Comparison, Fit
+from .records import ComparedFit, Comparison
 
 NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
 
@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
     name: str
     point: tuple
-    fits: list[Fit]
+    fits: list[ComparedFit]
     broken: int
     means: dict[str, Mean]
     stationarity: float | None
@@ -66,7 +66,7 @@ class Reached(NamedTuple):
     problems: int
 
 
-MEASURES: dict[str, Callable[[Fit], float | None]] = {
+MEASURES: dict[str, Callable[[ComparedFit], float | None]] = {
     "test RMSE": lambda fit: fit.metric("test", "rmse"),
     "test MAE": lambda fit: fit.metric("test", "mae"),
     "loss": lambda fit: fit.loss,
@@ -74,7 +74,7 @@ MEASURES: dict[str, Callable[[Fit], float | None]] = {
 }
 
 
-def mean(fits: Iterable[Fit], measure: Callable[[Fit], float | None]) -> Mean | None:
+def mean(fits: Iterable[ComparedFit], measure: Callable[[ComparedFit], float | None]) -> Mean | None:
     """Over folds, seeds averaged within each first; over seeds where there are no folds."""
     found = [(fit, number) for fit in fits if (number := measure(fit)) is not None]
     if not found:
@@ -97,16 +97,8 @@ def rows(comparison: Comparison) -> list[Row]:
                 whole = [fit for fit in here if not fit.broken]
                 means = {column: mean(whole, measure) for column, measure in MEASURES.items()}
                 worst = [fit.stationarity for fit in whole if fit.stationarity is not None]
-                found.append(
-                    Row(
-                        name,
-                        point,
-                        whole,
-                        len(here) - len(whole),
-                        {column: of for column, of in means.items() if of},
-                        max(worst, default=None),
-                    )
-                )
+                means = {column: of for column, of in means.items() if of}
+                found.append(Row(name, point, whole, len(here) - len(whole), means, max(worst, default=None)))
     return found
 
 
@@ -158,10 +150,10 @@ def lowest(comparison: Comparison) -> dict[tuple, float]:
     return found
 
 
-def first_cost(fit: Fit, cost: str, within: float, least: float) -> float:
+def first_cost(fit: ComparedFit, cost: str, within: float, least: float) -> float:
     """What the fit had cost at the first record whose loss is at most `within` of |least| above `least`, else inf.
 
-    A fit that broke down is never there: nobody would have its factors."""
+    A fit that broke down never gets there: its factors are of no use."""
     losses, spent = fit.column("loss"), fit.column(cost)
     if losses is None or spent is None or fit.broken:
         return np.inf

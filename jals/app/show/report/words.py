@@ -6,7 +6,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from ..console import printable
-from ..page.gallery import Shown
+from ..page.gallery import PageFigure
 
 LONG = 40  # rows, from which a table is folded away
 _SMALL = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -20,7 +20,7 @@ class Cell(NamedTuple):
     bold: bool = False
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """Columns whose name ends in no colon hold numbers, to the right; `name:` holds words, to the left."""
 
     columns: list[str]
@@ -47,7 +47,7 @@ class Code(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    shown: list[Shown]
+    shown: list[PageFigure]
     kind = "pictures"
 
 
@@ -65,10 +65,10 @@ class Section(NamedTuple):
     blocks: list[Any]
 
 
-def table(columns: list[str], rows: list[list[Cell]], what: str) -> Table | Folded:
+def make_table(columns: list[str], rows: list[list[Cell]], what: str) -> ReportTable | Folded:
     """A table, folded away where it is long. A column that is empty in every row is left out."""
     kept = [place for place in range(len(columns)) if any(row[place].text for row in rows)]
-    made = Table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    made = ReportTable([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
     return made if len(rows) <= LONG else Folded(f"{what}: {len(rows):,} rows", [made])
 
 
@@ -116,7 +116,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def listed(words: list[str]) -> str:
+def joined(words: list[str]) -> str:
     """a, b and c"""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 

@@ -25,7 +25,7 @@ def types_of(annotation: Any) -> set[Any]:
     return {annotation}
 
 
-class Table(BaseModel):
+class ConfigTable(BaseModel):
     """A table of the file: no key but those declared, no conversion between types, no nan or inf."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -1,8 +1,8 @@
 """Solvers of a config that are classes of the user's: `kind = "my_solvers:DampedALS"`, and the dataclass's fields as
 keys.
 
-A run's record is read without them, on machines that may lack them. They are imported where a config is checked, and so
-wherever a fit is made or certified.
+They are imported where a config is checked, and so wherever a fit is made or certified. A run's record is read without
+them, as a machine that only reads may lack them.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Any, Literal, get_args, get_origin
 
 from ...errors import ConfigError, did_you_mean
 from ...solvers.protocol import check_solver, traits
-from .strict import types_of
+from .base import types_of
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
 _SUCH = "a frozen dataclass, registered as a pytree, with rank, init and sweep"
 
 
 @contextlib.contextmanager
-def looked_for_in(folder: Path) -> Iterator[None]:
+def importable_from(folder: Path) -> Iterator[None]:
     """Modules are looked for where Python does, then in a config's folder, then in the current one."""
     before = list(sys.path)
     sys.path += [str(folder), ""]
@@ -38,7 +38,7 @@ def looked_for_in(folder: Path) -> Iterator[None]:
         sys.path[:] = before
 
 
-def named(kind: str) -> type:
+def solver_class(kind: str) -> type:
     """The class that a solver's kind names.
 
     Raises:
@@ -53,7 +53,9 @@ def named(kind: str) -> type:
                 f'names the module "{name}", which was not found: it is looked for where Python looks (PYTHONPATH, and '
                 "what is installed), in the config's folder, and in the current one."
             ) from error
-        raise ConfigError(f'names the module "{name}", which fails when it is imported: {_said(error)}') from error
+        raise ConfigError(
+            f'names the module "{name}", which fails when it is imported: {_first_line(error)}'
+        ) from error
     found = getattr(module, wanted, None)
     if found is None:
         near = did_you_mean(wanted, [each for each, thing in vars(module).items() if isinstance(thing, type)])
@@ -64,14 +66,14 @@ def named(kind: str) -> type:
     return found
 
 
-def made(solver: type, rank: int, given: dict[str, Any]) -> Any:
+def build_solver(solver: type, rank: int, given: dict[str, Any]) -> Any:
     """A solver of the class; real numbers may have been written without a point."""
     real = {key for key, allowed in _allowed(solver).items() if float in allowed and int not in allowed}
     numbers = {key: float(each) for key, each in given.items() if key in real and _is(each, int)}
     return solver(rank=rank, **given | numbers)
 
 
-def misfits(solver: type, rank: int, given: dict[str, Any]) -> list[tuple[str, str]]:
+def problems_of(solver: type, rank: int, given: dict[str, Any]) -> list[tuple[str, str]]:
     """(key, what is wrong) with the keys of a solver's table, by the fields of its class and by what that says."""
     fields, allowed = _fields(solver), _allowed(solver)
     known = ["kind", "name", *fields]
@@ -82,22 +84,22 @@ def misfits(solver: type, rank: int, given: dict[str, Any]) -> list[tuple[str, s
     ]
     for key, field in fields.items():
         if key in given:
-            if (wanted := _unlike(allowed[key], given[key])) is not None:
+            if (wanted := _expected(allowed[key], given[key])) is not None:
                 found.append((key, f"must be {wanted}, not {json.dumps(given[key], ensure_ascii=False)}."))
         elif key != "rank" and field.default is field.default_factory is dataclasses.MISSING:
             found.append((key, f"is missing: {solver.__name__} needs it."))
     if found:
         return found
     try:
-        ready = made(solver, rank, given)
+        ready = build_solver(solver, rank, given)
         check_solver(ready)
         traits(ready)
     except Exception as error:  # whatever code of others says to numbers that it did not expect
-        return [("kind", f"is refused by {solver.__name__}: {_said(error)}")]
+        return [("kind", f"is refused by {solver.__name__}: {_first_line(error)}")]
     return []
 
 
-def whole(solver: type, key: str) -> bool:
+def is_integer(solver: type, key: str) -> bool:
     """Whether a key of the table is one of integers."""
     allowed = _allowed(solver).get(key, set())
     return int in allowed and float not in allowed
@@ -134,7 +136,7 @@ def _allowed(solver: type) -> dict[str, set[Any]]:
     return found
 
 
-def _unlike(allowed: set[Any], value: Any) -> str | None:
+def _expected(allowed: set[Any], value: Any) -> str | None:
     """What a value has to be, where it is not."""
     options = [each for one in allowed if get_origin(one) is Literal for each in get_args(one)]
     kinds = [kind for kind in _WORDS if kind in allowed]
@@ -149,7 +151,7 @@ def _is(value: Any, kind: type) -> bool:
     return type(value) in ((int, float) if kind is float else (kind,))
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0].rstrip(".:")
     kind = "" if isinstance(error, ValueError) and first else type(error).__name__
     return f"{': '.join(filter(None, [kind, first]))}."

@@ -13,13 +13,13 @@ import jals
 
 from ...errors import FitError, StorageError
 from ...files.runs import folder
-from ...files.runs.record import Failure, Fit, History, Unfinished, finite
+from ...files.runs.record import Failure, FitRecord, HistoryRecord, Unfinished, finite
 from ..config.schema import Config
-from ..study.plan import Planned
+from ..study.plan import PlannedFit
 from . import checkpoint, scores
 from .data import SplitTable
-from .lock import Held
-from .signals import undisturbed
+from .lock import FolderLock
+from .signals import defer_stops
 
 
 def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str:
@@ -41,33 +41,33 @@ def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str
 
 
 class Keeper:
-    """Writes what there is of the fits of a run into its folder. `config` is the whole run's."""
+    """Writes the fits of a run into its folder. `config` is the whole run's."""
 
-    def __init__(self, held: Held, config: Config):
+    def __init__(self, held: FolderLock, config: Config):
         self.held, self.place, self.config = held, held.folder, config
 
-    def ended(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> Fit:
+    def finish(
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: FitError | None, program: int
+    ) -> FitRecord:
         """A fit's line, with metrics and certificate, once its factors are kept."""
-        fit = self.line(table, planned, result, error, program)
+        fit = self.record(table, planned, result, error, program)
         fold, objective = table.folds[planned.fold], planned.config.objective.build()
         if planned.trial is not None:
             parts = () if error is not None else ("train", "validation")
             return fit.changed(metrics=scores.metrics(objective, result.factors, fold, parts))
         try:
-            self.save(table, planned, result.factors)
+            self.save_factors(table, planned, result.factors)
         except StorageError as full:
-            raise self.rescued(table, planned, result, full) from full
+            raise self.rescue_factors(table, planned, result, full) from full
         if error is None:
-            cert = scores.certificate(planned.config, result.factors, table.problem(planned.fold))
+            cert = scores.certify_fit(planned.config, result.factors, table.problem(planned.fold))
             metrics = scores.metrics(objective, result.factors, fold, ("train", "validation", "test"))
-            return fit.changed(metrics=metrics, certificate=scores.judged(cert, planned.solver, fit.sweeps))
+            return fit.changed(metrics=metrics, certificate=scores.proof_of(cert, planned.solver, fit.sweeps))
         return fit
 
-    def line(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: FitError | None, program: int
-    ) -> Fit:
+    def record(
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: FitError | None, program: int
+    ) -> FitRecord:
         """What is known of a fit without looking at its factors."""
         solver, settings = planned.solver, planned.config.fit
         key = planned.key(table.hash)
@@ -82,7 +82,7 @@ class Keeper:
         if error is not None:
             reason = "diverged" if error.row is None else "singular"
         elif reason == "callback":
-            reason = "passes" if over(settings.passes, history["passes"]) else "seconds"
+            reason = "passes" if over_budget(settings.passes, history["passes"]) else "seconds"
         elif reason == "sweeps" and settings.passes is not None and planned.sweeps() != settings.sweeps:
             reason = "passes"
         kept = planned.trial is None and self.config.output.factors
@@ -90,7 +90,7 @@ class Keeper:
         for name, column in history.items():
             if not all(map(math.isnan, column)):
                 columns[name] = list(map(finite, column))
-        return Fit(
+        return FitRecord(
             key=key,
             solver=solver.label,
             kind=solver.kind,
@@ -104,15 +104,17 @@ class Keeper:
             own_minimiser=solver.own_minimiser,
             factors=factors_name(self.config, solver.label, planned.fold, key) if kept else None,
             reason=reason,
-            error=None if error is None else _told(error),
+            error=None if error is None else _failure(error),
             sweeps=result.sweep,
             converged=result.converged,
             compile_seconds=result.compile_seconds,
             program=program,
-            history=History(**columns),
+            history=HistoryRecord(**columns),
         )
 
-    def save(self, table: SplitTable, planned: Planned, factors: jals.Factors, path: Path | None = None) -> None:
+    def save_factors(
+        self, table: SplitTable, planned: PlannedFit, factors: jals.Factors, path: Path | None = None
+    ) -> None:
         if planned.trial is not None or not (self.config.output.factors or path):
             return
         key, fold = planned.key(table.hash), table.folds[planned.fold]
@@ -123,33 +125,33 @@ class Keeper:
                 path.parent.mkdir(exist_ok=True)
         jals.save(path, factors, table.data.vocab, planned.config.objective.build(), data_hash=fold.data_hash)
 
-    def rescued(
-        self, table: SplitTable, planned: Planned, result: jals.Result, error: StorageError
+    def rescue_factors(
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, error: StorageError
     ) -> StorageError:
         """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
         key = planned.key(table.hash)
         name = Path(factors_name(self.config, planned.solver.label, planned.fold, key)).name
         place = Path(tempfile.mkdtemp(prefix="jals-")) / name
-        self.save(table, planned, result.factors, place)
+        self.save_factors(table, planned, result.factors, place)
         return StorageError(
             f"{error} The factors are in {place} instead. Make room, and run the same command again, or take another "
             "folder with --out."
         )
 
-    def keep(self, table: SplitTable, planned: Planned, result: jals.Result, program: int) -> None:
-        """Writes what there is of a fit that has not ended in every sense, so that the files agree with one another."""
-        with undisturbed():
-            self.save(table, planned, result.factors)
+    def save_checkpoint(self, table: SplitTable, planned: PlannedFit, result: jals.Result, program: int) -> None:
+        """Writes factors, checkpoint and record of a fit whose end is not recorded yet, so that the files agree."""
+        with defer_stops():
+            self.save_factors(table, planned, result.factors)
             files = checkpoint.save(self.place, planned.key(table.hash), result)
-            line = self.line(table, planned, result, None, program)
+            line = self.record(table, planned, result, None, program)
             folder.write_unfinished(self.place, Unfinished.model_validate(line.model_dump() | {"files": files}))
             checkpoint.keep_only(self.place, files)
 
 
-def over(limit: float | None, column: list) -> bool:
+def over_budget(limit: float | None, column: list) -> bool:
     return limit is not None and bool(column) and column[-1] >= limit
 
 
-def _told(error: FitError) -> Failure:
+def _failure(error: FitError) -> Failure:
     where: dict[str, Any] = {} if error.row is None else {"side": error.side, "row": error.row}
     return Failure(sweep=error.sweep, message=str(error), **where)

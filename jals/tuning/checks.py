@@ -1,4 +1,4 @@
-"""The arguments of `jals.tune`, checked: which numbers may be descended in, from where, and within what."""
+"""Checks of the arguments of `jals.tune`: which numbers it may tune, from what start, within which bounds."""
 
 import dataclasses
 import warnings
@@ -15,16 +15,15 @@ from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast
-from . import step as descent
 from .rules import ByDegree, One
-from .step import LOGS, REGS, Learned, Plan
+from .step import LOGS, REGS, Learned, Plan, build_objective_jit, first_memory
 
 NUMBERS = (*LOGS[:3], "reg_power", *LOGS[3:])
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
 _FORWARD_MOST = 1_000  # parameters above which tangents are refused: each is a copy of all factors
 
 
-def family_of(reg: Any, problem: Problem) -> One:
+def check_rule(reg: Any, problem: Problem) -> One:
     if isinstance(reg, str) and reg == "one":
         return One()
     if not isinstance(reg, One):
@@ -34,11 +33,11 @@ def family_of(reg: Any, problem: Problem) -> One:
     return reg
 
 
-def names_of(over: Any, objective: Objective, family: One, learned: Learned | None) -> tuple[str, ...]:
+def check_names(over: Any, objective: Objective, rule: One, learned: Learned | None) -> tuple[str, ...]:
     """The objective's numbers to descend in, checked."""
     present = [name for name in NUMBERS if getattr(objective, name) is not None]
     if over is None:
-        skipped = isinstance(family, ByDegree) or not np.asarray(objective.reg_power) > 0
+        skipped = isinstance(rule, ByDegree) or not np.asarray(objective.reg_power) > 0
         names = [name for name in present if not (name == "reg_power" and skipped)]
     else:
         names = [over] if isinstance(over, str) else list(over)
@@ -67,13 +66,13 @@ def names_of(over: Any, objective: Objective, family: One, learned: Learned | No
     return tuple(name for name in NUMBERS if name in names)
 
 
-def limits_of(box: Any, names: tuple[str, ...], family: One) -> dict[str, tuple[Any, Any]]:
+def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple[Any, Any]]:
     limits: dict[str, tuple[Any, Any]] = {"reg_power": (0.0, np.inf)} if "reg_power" in names else {}
     for name, pair in (box or {}).items():
         if name not in names:
             hint = did_you_mean(name, names)
             raise ArgumentError(f"box has {name!r}, but what is tuned is {', '.join(names)}.{hint}")
-        if name in REGS and type(family) is not One:
+        if name in REGS and type(rule) is not One:
             raise ArgumentError(f'box has {name!r}, but bounds one number: leave it out, or use reg="one".')
         low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (np.nan, np.nan)
         if not (0 <= low <= high and (low > 0 or name == "reg_power")):
@@ -116,7 +115,7 @@ def count_unseen(validation: Any, problem: Problem, learned: Learned | None) -> 
     return unseen
 
 
-def checked_learned(learned: Any, dtype: Any) -> Learned | None:
+def check_learned(learned: Any, dtype: Any) -> Learned | None:
     if learned is None:
         return None
     if not isinstance(learned, Learned):
@@ -132,39 +131,39 @@ def checked_learned(learned: Any, dtype: Any) -> Learned | None:
     return dataclasses.replace(learned, parameters=cast(learned.parameters, dtype))
 
 
-def first_built(plan: Plan, parameters: Any, rank: int) -> tuple[Problem, Objective]:
+def check_first_build(plan: Plan, parameters: Any, rank: int) -> tuple[Problem, Objective]:
     """What the first parameters make, checked."""
     if plan.learned is not None:
         made = jax.eval_shape(plan.learned.build, plan.learned.parameters, plan.problem, plan.objective)
         if not (isinstance(made, tuple) and [type(part) for part in made] == [Problem, Objective]):
             raise ArgumentError("learned.build must return (problem, objective), both, changed or not.")
-    problem, objective = descent.built_once(plan, parameters)
+    problem, objective = build_objective_jit(plan, parameters)
     problem.check()
     objective.check(problem, rank)
     return problem, objective
 
 
-def checked_memory(way: Gradient, parameters: Any) -> Any:
+def check_optimizer(tuner: Gradient, parameters: Any) -> Any:
     """The optimizer's state before the first step."""
-    memory = descent.first_memory(way, parameters)
-    if optax.tree.get(memory, "num_linesearch_steps") is not None or _wants_more(way, parameters, memory):
+    memory = first_memory(tuner, parameters)
+    if optax.tree.get(memory, "num_linesearch_steps") is not None or _wants_more(tuner, parameters, memory):
         raise ArgumentError(
-            "optimizer looks along a line, and each look would be a step's worth of sweeps: use one that takes a "
-            "gradient and goes on, such as optax.adam or optax.sgd."
+            "optimizer has a line search, each evaluation of which would make a step's sweeps: use one that needs a "
+            "gradient only, such as optax.adam or optax.sgd."
         )
     return memory
 
 
-def _wants_more(way: Gradient, parameters: Any, memory: Any) -> bool:
+def _wants_more(tuner: Gradient, parameters: Any, memory: Any) -> bool:
     """Whether the optimizer's update asks for more than a gradient."""
     try:
-        jax.eval_shape(lambda grad, memory: way.transformation().update(grad, memory, grad), parameters, memory)
+        jax.eval_shape(lambda grad, memory: tuner.transformation().update(grad, memory, grad), parameters, memory)
     except TypeError:
         return True
     return False
 
 
-def direction_of(direction: str, size: int, problem: Problem, rank: int) -> str:
+def choose_direction(direction: str, size: int, problem: Problem, rank: int) -> str:
     if direction == "auto":
         return "forward" if size <= _FORWARD_PAYS else "reverse"
     if direction == "forward" and size > _FORWARD_MOST:

@@ -13,20 +13,28 @@ from .. import clock
 from ..data.ratings import Ratings
 from ..errors import AdjointError, FitError, check_choice
 from ..fitting import single as fitting
-from ..fitting.loop import RUNNING, Asked, Columns, alone, failed
+from ..fitting.loop import RUNNING, Columns, StopRules, fit_error, run_single
 from ..forks import check_jax
 from ..metrics import HeldOut
 from ..model.factors import Factors
 from ..model.objectives import Objective
 from ..model.problem import Problem
-from ..solvers.gradient import Gradient, check_hyper
-from ..solvers.protocol import cast, check_whole, matched
-from . import arguments as tunable
-from . import step as descent
-from .rules import ByDegree, Groups, PerRow
-from .step import Learned, Look, Plan
-
-__all__ = ["ByDegree", "Groups", "Learned", "PerRow", "Step", "StepProgress", "Steps", "Tuned", "tune"]
+from ..solvers.gradient import Gradient
+from ..solvers.hyper import check_hyper
+from ..solvers.protocol import cast, check_whole, checked_inputs
+from . import checks
+from .step import (
+    Evaluation,
+    Learned,
+    Plan,
+    apply_update,
+    at_stationary_point,
+    build_objective_jit,
+    check_reverse,
+    first_parameters,
+    numbers_of,
+    through_sweeps,
+)
 
 DEFAULTS = {"learning_rate": 0.2, "b1": 0.5}  # a step is no more than a factor e^0.2; little momentum, for few steps
 
@@ -192,7 +200,7 @@ def tune(
     Numbers, learning rates and boxes never compile anything again, nor do steps; tables and sizes of another shape do.
 
     Raises:
-        ArgumentError, DataError: for arguments that cannot be meant, before any work.
+        ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when error or derivative is not finite; `sweep` is the step, `result` the `Tuned` so far.
         Interrupted: on Ctrl-C, with the `Tuned` so far.
     """
@@ -200,39 +208,39 @@ def tune(
     problem = Problem.build(train) if isinstance(train, Ratings) else train
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
-    asked = Asked(steps, "steps", patience=patience, callbacks=callbacks).checked(least=1)
+    asked = StopRules(steps, "steps", patience=patience, callbacks=callbacks).checked(least=1)
     check_whole("sweeps", sweeps, 1)
     check_whole("start_sweeps", start_sweeps, 0)
     fitting.check_start(solver, problem, objective, key=key, init=given)
     if isinstance(given, Factors):
-        matched(given, problem, objective, rank=solver.rank, name="init", lead="problem")
+        checked_inputs(given, problem, objective, rank=solver.rank, name="init", lead="problem")
     check_choice("method", method, ("unrolled", "adjoint"))
     check_choice("direction", direction, ("auto", "forward", "reverse"))
-    way = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers
-    check_hyper(way.optimizer, way.hyper)
+    tuner = Gradient(1, optimizer, DEFAULTS if hyper is None else hyper)  # static function, traced numbers
+    check_hyper(tuner.optimizer, tuner.hyper)
     problem = problem.checked()
     objective.check(problem, solver.rank)
-    family = tunable.family_of(reg, problem)
-    names = tunable.names_of(over, objective, family, learned)
-    limits = tunable.limits_of(box, names, family)
-    unseen = tunable.count_unseen(validation, problem, learned)
+    rule = checks.check_rule(reg, problem)
+    names = checks.check_names(over, objective, rule, learned)
+    limits = checks.check_limits(box, names, rule)
+    unseen = checks.count_unseen(validation, problem, learned)
     dtype = problem.dtype
-    learned = tunable.checked_learned(learned, dtype)
-    family = jax.tree.map(lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), family)
+    learned = checks.check_learned(learned, dtype)
+    rule = jax.tree.map(lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), rule)
     solver, objective, limits = cast(solver, dtype), objective.cast(dtype), cast(limits, dtype)
-    plan = Plan(solver, problem, objective, family, learned, HeldOut.of(validation, dtype), limits, key)
-    parameters = descent.start(plan, names)
-    memory = tunable.checked_memory(way, parameters)
-    made = tunable.first_built(plan, parameters, solver.rank)
+    plan = Plan(solver, problem, objective, rule, learned, HeldOut.of(validation, dtype), limits, key)
+    parameters = first_parameters(plan, names)
+    memory = checks.check_optimizer(tuner, parameters)
+    made = checks.check_first_build(plan, parameters, solver.rank)
     size = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    direction = tunable.direction_of(direction, size, problem, solver.rank) if method == "unrolled" else ""
+    direction = checks.choose_direction(direction, size, problem, solver.rank) if method == "unrolled" else ""
 
-    def look(parameters: Any, factors: Factors, go: bool) -> Look:
+    def evaluate(parameters: Any, factors: Factors, go: bool) -> Evaluation:
         if direction:
-            return descent.through_sweeps(plan, parameters, factors, go, int(sweeps), direction)
-        return descent.at_stationary_point(plan, parameters, factors, int(sweeps), validation)
+            return through_sweeps(plan, parameters, factors, go, int(sweeps), direction)
+        return at_stationary_point(plan, parameters, factors, int(sweeps), validation)
 
-    factors = fitting.start(solver, key, *made, given).factors  # the result has the best step's, these are the latest
+    factors = fitting.starting_result(solver, key, *made, given).factors  # of the latest step, not the best
     seconds = 0.0
 
     def first_fit(now: Tuned) -> Tuned:
@@ -242,16 +250,16 @@ def tune(
         return dataclasses.replace(now, factors=factors, passes=begun.history.passes[-1])
 
     def compiled(now: Tuned) -> Tuned:
-        return dataclasses.replace(now, compile_seconds=_compile(look, parameters, factors, solver))
+        return dataclasses.replace(now, compile_seconds=_compile(evaluate, parameters, factors, solver))
 
     def step(now: Tuned) -> Tuned:
         nonlocal parameters, factors, memory, seconds
         started = clock.seconds()
         try:
-            seen = look(parameters, factors, True)
+            seen = evaluate(parameters, factors, True)
         except AdjointError as error:
             raise _failed(now, str(error)) from error
-        after, memory = descent.descend(way, plan, parameters, seen.gradient, memory)
+        after, memory = apply_update(tuner, plan, parameters, seen.gradient, memory)
         jax.block_until_ready((seen, after))
         seconds += clock.seconds() - started
         now = _longer(now, plan, names, parameters, seen, seconds)
@@ -263,21 +271,21 @@ def tune(
 
     now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen)
     begin = [first_fit] * (given is None and start_sweeps > 0) + [compiled] * bool(direction)
-    return alone(lambda: now, asked, step, progress, begin)
+    return run_single(lambda: now, asked, step, progress, begin)
 
 
-def _compile(look: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
-    """Seconds that it took to compile a look."""
+def _compile(evaluate: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
+    """Seconds that it took to compile an evaluation."""
     started = clock.seconds()
     try:
-        jax.block_until_ready(look(parameters, factors, False))
+        jax.block_until_ready(evaluate(parameters, factors, False))
     except ValueError as error:
-        descent.check_reverse(error, solver)
+        check_reverse(error, solver)
         raise
     return clock.seconds() - started
 
 
-def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, seconds: float) -> Tuned:
+def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Evaluation, seconds: float) -> Tuned:
     """The result with one more step; raises FitError where that was not finite."""
     step, passes = now.done + 1, now.passes + int(seen.passes)
     if not seen.finite:
@@ -285,8 +293,8 @@ def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, seconds:
         what = "its derivative is not finite" if np.isfinite(error) else f"the held-out error is {error}"
         how = "Lower the learning rate, or keep the numbers in a box; with adam as the solver give eps_root > 0."
         raise _failed(now, f"{what}. {how}")
-    problem, objective = descent.built_once(plan, parameters)
-    numbers = descent.numbers_of(plan, objective, names)
+    problem, objective = build_objective_jit(plan, parameters)
+    numbers = numbers_of(plan, objective, names)
     told = {name: float(numbers[name]) for name in names}
     error, score = float(seen.error), float(seen.score)
     history = now.history.with_record(Step(step, error**0.5, score, passes, seconds, told))
@@ -299,4 +307,4 @@ def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Look, seconds:
 
 
 def _failed(now: Tuned, what: str) -> FitError:
-    return failed(now, now.done + 1, what, of="step")
+    return fit_error(now, now.done + 1, what, of="step")

@@ -1,4 +1,4 @@
-"""Tuning by descent as a run makes it: the one trial of a study, whose line of the record tells of every step."""
+"""Tuning by gradient descent (`jals.tune`) in a run: one trial for a study, whose record has every step."""
 
 import math
 import warnings
@@ -12,11 +12,11 @@ import jals
 
 from ...errors import FitError, Interrupted
 from ...files.runs import record
-from ..study.plan import Descent, Planned
+from ..study.plan import DescentPlan, PlannedFit
 from .data import SplitTable
 
 
-class Descended(NamedTuple):
+class DescentOutcome(NamedTuple):
     """A descent that has ended.
 
     Attributes:
@@ -30,11 +30,13 @@ class Descended(NamedTuple):
     line: dict[str, Any]
 
 
-def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Callable[[Any], None]) -> Descended:
-    """Makes a descent. `watch` is that of a fit; a step is shown to it as if it were a sweep.
+def run_descent(
+    table: SplitTable, planned: PlannedFit, descent: DescentPlan, watch: Callable[[Any], None]
+) -> DescentOutcome:
+    """Runs `jals.tune`. `watch` is that of a fit; each step is shown to it as if it were a sweep.
 
     Raises:
-        Interrupted: on Ctrl-C. Nothing is kept: the same descent begins again, and goes the same way.
+        Interrupted: on Ctrl-C. Nothing is kept: the descent starts again, with the same steps.
     """
     box = {key.removeprefix("objective."): (low, high) for key, (low, high) in descent.ranges.items()}
 
@@ -68,7 +70,7 @@ def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Call
         except Interrupted as stopped:
             raise Interrupted(f"{stopped} of a descent, which begins anew", result=stopped.result) from None
     if not isinstance(tuned, jals.Tuned):  # the fit before the first step
-        return Descended(tuned, error, {"descent": record.Descent(steps=0)})
+        return DescentOutcome(tuned, error, {"descent": record.DescentRecord(steps=0)})
     if error is not None:
         error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
@@ -79,5 +81,7 @@ def descended(table: SplitTable, planned: Planned, descent: Descent, watch: Call
     best, state = history.sweep[tuned.step], jals.State(tuned.factors)
     result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
     numbers = [{f"objective.{name}": each[name] for name in box} for each in steps.numbers]
-    about = record.Descent(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
-    return Descended(result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {}))
+    about = record.DescentRecord(steps=len(numbers), best=tuned.step, unseen=tuned.unseen, numbers=numbers)
+    return DescentOutcome(
+        result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {})
+    )
