@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from jals.app.config import trials
 from jals.app.config.schema import Config
 from jals.app.config.solvers import OPTIMIZERS, SCHEDULES, GradientSolver
-from jals.app.study import search
 
 
 def write_tables(place: Path) -> None:
@@ -255,7 +255,7 @@ class Draw:
         numbers = [key for key in known if objective.get(key)]
         if alone and self.validated and numbers and self.maybe(0.4):
             solver = Config.model_validate(self.raw | {"tune": None}).solver[0]
-            if search.refused(solver) is None:
+            if trials.why_no_descent(solver) is None:
                 ranges = {f"objective.{key}": [0.05, 2] for key in numbers}
                 budget = self.some(seconds=lambda: 0.01)
                 return {"method": "hypergradient", "trials": 2, "range": ranges} | budget
