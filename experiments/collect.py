@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 
 import jals
-from jals.app.show.report import records, table
+from jals.app.show.report import competitors, table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -27,7 +27,7 @@ def taken(place: Path) -> dict[str, Any]:
     Raises:
         StorageError: when there is no run in the folder, or it has not ended.
     """
-    comparison = records.read([place])
+    comparison = competitors.read([place])
     (run,) = comparison.runs
     record, trials = run.record, comparison.trials
     if record.status != "finished":
@@ -37,7 +37,7 @@ def taken(place: Path) -> dict[str, Any]:
     rows = []
     for row in table.rows(comparison):
         first = row.fits[0] if row.fits else None
-        point = {records.short(axis): value for axis, value in first.values.items()} if first else {}
+        point = {competitors.short(axis): value for axis, value in first.values.items()} if first else {}
         found: dict[str, Any] = {"solver": row.name, "point": point, "broken": row.broken}
         found |= {name.replace(" ", "_"): [mean.mean, mean.error, mean.n] for name, mean in row.means.items()}
         found["stationarity"] = row.stationarity
@@ -75,7 +75,7 @@ def taken(place: Path) -> dict[str, Any]:
     )
 
 
-def _trials(trials: list[records.ComparedFit]) -> dict[tuple[str, str], float]:
+def _trials(trials: list[competitors.ComparedFit]) -> dict[tuple[str, str], float]:
     """By solver and point: the share of the trials whose validation RMSE is within 1 % of the best trial's."""
     found: dict[tuple, dict[Any, list[float]]] = {}
     for fit in trials:
@@ -87,7 +87,7 @@ def _trials(trials: list[records.ComparedFit]) -> dict[tuple[str, str], float]:
     return {key: float(np.mean(each)) for key, each in shares.items()}
 
 
-def _at_edge(run: records.ComparedRun, fit: records.ComparedFit) -> bool:
+def _at_edge(run: competitors.ComparedRun, fit: competitors.ComparedFit) -> bool:
     """Whether a number that the tuning chose lies in the outermost tenth of its range, so the best may lie beyond."""
     ranges = {
         key.removeprefix(f"solver.{fit.record.solver}."): between
@@ -96,7 +96,7 @@ def _at_edge(run: records.ComparedRun, fit: records.ComparedFit) -> bool:
     return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record.tuned.items())
 
 
-def _worst(fits: list[records.ComparedFit]) -> dict[str, float]:
+def _worst(fits: list[competitors.ComparedFit]) -> dict[str, float]:
     """The worst backward errors of the fits."""
     proofs = [fit.record.certificate for fit in fits if fit.record.certificate is not None]
     errors = {side: [getattr(proof, side) for proof in proofs] for side in ("user", "item", "last_updated")}

@@ -2,8 +2,8 @@
 
 from . import datasets, errors, experiment, metrics, tuning
 from .data import split
-from .data.io import read_ratings
 from .data.ratings import Ratings
+from .data.readers import read_ratings
 from .data.vocabulary import Vocabulary
 from .derivatives import adjoint
 from .derivatives.crosscheck import check_hypergradient

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .data.files import as_path
-from .data.io import read_ratings
 from .data.ratings import Ratings
+from .data.readers import read_ratings
+from .data.sources import as_path
 from .data.vocabulary import Vocabulary
 from .errors import ArgumentError, DataError, check_choice
 from .model.factors import Factors

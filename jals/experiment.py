@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from .data.files import as_path
+from .data.sources import as_path
 
 _WHICH = ("key", "solver", "fold", "seed", "trial")
 _HISTORY = ("sweep", "loss", "seconds", "passes", "operations", "validation")

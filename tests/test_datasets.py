@@ -11,7 +11,7 @@ import pytest
 
 import jals
 from jals import datasets
-from jals.data.io import read_ratings
+from jals.data.readers import read_ratings
 from jals.data.vocabulary import Vocabulary
 
 

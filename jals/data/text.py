@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from .delimiters import Lines, count_marks, has_quoted_fields, regular_lines
 from .dialect import Dialect, detect_dialect, parse_number
 from .entries import BELOW_MICROSECOND
 from .frames import SourceTable, polars, text_codes
-from .marks import Lines, count_marks, has_quoted_fields, regular_lines
 from .vocabulary import number_ids
 
 _INTEGER = re.compile(r"-?[1-9][0-9]*|0")  # as Python writes it: 007 and +7 are text

@@ -11,7 +11,7 @@ from ..errors import is_traced
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
 from ..model.problem import Problem
-from ..rows import backward
+from ..rows import backward_error
 from ..rows.norms import norm
 from ..solvers.als import ALS
 from ..solvers.protocol import checked_inputs
@@ -56,7 +56,7 @@ class Certificate:
     @property
     def bound(self) -> float:
         """What an exact solver's backward errors stay under: 1e-5 in float32, 1e-13 in float64."""
-        return backward.bound(self.user.dtype)
+        return backward_error.bound(self.user.dtype)
 
     @property
     def unjudged(self) -> dict[str, int]:
@@ -125,15 +125,15 @@ def _certify(factors: Factors, problem: Problem, objective: Objective, solver: A
 
     sides = ("user", "item")
     # A row's system is the same for the row as given and as updated: it depends on the other side alone.
-    sizes = [backward.sizes(factors, problem, objective, side) for side in sides]
+    sizes = [backward_error.sizes(factors, problem, objective, side) for side in sides]
 
-    def errors(at: Factors) -> list[backward.Error]:
+    def errors(at: Factors) -> list[backward_error.Error]:
         gradient = jax.grad(loss)(at, problem, objective)
         residual = [norm(gradient.joint(side), axis=-1) / 2 for side in sides]
-        return [backward.error(*each) for each in zip(residual, map(at.joint, sides), sizes, strict=True)]
+        return [backward_error.error(*each) for each in zip(residual, map(at.joint, sides), sizes, strict=True)]
 
     # As given, and with each side updated: one loop, so that the gradient is compiled once.
     places = [factors, *(solver.update(factors, problem, objective, side)[0] for side in sides)]
     every = jax.lax.map(errors, jax.tree.map(lambda *leaves: jnp.stack(leaves), *places))
     given, (user, _), (_, item) = (jax.tree.map(lambda leaf, at=at: leaf[at], every) for at in range(3))
-    return Certificate(user.ratio(), item.ratio(), given[1].ratio(), backward.Error.together(given).ratio())
+    return Certificate(user.ratio(), item.ratio(), given[1].ratio(), backward_error.Error.together(given).ratio())

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.files import as_path
+from ..data.sources import as_path
 from ..data.vocabulary import Vocabulary, text_array
 from ..errors import ArgumentError, ForkError, StorageError, did_you_mean, is_traced
 from ..model.factors import Factors
 from ..model.objectives import Objective
-from . import whole
+from . import atomic
 from .formats import FORMATS, Arrays, Format
 
 FORMAT_VERSION = 2
@@ -96,7 +96,7 @@ def save(
     if len(seals) != 1:
         raise ArgumentError("data_hash, or an id, reads like the seal of a file of jals: rename it.")
     start, end = seals[0].span("digest")
-    whole.write(path, content[:start], _digest(content, start, end), content[end:])
+    atomic.write(path, content[:start], _digest(content, start, end), content[end:])
 
 
 def load(path: Any) -> Saved:

@@ -11,7 +11,7 @@ from ..data.ratings import Ratings
 from ..errors import ArgumentError, DataError, is_traced
 from ..forks import check_jax
 from ..reals import FLOATS, MOST, float_dtype, reals
-from . import soundness
+from . import layout_checks
 from .layouts import Side, build_side
 
 
@@ -190,8 +190,8 @@ class Problem:
             have = getattr(self.value, "dtype", type(self.value).__name__)
             raise ArgumentError(f"problem.value is {have}, but must be float32 or float64: Problem.with_values casts.")
         for name, dtype in (("user", np.int32), ("item", np.int32), ("value", self.value.dtype)):
-            soundness.check_form(f"problem.{name}", getattr(self, name), dtype, entries)
-        soundness.check_form("problem.weight", self.weight, self.value.dtype, entries)
+            layout_checks.check_form(f"problem.{name}", getattr(self, name), dtype, entries)
+        layout_checks.check_form("problem.weight", self.weight, self.value.dtype, entries)
         for name, rows in (("user", self.num_users), ("item", self.num_items)):
             side, slots = getattr(self, f"{name}_side"), getattr(self, f"{name}_slots")
             sizes = getattr(side, "num_rows", None), getattr(side, "num_entries", None)
@@ -199,16 +199,16 @@ class Problem:
                 have = f"of {sizes[0]} rows and {sizes[1]} entries" if isinstance(side, Side) else type(side).__name__
                 need = f"a layout of {rows} rows and {entries[0]} entries"
                 raise ArgumentError(f"problem.{name}_side is {have}, but must be {need}: make one with Problem.build.")
-            soundness.check_shapes(side, f"problem.{name}_side")
+            layout_checks.check_shapes(side, f"problem.{name}_side")
             if slots is None:
                 continue
             here, needed = f"problem.{name}_slots", [bucket.entry.shape for bucket in side.buckets]
             if not isinstance(slots, Slots) or not len(slots.value) == len(slots.weight) == len(needed):
                 raise ArgumentError(f"{here} are not of this layout: give None, and `arrange` makes them.")
-            soundness.check_form(f"{here}.count", slots.count, self.value.dtype, (rows,))
+            layout_checks.check_form(f"{here}.count", slots.count, self.value.dtype, (rows,))
             for place, (shape, *arrays) in enumerate(zip(needed, slots.value, slots.weight, strict=True)):
                 for part, array in zip(("value", "weight"), arrays, strict=True):
-                    soundness.check_form(f"{here}.{part}[{place}]", array, self.value.dtype, shape)
+                    layout_checks.check_form(f"{here}.{part}[{place}]", array, self.value.dtype, shape)
 
     def check(self) -> None:
         """Refuses what no fit can use: arrays that do not belong together, and where they are not traced, values,
@@ -247,7 +247,8 @@ class Problem:
                 at = int(wrong.argmax())
                 return f"{name} of entry {at} is {columns[name][at]}, but the problem has {most:,} {name}s"
         opposite, others = ("item", self.num_items) if side == "user" else ("user", self.num_users)
-        return soundness.fault(getattr(self, f"{side}_side"), f"{side}_side", columns[side], columns[opposite], others)
+        here = f"{side}_side"
+        return layout_checks.fault(getattr(self, here), here, columns[side], columns[opposite], others)
 
     def check_numbers(self) -> None:
         """Refuses values and weights that no fit can use, where they are not traced: a part of `check`."""
@@ -274,7 +275,7 @@ class Problem:
 def _arranged(problem: Problem) -> tuple[Slots, Slots]:
     # A wrong index reads or writes a number of another row, and no result would show it. So n becomes NaN, which
     # reaches everything (`Objective.row_reg`).
-    table = soundness.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
+    table = layout_checks.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
     numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
 
@@ -284,7 +285,7 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
             tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
         )
         count = _counts(side, weights, problem.weight.dtype)
-        sound = soundness.has_rows(side) & (soundness.fingerprint(side, row_first) == table)
+        sound = layout_checks.has_rows(side) & (layout_checks.fingerprint(side, row_first) == table)
         return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
 
     return slots(problem.user_side, True), slots(problem.item_side, False)

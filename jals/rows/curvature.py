@@ -22,7 +22,7 @@ from ..devices import match_varying
 from ..model.factors import Factors
 from ..model.objectives import Objective, squared_sum
 from ..model.problem import Problem
-from . import backward, normal, rowsolve
+from . import backward_error, normal, rowsolve
 from .norms import norm
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -141,9 +141,9 @@ def stationarity(factors: Factors, problem: Problem, objective: Objective) -> ja
     matrices, and four that do not."""
     errors = []
     for side, gradient in neg_half_gradients(factors, problem, objective)._asdict().items():
-        sizes = backward.sizes(factors, problem, objective, side)
-        errors.append(backward.error(norm(gradient, axis=-1), factors.joint(side), sizes))
-    return backward.Error.together(errors).ratio()
+        sizes = backward_error.sizes(factors, problem, objective, side)
+        errors.append(backward_error.error(norm(gradient, axis=-1), factors.joint(side), sizes))
+    return backward_error.Error.together(errors).ratio()
 
 
 def point(factors: Factors, problem: Problem, objective: Objective) -> Point:

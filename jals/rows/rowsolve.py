@@ -17,7 +17,7 @@ from ..errors import ArgumentError, check_choice
 from . import native
 from .normal import products, residuals, row_losses, slab_diagonals, slab_products, slab_systems, systems
 from .norms import norm
-from .opaque import Opaque
+from .primitive import Opaque
 from .view import View
 from .walk import Slab, over_rows
 

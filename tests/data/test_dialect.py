@@ -82,7 +82,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("count", range(5, 13))
 def test_a_record_that_goes_on_and_on_is_refused(tmp_path, monkeypatch, count):
-    monkeypatch.setattr("jals.data.marks._CHUNK", 4)
+    monkeypatch.setattr("jals.data.delimiters._CHUNK", 4)
     with pytest.raises(jals.DataError, match=f"line 2 has {count} fields, but the first line has 4"):
         read(tmp_path, f"1,2,3,x\n{','.join('1' * count)}\n2,2,3,x\n", PLACES)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.data.io import read_ratings
+from jals.data.readers import read_ratings
 from jals.data.vocabulary import Vocabulary
 
 COLUMNS = ("user", "item", "value", "weight", "time")

@@ -232,7 +232,7 @@ def table(file: File, body):
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("chunk", [5, 1 << 18])  # files this small would fit into one
 def test_random_files_are_read_as_the_csv_module_reads_them_or_refused(tmp_path, monkeypatch, chunk, part):
-    monkeypatch.setattr("jals.data.marks._CHUNK", chunk)
+    monkeypatch.setattr("jals.data.delimiters._CHUNK", chunk)
     seen = collections.Counter()
     for seed in range(part + 4 * (chunk == 5), FILES, 8):
         file = made(np.random.default_rng(seed))

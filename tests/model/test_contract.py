@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.rows import backward
+from jals.rows import backward_error
 from tests.support import reference, tables
 
 FLOATS = (np.float32, np.float64)
@@ -132,7 +132,7 @@ def test_loss_of_a_sweep_is_rounded_as_the_ill_conditioned_rows_are(solve):
     state, infos = jals.run(solver, start, problem, objective, sweeps=3, loss=True)
     loss = float(jals.loss(state.factors, problem, objective))
     at_zero = float(jnp.sum(objective.alpha * problem.value))
-    sizes = backward.sizes(state.factors, problem, objective, "item")
+    sizes = backward_error.sizes(state.factors, problem, objective, "item")
     of_rows = float(jnp.sum(sizes.matrix * jnp.sum(state.factors.item**2, axis=-1)))
     assert of_rows > 5 * at_zero
     assert abs(float(infos.loss[-1]) - loss) <= np.finfo(float).eps * (at_zero + of_rows) < 1e-11 * loss

@@ -9,7 +9,7 @@ from rich.console import Console
 from ... import datasets
 from ...errors import DataError, check_choice
 from ..show.console import Table
-from ..show.terminal import spinner_during
+from ..show.printing import spinner_during
 
 
 def show(console: Console, name: str | None) -> int:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import jals
-from jals.data.files import as_path
+from jals.data.sources import as_path
 from jals.rows import native
 
 if TYPE_CHECKING:

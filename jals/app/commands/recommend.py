@@ -8,14 +8,14 @@ from rich.console import Console
 
 import jals
 
-from ...data.files import as_path
+from ...data.sources import as_path
 from ...errors import DataError, StorageError
 from ...files.runs import folder
 from .. import config as configs
 from ..run.data import SplitTable, read_data
 from ..show.console import Table
 from ..show.unseen import best_unseen, entries_of
-from ..study import choice, plan
+from ..study import best_fit, plan
 
 
 def recommend(
@@ -28,7 +28,7 @@ def recommend(
     key: str | None = None,
 ) -> int:
     """Shows the k best unseen items of a user by the factors of a saved run: of several fits by the best, as
-    `choice.choose` says.
+    `best_fit.choose` says.
 
     Args:
         place: the folder of a `jals run`.
@@ -46,7 +46,7 @@ def recommend(
     place = as_path(place)
     fits = folder.read(place).all
     config = configs.load(place / folder.CONFIG, classes=False)
-    fit, why, left_out = choice.choose(fits, config, solver, key)
+    fit, why, left_out = best_fit.choose(fits, config, solver, key)
     name = str(fit.factors)
     planned = plan.study_of_fit(config, fit).planned_fit(fit)
     data = read_data(planned.config)
@@ -58,10 +58,10 @@ def recommend(
     seen = fold.train.item[entries_of(fold.train, row)]
     scores = f"; scores by {name}"
     if why is not None:
-        which = choice.fit_name(fit, len(config.seeds) > 1, choice.folds_of(fit, config))
+        which = best_fit.fit_name(fit, len(config.seeds) > 1, best_fit.folds_of(fit, config))
         console.print(f"{which} ({name}): {why}", soft_wrap=True)
         if left_out:
-            console.print(f"not ranked: {choice.summarise(left_out)}", soft_wrap=True)
+            console.print(f"not ranked: {best_fit.summarise(left_out)}", soft_wrap=True)
         scores = ""
     console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
     if not len(seen):

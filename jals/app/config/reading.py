@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from ...data.files import as_path
+from ...data.sources import as_path
 from ...errors import ConfigError, StorageError, did_you_mean
 from ...files.runs import folder
 from ...files.runs.record import RunRecord

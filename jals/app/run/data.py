@@ -18,7 +18,7 @@ from ...errors import StorageError
 from ...files.runs.record import DataRecord
 from ...solvers.costs import Size
 from ..config.schema import Config
-from ..show.terminal import spinner_during
+from ..show.printing import spinner_during
 from ..study.plan import PlannedFit
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import jals
 
-from ...data.files import as_path
+from ...data.sources import as_path
 from ...errors import ConfigError, JalsError, StorageError
 from ...files.runs import folder
 from ...files.runs.record import RunRecord
@@ -27,7 +27,7 @@ from ...fitting.grids import memory_bytes
 from ...solvers.costs import held_bytes, table_bytes
 from .. import config as configs
 from ..config.schema import Config
-from ..show import terminal
+from ..show import printing
 from ..study import plan
 from . import scores
 from .data import SplitTable, Tables, read_data
@@ -89,9 +89,9 @@ def _run(
     earlier = None if overwrite else _earlier(place, run, extend, console)
     extend = extend and earlier is not None and bool(_differences(_decisive(earlier.run, place), _decisive(run, place)))
     if earlier is not None:
-        terminal.print_found(console, place, earlier, extend)
+        printing.print_found(console, place, earlier, extend)
         if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
-            terminal.print_results(console, place, earlier)
+            printing.print_results(console, place, earlier)
             return verdict(earlier)
     folder.remove_leftovers(place)
     fits = []
@@ -154,7 +154,7 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
                 tuning = "(trial)" if planned.descent is None else f"(descent of {planned.descent.steps} steps)"
                 trial = [] if planned.trial is None else [tuning]
                 fits.append((" ".join([planned.solver.label, *values, *trial]), passes, size, how))
-    terminal.print_plan(console, fits, tables)
+    printing.print_plan(console, fits, tables)
     for why, name in unread.items():
         console.print(f"memory is unknown where {name} is the data: {why}", soft_wrap=True, markup=False)
     return 0
@@ -188,7 +188,7 @@ def certify(place: Path, console: Console) -> int:
             )
         cert = scores.certify_fit(planned.config, saved.factors, table.problem(fit.fold))
         fits.append(fit.changed(certificate=scores.proof_of(cert, planned.solver, fit.sweeps)))
-    terminal.print_certificates(console, fits)
+    printing.print_certificates(console, fits)
     return 0 if all(fit.certificate.passed for fit in fits) else 1
 
 

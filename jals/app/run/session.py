@@ -15,16 +15,16 @@ from ...files.runs import folder
 from ...files.runs.record import FitRecord, Loop, Program
 from ...solvers import costs
 from ..config.schema import Config
-from ..show import terminal
+from ..show import printing
 from ..show.page import DrawnFit
 from ..show.page import write as write_page
-from ..show.watch import Watch
-from ..study import choice, plan
+from ..show.progress_bar import Watch
+from ..study import best_fit, plan
 from ..study.plan import PlannedFit, Study
 from ..study.search import Search
 from . import checkpoint, gradient_tuning, scores
 from .data import SplitTable, Tables
-from .group import FitGroup
+from .fit_group import FitGroup
 from .keeper import Keeper, over_budget
 from .lock import FolderLock
 from .signals import defer_stops
@@ -54,8 +54,8 @@ class Session:
 
     def make_all(self) -> int:
         stopped = None
-        terminal.print_setting(self.console, self.config, self.run.data, self.place)
-        terminal.print_damaged(self.console, self.place, self.spoilt)
+        printing.print_setting(self.console, self.config, self.run.data, self.place)
+        printing.print_damaged(self.console, self.place, self.spoilt)
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
@@ -65,15 +65,15 @@ class Session:
             stopped = error
         with defer_stops():
             found = self.finish(stopped)
-            terminal.print_results(self.console, self.place, found)
+            printing.print_results(self.console, self.place, found)
         if stopped is None:  # who presses Ctrl-C wants to leave
-            with terminal.spinner_during(self.console, "drawing the page"):
+            with printing.spinner_during(self.console, "drawing the page"):
                 self.draw()
         self.held.check()
-        terminal.print_saved(self.console, self.place, found)
-        terminal.print_broken(self.console, found.fits, self.tables.vocab())
+        printing.print_saved(self.console, self.place, found)
+        printing.print_broken(self.console, found.fits, self.tables.vocab())
         if stopped is not None:
-            terminal.print_stopped(self.console, stopped, found)
+            printing.print_stopped(self.console, stopped, found)
         return verdict(found)
 
     def finish(self, stopped: BaseException | None) -> folder.StoredRun:
@@ -209,8 +209,8 @@ class Session:
             self.count(program, 1, result)
             self.write("running")
         self.watch.advance(self.weight(planned))
-        if len(self.done) <= terminal.LINES:
-            terminal.print_fit_end(self.console, planned.name, fit)
+        if len(self.done) <= printing.LINES:
+            printing.print_fit_end(self.console, planned.name, fit)
 
     def run_fit(self, table: SplitTable, planned: PlannedFit, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
@@ -258,7 +258,7 @@ class Session:
                 except StorageError as full:
                     raise self.keeper.rescue_factors(table, planned, stopped.result, full) from full
                 line = self.keeper.record(table, planned, stopped.result, None, program)
-                terminal.print_fit_end(self.console, planned.name, line)
+                printing.print_fit_end(self.console, planned.name, line)
             raise
         return result, None
 
@@ -317,7 +317,7 @@ class Session:
         entry.compile_seconds += results[0].compile_seconds
         entry.seconds += took - results[0].compile_seconds
         self.write("running")
-        terminal.print_chunk_end(self.console, chunk, took)
+        printing.print_chunk_end(self.console, chunk, took)
 
     def loop(self, group: FitGroup) -> Loop:
         """How the program goes through its fits: as the config says, or as measured once a run for this kind."""
@@ -356,8 +356,8 @@ class Session:
         from ..show.report import write as write_report  # half a second of imports
 
         fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]
-        ranking = choice.ranking(fits, self.config)
-        leads = choice.best_by_solver(fits, ranking)
+        ranking = best_fit.ranking(fits, self.config)
+        leads = best_fit.best_by_solver(fits, ranking)
         shown = [fit for lead in leads for fit in [lead, *(each for each in fits if _fold_mate(each, lead))]]
         drawn = []
         for fit in leads[:_DRAWN]:
@@ -368,7 +368,7 @@ class Session:
                 cert = scores.certify_fit(planned.config, factors, table.problem(fit.fold))
                 fold = table.folds[fit.fold]
                 required = fit.certificate.last_updated_required
-                name = choice.fit_name(fit, len(self.config.seeds) > 1)
+                name = best_fit.fit_name(fit, len(self.config.seeds) > 1)
                 drawn.append(DrawnFit(name, factors, fold.train, fold.validation, fold.test, cert, required))
         write_report([self.place], self.place / folder.REPORT)
         write_page(self.place, self.config, self.run, shown, len(fits), self.tables.latest.data, drawn, ranking)

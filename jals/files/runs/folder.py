@@ -21,8 +21,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...errors import StorageError
+from ..atomic import leftovers, write
 from ..storage import load as load_factors
-from ..whole import leftovers, write
 from . import record
 from .record import FitRecord, RunRecord, Unfinished
 

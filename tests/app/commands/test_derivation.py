@@ -300,7 +300,7 @@ def test_a_failed_certificate_is_exit_code_1(monkeypatch):
 
 def test_a_table_of_the_readers_own(tmp_path):
     """The built-in table again, from a file with ids of its own."""
-    from jals.data.io import read_ratings
+    from jals.data.readers import read_ratings
 
     people, drinks, table = ("pia", "quin", "rosa", "sam", "tom"), ("ale", "bun", "cake", "dip"), derivation.built_in()
     entries = zip(table.ratings.user, table.ratings.item, table.ratings.value, strict=True)

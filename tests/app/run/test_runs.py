@@ -13,7 +13,7 @@ import pytest
 
 import jals
 from jals import experiment
-from jals.app.run import group, session
+from jals.app.run import fit_group, session
 from jals.files.runs import folder
 from tests.support import reference
 from tests.support.commands import jals_command, write_experiment
@@ -48,7 +48,7 @@ TIMED = ("seeds = [0, 1]", "seeds = [0, 1]\ntimed = true")
 def _small_programs():
     """Four fits at a time, so that programs have several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(group, "_MOST", 4)
+        patch.setattr(fit_group, "_MOST", 4)
         yield
 
 

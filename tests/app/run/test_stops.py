@@ -18,8 +18,8 @@ import pytest
 
 import jals
 from jals.app.run import lock, signals
+from jals.files.atomic import leftovers
 from jals.files.runs import folder
-from jals.files.whole import leftovers
 from tests.support.commands import SECOND_SOLVER, jals_command, write_experiment
 from tests.support.records import read_run
 

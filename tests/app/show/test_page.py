@@ -15,7 +15,7 @@ import jals
 from jals.app.config.schema import Config
 from jals.app.show import page
 from jals.app.show.page import plots
-from jals.app.study import choice
+from jals.app.study import best_fit
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
 from jals.files.runs import record as records
@@ -117,7 +117,7 @@ def write(place, record: dict, data, drawn, others: Sequence[records.FitRecord] 
     )
     every = [*others, *fits]
     config = Config.model_validate(run.config)
-    return page.write(place, config, run, fits, len(every), data, drawn, choice.ranking(every, config))
+    return page.write(place, config, run, fits, len(every), data, drawn, best_fit.ranking(every, config))
 
 
 def invented(rng, label, parts: dict[str, jals.Ratings], bias=True) -> page.DrawnFit:

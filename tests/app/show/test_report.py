@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import jals
-from jals.app.show import report, terminal
+from jals.app.show import printing, report
 from jals.app.show.page import plots
-from jals.app.show.report import figures, records, table, words
+from jals.app.show.report import competitors, figures, table, words
 from jals.files.runs import folder
 from tests.support.pages import HOSTILE, Reader, check_in_browser
 from tests.support.records import made_run, write_fits
@@ -64,7 +64,7 @@ def md_table(text, title):
 
 def test_means_are_over_folds_with_seeds_averaged_first(plain):
     place, record = plain
-    rows = {row.name: row for row in table.rows(records.read([place]))}
+    rows = {row.name: row for row in table.rows(competitors.read([place]))}
     for solver in ("als", "adam"):
         grid = np.full((2, 2), np.nan)
         losses = np.full((2, 2), np.nan)
@@ -84,7 +84,7 @@ def test_means_are_over_folds_with_seeds_averaged_first(plain):
 
 def test_means_are_over_seeds_without_folds(tmp_path):
     record = made_run(tmp_path, folds=(None,), seeds=(3, 4, 5), tuned=())
-    (row, *_) = table.rows(records.read([tmp_path]))
+    (row, *_) = table.rows(competitors.read([tmp_path]))
     errors = [fit["metrics"]["test"]["mae"] for fit in final(record, "als")]
     mean = sum(errors) / 3
     spread = (sum((each - mean) ** 2 for each in errors) / 2) ** 0.5
@@ -93,7 +93,7 @@ def test_means_are_over_seeds_without_folds(tmp_path):
 
 def test_paired_differences(plain):
     place, record = plain
-    found = {each.name: each for each in table.paired(records.read([place]))}
+    found = {each.name: each for each in table.paired(competitors.read([place]))}
     assert set(found) == {"adam", "sgd", "adamw"}
     reference = {(fit["fold"], fit["seed"]): fit["metrics"]["test"]["rmse"] for fit in final(record, "als")}
     for solver in found:
@@ -112,8 +112,8 @@ def test_paired_differences(plain):
 def test_reference_is_the_first_als(tmp_path):
     made_run(tmp_path / "late", solvers=("adam", "als"), tuned=())
     made_run(tmp_path / "none", solvers=("sgd", "adam"), tuned=())
-    assert records.read([tmp_path / "late"]).reference == "als"
-    assert records.read([tmp_path / "none"]).reference == "sgd"
+    assert competitors.read([tmp_path / "late"]).reference == "als"
+    assert competitors.read([tmp_path / "none"]).reference == "sgd"
 
 
 def costs_by_loops(record, cost, within):
@@ -134,7 +134,7 @@ def costs_by_loops(record, cost, within):
 @pytest.mark.parametrize("cost", ["seconds", "passes", "operations"])
 def test_profile_and_medians(plain, cost):
     place, record = plain
-    comparison = records.read([place])
+    comparison = competitors.read([place])
     expected = costs_by_loops(record, cost, 0.01)
     profiles = {each.name: each for each in table.profiles(comparison, cost)}
     assert set(profiles) == {"als", "adam", "sgd"}
@@ -159,8 +159,8 @@ def test_losses_compare_on_one_objective_data_rank_and_fold_only(tmp_path):
     first = made_run(tmp_path / "a", solvers=("als", "adam"), tuned=())
     made = made_run(tmp_path / "b", solvers=("sgd", "adamw"), tuned=(), objective={"reg": 0.3})
     rewritten(tmp_path / "b", made, lambda fit: fit["history"].update(loss=[1.0] * len(fit["history"]["loss"])))
-    same = records.read([tmp_path / "a"])
-    both = records.read([tmp_path / "a", tmp_path / "b"])
+    same = competitors.read([tmp_path / "a"])
+    both = competitors.read([tmp_path / "a", tmp_path / "b"])
     assert len(table.lowest(same)) == 2 and len(table.lowest(both)) == 4
     assert table.lowest(same).items() <= table.lowest(both).items()
     for least in table.lowest(same).values():
@@ -168,12 +168,12 @@ def test_losses_compare_on_one_objective_data_rank_and_fold_only(tmp_path):
     assert {name for each in table.costs(both, "passes", 0.01).values() for name in each} == {"als", "adam"}
     assert {pair.name for pair in table.paired(both)} == {"adam", "sgd", "adamw"}  # errors compare nonetheless
     rewritten(tmp_path / "a", first, lambda fit: fit.update(own_minimiser=fit["solver"] == "adam"))
-    assert {fit.name for fit in records.read([tmp_path / "a"]).fits if fit.loss is None} == {"adam"}
+    assert {fit.name for fit in competitors.read([tmp_path / "a"]).fits if fit.loss is None} == {"adam"}
 
 
 def test_another_minimiser_and_a_broken_fit_reach_no_loss(tmp_path):
     record = made_run(tmp_path, tuned=(), diverged=[("sgd", 0), ("sgd", 1)])
-    before = records.read([tmp_path])
+    before = competitors.read([tmp_path])
     least = table.lowest(before)
 
     def low(fit):
@@ -185,7 +185,7 @@ def test_another_minimiser_and_a_broken_fit_reach_no_loss(tmp_path):
             fit["history"]["loss"] = [floor * 1.0001] * count
 
     rewritten(tmp_path, record, low)
-    after = records.read([tmp_path])
+    after = competitors.read([tmp_path])
     assert table.lowest(after) == least
     reached = table.reached(after, "passes", 0.01)
     assert set(reached) == {"als", "adam", "sgd"}
@@ -196,9 +196,9 @@ def test_runs_name_solvers_only_where_they_clash(tmp_path):
     made_run(tmp_path / "a", solvers=("als", "adam"), tuned=())
     made_run(tmp_path / "b", solvers=("als", "sgd"), tuned=())
     made_run(tmp_path / "c", solvers=("als", "momentum"), tuned=(), data="other")
-    found = records.read([tmp_path / name for name in "abc"])
+    found = competitors.read([tmp_path / name for name in "abc"])
     assert found.names == ["a/als", "adam", "b/als", "sgd", "als", "momentum"]
-    assert records.read([tmp_path / "a", tmp_path / "a"]).names == ["als", "adam"]
+    assert competitors.read([tmp_path / "a", tmp_path / "a"]).names == ["als", "adam"]
 
 
 def test_axes_of_one_solver_are_its_variants(tmp_path):
@@ -208,7 +208,7 @@ def test_axes_of_one_solver_are_its_variants(tmp_path):
         fit["point"] = fit["point"] if fit["solver"] == "adam" else {}
         kept.setdefault((fit["solver"], fit["fold"], fit["seed"], str(fit["point"])), fit)
     rewritten(tmp_path, record | {"fits": list(kept.values())}, lambda fit: None)
-    found = records.read([tmp_path])
+    found = competitors.read([tmp_path])
     assert found.names == ["als", "adam (batch_size 32)", "adam (batch_size 64)"]
     assert [(pair.name, pair.pairs) for pair in table.paired(found)] == [(name, 4) for name in found.names[1:]]
 
@@ -307,7 +307,7 @@ def test_unjudged_rows_are_told_by_report_and_terminal(tmp_path):
     assert "1,200 backward errors that the dtype cannot judge" in text and "certificate failed" not in text
     said = io.StringIO()
     rich = pytest.importorskip("rich.console")
-    terminal.print_certificates(rich.Console(file=said, width=200), folder.read(tmp_path).fits[:1])
+    printing.print_certificates(rich.Console(file=said, width=200), folder.read(tmp_path).fits[:1])
     assert "NOT JUDGED: als/0 (1,200 rows). Unjudged rows hold a NaN" in said.getvalue()
     assert "FAILED" not in said.getvalue() and "passed" not in said.getvalue()
 

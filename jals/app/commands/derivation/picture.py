@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....data.files import as_path
+from ....data.sources import as_path
 from ....data.vocabulary import Vocabulary
 from ....errors import ArgumentError, StorageError
 from ...show.console import printable

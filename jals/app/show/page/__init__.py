@@ -22,8 +22,8 @@ from ....files.runs import folder
 from ....files.runs.record import FitRecord, RunRecord, label
 from ....model.feedback import KINDS
 from ...config.schema import Config
-from ...study import choice
-from ...study.choice import Ranking
+from ...study import best_fit
+from ...study.best_fit import Ranking
 from ..console import printable
 from ..unseen import best_unseen, entries_of
 from . import gallery, summaries
@@ -97,10 +97,10 @@ def write(
         place=shlex.quote(place.as_posix()),
         points={fit.key: _point(fit, several) for fit in fits},
         best=None if best is None or ranking.mark() is None else best,
-        best_name=None if best is None else choice.fit_name(best, several),
+        best_name=None if best is None else best_fit.fit_name(best, several),
         ranking=ranking,
         rivals=len(first) > 1 or compared > len(fits),
-        left_out=choice.summarise(ranking.left_out),
+        left_out=best_fit.summarise(ranking.left_out),
         key=first[0].key[:8] if ranking.refused and compared > 1 else None,
         solvers=len(first),
         script=markupsafe.Markup(_SCRIPT),
@@ -158,7 +158,7 @@ def _scored(one: DrawnFit, objective: jals.Objective) -> dict[str, summaries.Sco
 
 def _point(fit: FitRecord, several: bool) -> str:
     """rank=16 seed 1"""
-    return choice.fit_name(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
+    return best_fit.fit_name(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
 
 def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ....data.files import as_path
+from ....data.sources import as_path
 from ....errors import StorageError
 from ....files.runs import folder
 from ..page import templates
-from . import records, sections, sensitivity, setting, words
+from . import competitors, sections, sensitivity, setting, words
 
 MARKDOWN = "report.md"
 _SECTIONS = (
@@ -34,7 +34,7 @@ def write(places: list[Path], out: Path) -> Path:
     Raises:
         StorageError: when a folder is not that of a run, or `out` cannot be written to.
     """
-    comparison, out = records.read(places), as_path(out)
+    comparison, out = competitors.read(places), as_path(out)
     questions = setting.questions(comparison)
     fitted = {
         "title": questions[0] if len(questions) == 1 else f"Comparison of {words.counted(len(comparison.fits), 'fit')}",

@@ -9,7 +9,7 @@ import numpy as np
 from ..page import plots
 from ..page.gallery import PageFigure
 from . import figures, table
-from .records import COSTS, ComparedFit, Comparison
+from .competitors import COSTS, ComparedFit, Comparison
 from .words import (
     LONG,
     Cell,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import figures, table
-from .records import ComparedFit, Comparison, as_text, short
+from .competitors import ComparedFit, Comparison, as_text, short
 from .sections import pictured
 from .words import Cell, Folded, Pictures, Section, Text, brief, counted, joined, make_table, number
 

@@ -8,7 +8,7 @@ import tomli_w
 
 from ....files.runs.record import DataRecord
 from ..console import printable
-from .records import MOST, ComparedRun, Comparison, as_text, short, words
+from .competitors import MOST, ComparedRun, Comparison, as_text, short, words
 from .words import Cell, Code, Folded, Section, Text, brief, counted, joined, make_table, number
 
 

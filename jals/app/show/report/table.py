@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import ComparedFit, Comparison
+from .competitors import ComparedFit, Comparison
 
 NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jals
-from jals.data.io import read_ratings
+from jals.data.readers import read_ratings
 
 pl = pytest.importorskip("polars", reason='reading files needs the extra "tables"')
 

@@ -25,7 +25,7 @@ from jals.app.commands import derivation, recommend
 from jals.app.commands.derivation import picture, steps
 from jals.app.config.schema import Config, FitConfig
 from jals.app.show import console as door
-from jals.app.show import page, terminal, watch
+from jals.app.show import page, printing, progress_bar
 from jals.app.show.console import Console, Table, prepare_streams, printable, robust_stream
 from jals.app.show.page import plots
 from jals.data.vocabulary import Vocabulary
@@ -81,7 +81,7 @@ def in_a_grid(console):
 
 
 def a_bar(console):
-    with watch.Watch(console) as bars, bars.fit(HOSTILE) as seen:
+    with progress_bar.Watch(console) as bars, bars.fit(HOSTILE) as seen:
         seen(SimpleNamespace(sweep=1, sweeps=2, loss=1.0, validation=math.nan, seconds=0.0))
         console.print("a line beside it")
 
@@ -91,7 +91,7 @@ def the_setting(console):
     config = {"data": {"path": HOSTILE.replace("\0", "")}, "split": {"kind": "random"}, "question": HOSTILE}
     config = Config.model_validate(config | {"objective": {"preset": "als_wr", "reg": 0.1}, "solver": [solver]})
     data = [record.DataRecord(name=HOSTILE, hash="", users=2, items=2, entries=3)]
-    terminal.print_setting(console, config, data, Path(HOSTILE))
+    printing.print_setting(console, config, data, Path(HOSTILE))
 
 
 PROOF = {"user": 1.0, "item": None, "last_updated": 1e-9, "last_updated_required": True, "stationarity": 0.1}
@@ -118,16 +118,16 @@ PRINTED = {
     "a grid": in_a_grid,
     "a bar": a_bar,
     "the setting": the_setting,
-    "expanded": lambda console: terminal.print_plan(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
-    "progress": lambda console: terminal.print_fit_end(console, HOSTILE, FIT),
-    "chunk": lambda console: terminal.print_chunk_end(
+    "expanded": lambda console: printing.print_plan(console, [(HOSTILE, 1, 1.0, HOSTILE)], [(HOSTILE, 1.0)]),
+    "progress": lambda console: printing.print_fit_end(console, HOSTILE, FIT),
+    "chunk": lambda console: printing.print_chunk_end(
         console, [SimpleNamespace(solver=SimpleNamespace(label=HOSTILE))], 1.0
     ),
-    "found": lambda console: terminal.print_found(console, Path(HOSTILE), FOUND, False),
-    "certificates": lambda console: terminal.print_certificates(console, [FIT]),
-    "saved": lambda console: terminal.print_saved(console, Path(HOSTILE), FOUND),
-    "broken": lambda console: terminal.print_broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
-    "stopped": lambda console: terminal.print_stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
+    "found": lambda console: printing.print_found(console, Path(HOSTILE), FOUND, False),
+    "certificates": lambda console: printing.print_certificates(console, [FIT]),
+    "saved": lambda console: printing.print_saved(console, Path(HOSTILE), FOUND),
+    "broken": lambda console: printing.print_broken(console, [FIT], VOCAB),  # pyright: ignore[reportArgumentType]
+    "stopped": lambda console: printing.print_stopped(console, KeyboardInterrupt(HOSTILE), FOUND),
     "recommended": lambda console: console.print(recommend._table(DATA, np.zeros(1, int), np.ones(1))),
 }
 
@@ -194,7 +194,7 @@ def undrawn(monkeypatch):
 def test_a_run_on_hostile_names_is_shown_whole(tmp_path, monkeypatch):
     """Ids, the question, a solver's budget; the run's terminal, its page and report, and the commands on it."""
     budgets = []
-    monkeypatch.setattr(watch, "Pace", lambda settings, *rest: budgets.append(settings) or PACE(settings, *rest))
+    monkeypatch.setattr(progress_bar, "Pace", lambda settings, *rest: budgets.append(settings) or PACE(settings, *rest))
     user, item = np.divmod(np.arange(20), 4)
     ids = np.array([f"{row}{HOSTILE}" for row in range(5)])
     table = tmp_path / "[red]\u202e$x^$\x1b[2J\nforged.npz"
@@ -220,7 +220,7 @@ def test_a_run_on_hostile_names_is_shown_whole(tmp_path, monkeypatch):
     assert done.exit_code == 2 and clean(done.output) and "\nforged" not in done.output
 
 
-PACE = watch.Pace
+PACE = progress_bar.Pace
 
 
 def test_a_config_is_shown_as_toml_that_says_the_same(tmp_path):
@@ -418,24 +418,24 @@ def at(sweep, seconds=0.0, sweeps=1_000_000):
 def test_the_time_left_is_that_of_what_ends_first(settings, sweeps, share, left, said):
     """Ten sweeps in 20 s, of which one was solver work."""
     settings = None if settings is None else FitConfig(**settings)
-    pace = watch.Pace(settings, at(0, 0.0, sweeps), 100.0)
+    pace = progress_bar.Pace(settings, at(0, 0.0, sweeps), 100.0)
     now = at(10, 0.0 if settings is None else 1.0, sweeps)
     assert pace.share(now) == (None if share is None else pytest.approx(share))
     assert pace.left(now, 120.0) == (None if left is None else pytest.approx(left))
-    line = watch.progress_line(now, pace, 120.0)
+    line = progress_bar.progress_line(now, pace, 120.0)
     assert line.startswith(said) and ("left" in line) == (left is not None)
     assert pace.left(at(0, 0.0, sweeps), 100.0) is None, "nothing is known of the pace yet"
 
 
 def test_a_time_left_beyond_all_calendars_is_told():
-    pace = watch.Pace(None, at(0, sweeps=2**62), 0.0)
-    assert "left" in watch.progress_line_many([at(1, sweeps=2**62)], pace, 3600.0)
+    pace = progress_bar.Pace(None, at(0, sweeps=2**62), 0.0)
+    assert "left" in progress_bar.progress_line_many([at(1, sweeps=2**62)], pace, 3600.0)
 
 
 def test_the_bar_fills_by_the_budget_and_lines_go_through_the_door(monkeypatch):
-    monkeypatch.setattr(watch, "_SILENCE", 0.0)
+    monkeypatch.setattr(progress_bar, "_SILENCE", 0.0)
     console = a_console(force_terminal=False)
-    bars = watch.Watch(console)
+    bars = progress_bar.Watch(console)
     with bars, bars.fit(HOSTILE, FitConfig(seconds=10.0)) as seen:
         for seconds in (0.0, 2.5):
             seen([at(round(seconds * 4), seconds), None])

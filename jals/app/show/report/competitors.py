@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....data.files import as_path
+from ....data.sources import as_path
 from ....files.runs import folder, record
 from ... import config as configs
 from ...config import toml

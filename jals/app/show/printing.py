@@ -95,11 +95,11 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
         return
     headings = ("train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE")
     if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
-        from .report import records
+        from .report import competitors
         from .report import table as statistics
 
         table = _table("", "fits", "test\nRMSE", "± se", "test\nMAE", "± se", "statio-\nnarity")
-        for row in statistics.rows(records.read([place])):
+        for row in statistics.rows(competitors.read([place])):
             if row.fits:
                 means = [row.means[name] for name in ("test RMSE", "test MAE")]
                 numbers = [f"{number:.4f}".replace("nan", "-") for mean in means for number in (mean.mean, mean.error)]

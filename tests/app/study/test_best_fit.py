@@ -6,7 +6,7 @@ import pytest
 
 import jals
 from jals.app.config.schema import Config
-from jals.app.study import choice
+from jals.app.study import best_fit
 from jals.files.runs import record
 
 ONLY = "the only fit that could be served, and has not ended"
@@ -51,30 +51,30 @@ def unfinished(**options) -> record.FitRecord:
 
 def test_the_only_fit_needs_no_reason():
     only = fit()
-    assert choice.choose([only], config()) == (only, None, [])
+    assert best_fit.choose([only], config()) == (only, None, [])
 
 
 def test_lowest_validation_wins_whatever_the_test_part_says():
     fits = [fit(0.9, test=0.1, rank=4), fit(0.8, test=0.9, rank=8), fit(0.7, test=0.0, rank=8, trial=0)]
-    chosen = choice.choose(fits, config(grid=RANKS))
+    chosen = best_fit.choose(fits, config(grid=RANKS))
     assert chosen.fit is fits[1]
     assert chosen.why == "lowest validation RMSE, 0.8000, of 2 fits"
-    assert choice.fit_name(chosen.fit, several=False) == "als rank=8"
+    assert best_fit.fit_name(chosen.fit, several=False) == "als rank=8"
 
 
 def test_of_equal_ones_the_first():
     fits = [fit(0.9, rank=4, test=0.9), fit(0.8, rank=8, test=0.8), fit(0.8, rank=16, test=0.1)]
-    assert choice.choose(fits, config(grid=RANKS)).fit is fits[1]
+    assert best_fit.choose(fits, config(grid=RANKS)).fit is fits[1]
 
 
 def test_means_over_seeds_rank_and_then_the_seed_with_the_lowest_is_served():
     """Rank 4 has the lowest fit, rank 8 the lowest mean."""
     by_rank = {4: [0.70, 0.95], 8: [0.82, 0.80]}
     fits = [fit(score, rank=rank, seed=seed) for rank, of in by_rank.items() for seed, score in enumerate(of)]
-    chosen = choice.choose(fits, config(seeds=(0, 1), grid=RANKS))
+    chosen = best_fit.choose(fits, config(seeds=(0, 1), grid=RANKS))
     assert chosen.fit is fits[3]
     assert chosen.why == "lowest mean validation RMSE, 0.8100, of 4 fits; 0.8000 itself, the lowest of its seeds"
-    alone = choice.choose(fits[:2], config(seeds=(0, 1)))
+    alone = best_fit.choose(fits[:2], config(seeds=(0, 1)))
     assert alone.fit is fits[0] and alone.why == "lowest validation RMSE, 0.7000, of 2 seeds"
 
 
@@ -82,11 +82,11 @@ def test_means_are_over_what_all_have():
     """Of a run that was stopped: rank 8 lacks the fold that is hard."""
     kfold = {"kind": "kfold", "folds": 3, "validation_fraction": 0.1}
     fits = [fit(0.8, rank=4, fold=0), fit(1.5, rank=4, fold=1), fit(0.9, rank=8, fold=0)]
-    chosen = choice.choose(fits, config(split=kfold, grid=RANKS))
+    chosen = best_fit.choose(fits, config(split=kfold, grid=RANKS))
     assert chosen.fit is fits[0] and chosen.why.startswith("lowest mean validation RMSE, 0.8000, of 3 fits")
     apart = [fit(0.8, rank=4, fold=0), fit(0.9, rank=8, fold=1)]
     with pytest.raises(jals.ArgumentError, match="no fold and seed of which all have a fit"):
-        choice.choose(apart, config(split=kfold, grid=RANKS))
+        best_fit.choose(apart, config(split=kfold, grid=RANKS))
 
 
 def test_of_folds_the_first_is_served():
@@ -94,10 +94,10 @@ def test_of_folds_the_first_is_served():
     kfold = {"kind": "kfold", "folds": 5, "validation_fraction": 0.1}
     fits = [fit(0.5, fold=1, seed=0), fit(0.9, fold=0, seed=0), fit(0.8, fold=0, seed=1), fit(0.6, fold=1, seed=1)]
     settings = config(seeds=(0, 1), split=kfold)
-    chosen = choice.choose(fits, settings)
+    chosen = best_fit.choose(fits, settings)
     assert chosen.fit is fits[2]
-    assert choice.fit_name(chosen.fit, True, choice.folds_of(chosen.fit, settings)) == "als fold 0 of 5 seed 1"
-    assert choice.fit_name(chosen.fit, True) == "als/0 seed 1"
+    assert best_fit.fit_name(chosen.fit, True, best_fit.folds_of(chosen.fit, settings)) == "als fold 0 of 5 seed 1"
+    assert best_fit.fit_name(chosen.fit, True) == "als/0 seed 1"
 
 
 @pytest.mark.parametrize(
@@ -109,31 +109,31 @@ def test_of_folds_the_first_is_served():
 )
 def test_who_broke_down_once_is_ranked_on_none_and_told_of(spoilt, words):
     fits = [fit(0.9, rank=4, seed=0), fit(0.9, rank=4, seed=1), fit(0.1, rank=8, seed=0), spoilt]
-    chosen = choice.choose(fits, config(seeds=(0, 1), grid=RANKS))
+    chosen = best_fit.choose(fits, config(seeds=(0, 1), grid=RANKS))
     assert chosen.fit is fits[0]
     assert len(chosen.left_out) == 1 and words in chosen.left_out[0]
     with pytest.raises(jals.ArgumentError, match="each solver and point has a fit that broke down"):
-        choice.choose([*fits[2:], fit(0.2, rank=8, seed=2)], config(seeds=(0, 1, 2)))
+        best_fit.choose([*fits[2:], fit(0.2, rank=8, seed=2)], config(seeds=(0, 1, 2)))
 
 
 def test_unfinished_fit_serves_alone_and_is_told_of_beside_others():
     under_way = unfinished(rank=8)
-    assert choice.choose([under_way], config(grid=RANKS)) == (under_way, ONLY, [])
-    chosen = choice.choose([fit(0.9, rank=4), under_way], config(grid=RANKS))
+    assert best_fit.choose([under_way], config(grid=RANKS)) == (under_way, ONLY, [])
+    chosen = best_fit.choose([fit(0.9, rank=4), under_way], config(grid=RANKS))
     assert chosen.fit.point == {"solver.*.rank": 4} and chosen.left_out == ["als rank=8 has not ended"]
 
 
 def test_solver_and_key_narrow():
     fits = [fit(0.9, rank=4), fit(0.8, rank=4, solver="b"), fit(0.7, rank=8, solver="b"), fit(0.6, rank=8)]
     settings = config(("als", "b"), grid=RANKS)
-    assert choice.choose(fits, settings).fit is fits[3]
-    assert choice.choose(fits, settings, solver="b").fit is fits[2]
-    assert choice.choose(fits, settings, key=fits[0].key[:6]) == (fits[0], "as --fit asks", [])
-    assert choice.choose(fits[:2], settings, solver="b").why == "the only fit of b that could be served"
+    assert best_fit.choose(fits, settings).fit is fits[3]
+    assert best_fit.choose(fits, settings, solver="b").fit is fits[2]
+    assert best_fit.choose(fits, settings, key=fits[0].key[:6]) == (fits[0], "as --fit asks", [])
+    assert best_fit.choose(fits[:2], settings, solver="b").why == "the only fit of b that could be served"
     with pytest.raises(jals.ArgumentError, match=r'no solver "bb".*Did you mean "b"'):
-        choice.choose(fits, settings, solver="bb")
+        best_fit.choose(fits, settings, solver="bb")
     with pytest.raises(jals.ArgumentError, match="no fit that could be served"):
-        choice.choose(fits, settings, solver="b", key=fits[0].key[:6])
+        best_fit.choose(fits, settings, solver="b", key=fits[0].key[:6])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_solver_and_key_narrow():
 def test_wrong_keys_are_told_what_there_is(key, words, listed):
     fits = [fit(0.9, seed=seed, key=f"{start}{'0' * 12}") for seed, start in enumerate(("abcd1", "abcd2", "ffff3"))]
     with pytest.raises(jals.ArgumentError, match=words) as caught:
-        choice.choose([*fits, fit(seed=3, key="9" * 16, factors=None)], config(seeds=range(4)), key=key)
+        best_fit.choose([*fits, fit(seed=3, key="9" * 16, factors=None)], config(seeds=range(4)), key=key)
     assert [line.split()[0][:5] for line in str(caught.value).splitlines()[1:]] == listed
 
 
@@ -178,7 +178,7 @@ IMPLICIT = [{"objective.preset": name} for name in ("als_wr", "hu_koren", "expli
 )
 def test_where_nothing_says_which_is_best_all_are_listed(fits, tables, words):
     with pytest.raises(jals.ArgumentError, match=words) as caught:
-        choice.choose(fits, config(**tables))
+        best_fit.choose(fits, config(**tables))
     lines = str(caught.value).splitlines()
     assert len(lines) == 2 + len(fits)
     for line, one in zip(lines[1:-1], fits, strict=True):
@@ -191,39 +191,39 @@ def test_where_nothing_says_which_is_best_all_are_listed(fits, tables, words):
 
 def test_what_is_the_same_for_all_is_no_axis_that_parts_them():
     same = [fit(0.9 - 0.1 * (rank > 4), point={"split.seed": 3, "solver.*.rank": rank}) for rank in (4, 8)]
-    assert choice.choose(same, config(grid={"split.seed": [3]} | RANKS)).fit is same[1]
+    assert best_fit.choose(same, config(grid={"split.seed": [3]} | RANKS)).fit is same[1]
     ratings = [fit(score, point=point) for score, point in zip((0.9, 0.8), IMPLICIT[::2], strict=True)]
-    assert choice.choose(ratings, config(grid={"objective.preset": ["als_wr", "explicit"]})).fit is ratings[1]
+    assert best_fit.choose(ratings, config(grid={"objective.preset": ["als_wr", "explicit"]})).fit is ratings[1]
 
 
 def test_long_lists_are_cut_and_solvers_named():
     fits = [fit(seed=seed, solver=solver) for seed in range(12) for solver in ("als", "b")]
     with pytest.raises(jals.ArgumentError) as caught:
-        choice.choose(fits, config(("als", "b"), seeds=range(12)))
+        best_fit.choose(fits, config(("als", "b"), seeds=range(12)))
     lines = str(caught.value).splitlines()
     assert len(lines) == 1 + 20 + 2 and lines[-2].strip() == "and 4 more" and "--solver NAME" in lines[-1]
 
 
 def test_nothing_to_serve_is_a_storage_error():
     with pytest.raises(jals.StorageError, match="holds no factors of als to serve: every fit broke down"):
-        choice.choose([broken()], config(), solver="als")
+        best_fit.choose([broken()], config(), solver="als")
     with pytest.raises(jals.StorageError, match="it was stopped before"):
-        choice.choose([fit(trial=0)], config())
+        best_fit.choose([fit(trial=0)], config())
     with pytest.raises(jals.StorageError, match=r"output\.factors = false"):
-        choice.choose([fit(factors=None)], config(output={"factors": False}))
+        best_fit.choose([fit(factors=None)], config(output={"factors": False}))
 
 
 def test_leads_are_each_solvers_best_and_the_best_of_all_first():
     scores = {("als", 4): 0.9, ("als", 8): 0.8, ("b", 4): 0.6, ("b", 8): 0.7}
     fits = [fit(score, solver=solver, rank=rank) for (solver, rank), score in scores.items()]
     fits = [broken(solver="lost", rank=4), *fits, fit(0.1, solver="b", rank=8, trial=0)]
-    found = choice.ranking(fits, config(("lost", "als", "b"), grid=RANKS))
-    assert choice.best_by_solver(fits, found) == [fits[3], fits[2], fits[0]]
+    found = best_fit.ranking(fits, config(("lost", "als", "b"), grid=RANKS))
+    assert best_fit.best_by_solver(fits, found) == [fits[3], fits[2], fits[0]]
     assert found.mark() == "lowest validation RMSE of 4 fits"
     unknown = [fit(solver=solver, rank=rank) for solver, rank in scores]
-    assert choice.best_by_solver(unknown, choice.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
+    assert best_fit.best_by_solver(unknown, best_fit.ranking(unknown, config(("als", "b"), grid=RANKS))) == unknown[::2]
 
 
 def test_of_those_left_out_five_are_told():
-    assert choice.summarise(["a", "b"]) == "a; b"
-    assert choice.summarise(list("abcdefg")) == "a; b; c; d; e; and 2 more"
+    assert best_fit.summarise(["a", "b"]) == "a; b"
+    assert best_fit.summarise(list("abcdefg")) == "a; b; c; d; e; and 2 more"

@@ -1,6 +1,6 @@
 """Ratings tables out of files: csv, tsv, MovieLens `::`, Parquet and npz, checked on the way in.
 
-files.py opens the file and finds what is in it, text.py reads the text formats, this module the others.
+sources.py opens the file and finds what is in it, text.py reads the text formats, this module the others.
 """
 
 import base64
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, check_choice
-from .files import as_path, open_file
 from .frames import SourceTable, assemble, chosen_columns, first_line, polars, table_of_frame
 from .ratings import DUPLICATES, Ratings
+from .sources import as_path, open_file
 from .text import read_text
 from .vocabulary import Vocabulary
 
