@@ -109,7 +109,7 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
             row.)
     """
     check_jax()
-    factors = _consistent(factors)
+    factors = consistent(factors)
     user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
     try:
         user, item = jnp.broadcast_arrays(user, item)
@@ -138,7 +138,7 @@ def as_arrays(name: str, factors: Any) -> Factors:
     return Factors(**parts)
 
 
-def _consistent(factors: Any) -> Factors:
+def consistent(factors: Any) -> Factors:
     """Factors that fit one another, of one float dtype."""
     factors = as_arrays("factors", factors)
     shapes = {

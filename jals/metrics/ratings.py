@@ -1,4 +1,4 @@
-"""Accuracy of predicted values."""
+"""Accuracy of predicted values: RMSE, MAE, the held-out error of an objective."""
 
 import functools
 from typing import Any, NamedTuple
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .data.ratings import Ratings
-from .errors import ArgumentError
-from .forks import check_jax
-from .model.factors import Factors, remainder, score_terms
-from .model.objectives import CHUNK, Objective
-from .reals import as_floats, reals
+from ..data.ratings import Ratings
+from ..errors import ArgumentError
+from ..forks import check_jax
+from ..model.factors import Factors, remainder, score_terms
+from ..model.objectives import CHUNK, Objective
+from ..reals import as_floats, reals
 
 
 def rmse(predicted: Any, actual: Any, weight: Any = None) -> jax.Array:
