@@ -31,6 +31,8 @@ from ..solvers.protocol import (
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
 
+RMSE = "rmse"  # the metric unless another is asked for
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -53,7 +55,7 @@ class History(Columns):
         seconds: solver work so far, to the last result on the device; compilation, losses, validation and callbacks
             are not in it.
         passes: passes over the entries by the solver so far.
-        validation: RMSE on the validation ratings, or nan without.
+        validation: the metric on the validation ratings, RMSE unless `fit` was asked for another; nan without.
     """
 
     sweep: list[int] = dataclasses.field(default_factory=list)
@@ -80,7 +82,7 @@ class Result:
     """What `fit` returns.
 
     Attributes:
-        factors: of the last sweep, or with `patience` of the sweep with the best validation RMSE.
+        factors: of the last sweep, or with `patience` of the sweep with the best validation metric.
         state: the solver's state after the last sweep.
         history: see `History`.
         compile_seconds: tracing and compiling the sweep; about 0 where an earlier call compiled it.
@@ -89,6 +91,7 @@ class Result:
             result that an error carries, "running" in the one that callbacks see.
         sweep: the sweep that `factors` are of.
         done: the sweep that `state` is of.
+        metric: what `history.validation` holds: "rmse", or "ndcg@10" and the like.
     """
 
     factors: Factors
@@ -98,6 +101,7 @@ class Result:
     converged: bool
     reason: str
     sweep: int
+    metric: str = dataclasses.field(default=RMSE, kw_only=True)
 
     def __repr__(self) -> str:
         """How it ended, and the numbers of the record that `factors` are of."""
@@ -105,7 +109,8 @@ class Result:
         if self.sweep in self.history.sweep:
             at = self.best()
             said[0] += f", factors of sweep {self.sweep}" if self.sweep != self.done else ""
-            for name, what in (("loss", "loss"), ("validation", "validation RMSE")):
+            validated = f"validation {'RMSE' if self.metric == RMSE else self.metric}"
+            for name, what in (("loss", "loss"), ("validation", validated)):
                 number = getattr(self.history, name)[at]
                 said += [f"{what} {number:.6g}"] if np.isfinite(number) else []
             said.append(f"{self.history.seconds[-1]:.3g} s and {self.compile_seconds:.3g} s of compiling")
@@ -162,6 +167,7 @@ def fit(
     patience: int | None = None,
     loss_every: int = 1,
     callbacks: Iterable[Callable[[Progress], Any]] = (),
+    metric: str = RMSE,
 ) -> Result:
     """Fits factors, looking at the loss on the way.
 
@@ -174,11 +180,14 @@ def fit(
         init: factors to start from (their mean is kept), instead of initial ones; or an earlier result, also one that
             an `Interrupted` carries, to go on from: with its solver state, history and best factors, to the last bit as
             if it had not stopped. `sweeps` then counts from its first sweep.
-        validation: held-out ratings whose RMSE goes into the history.
-        patience: stop after so many records without a better validation RMSE, and return the best factors.
+        validation: held-out ratings whose RMSE, or other `metric`, goes into the history.
+        patience: stop after so many records without a better validation metric, and return the best factors.
         loss_every: sweeps between records; 0 for none: no loss, a record a sweep only if validation or callbacks need
             one.
         callbacks: each is called with a `Progress` at every record; returning True stops the fit.
+        metric: what is measured of the validation ratings: "rmse", the lower the better, or a key of
+            `jals.metrics.ranking` such as "ndcg@10" or "auc", the higher the better. The items of the problem's entries
+            (of weight > 0) are not ranked for their users.
 
     Numbers (in solver and objective), seeds and `sweeps` never compile anything again.
 
@@ -190,12 +199,14 @@ def fit(
     """
     asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
     check_start(solver, problem, objective, key=key, init=init, validation=validation)
-    if patience is not None and validation is None:
-        raise ArgumentError("patience needs validation ratings to watch.")
+    for what, given in (("patience", patience is not None), ("metric", metric != RMSE)):
+        if given and validation is None:
+            raise ArgumentError(f"{what} needs validation ratings to watch.")
     problem = problem.checked()
     objective.check(problem, solver.rank)
     objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
     key = jax.random.key(0) if key is None else key
+    measure = validation_measure(metric, validation, problem, init)
     watched = validation is not None or bool(asked.callbacks)
 
     def compiled(now: Result) -> Result:
@@ -207,8 +218,7 @@ def fit(
         if asked.loss_every and value is None:
             value = loss(after.factors, problem, objective)
         value = float(value) if asked.loss_every else None
-        error = np.nan if validation is None else validation_rmse(after.factors, validation)
-        return extend_result(now, after, value, error, count, seconds, passes, patience)
+        return extend_result(now, after, value, measure(after.factors), count, seconds, passes, patience)
 
     def step(now: Result) -> Result:
         if not now.history.records:
@@ -224,7 +234,7 @@ def fit(
             raise breakdown(now, info)
         return now
 
-    begun = functools.partial(starting_result, solver, key, problem, objective, init, patience)
+    begun = functools.partial(starting_result, solver, key, problem, objective, init, patience, metric)
     return run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
 
 
@@ -232,7 +242,7 @@ def fit(
 
 
 def starting_result(
-    solver, key, problem, objective, init: Factors | Result | None, patience: int | None = None
+    solver, key, problem, objective, init: Factors | Result | None, patience: int | None = None, metric: str = RMSE
 ) -> Result:
     """The result before any sweep of this call, under way; raises ArgumentError for an `init` that does not fit."""
     factors = init.state.factors if isinstance(init, Result) else init
@@ -241,7 +251,7 @@ def starting_result(
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(factors)):
             raise ArgumentError("init holds numbers that are not finite.")
     state = initial_state(solver, key, problem, objective, factors)
-    fresh = Result(state.factors, state, History(), 0.0, False, RUNNING, 0)
+    fresh = Result(state.factors, state, History(), 0.0, False, RUNNING, 0, metric=metric)
     if not (isinstance(init, Result) and init.history.sweep):
         return fresh
     kinds, needed = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (init.state, state))
@@ -249,7 +259,10 @@ def starting_result(
         raise ArgumentError("init is the result of another solver or dtype: give its factors, init.factors, instead.")
     if patience is not None:
         return dataclasses.replace(init, compile_seconds=0.0).with_reason(RUNNING)
-    return dataclasses.replace(fresh, state=init.state, factors=factors, history=init.history, sweep=init.done)
+    known = init.metric if np.isfinite(init.history.validation).any() else metric
+    return dataclasses.replace(
+        fresh, state=init.state, factors=factors, history=init.history, sweep=init.done, metric=known
+    )
 
 
 def progress(now: Result, sweeps: int) -> Progress:
@@ -270,7 +283,8 @@ def extend_result(
         last = now.history.last()
         record = dataclasses.replace(record, seconds=last.seconds + seconds, passes=last.passes + passes)
     history = now.history.with_record(record)
-    if patience is not None and now.history.records and error >= now.history.validation[now.best()]:
+    sign = 1 if now.metric == RMSE else -1  # of ranking metrics the higher is better
+    if patience is not None and now.history.records and sign * error >= sign * now.history.validation[now.best()]:
         return dataclasses.replace(now, state=after, history=history)
     return dataclasses.replace(now, state=after, history=history, factors=after.factors, sweep=record.sweep)
 
@@ -331,6 +345,26 @@ def validation_rmse(factors: Factors, ratings: Ratings) -> float:
     predicted = predict(factors, ratings.user, ratings.item)
     weight = None if ratings.weight is None else ratings.weight.astype(predicted.dtype)
     return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), weight))
+
+
+def validation_measure(
+    metric: str, validation: Ratings | None, problem: Problem, init: Any = None
+) -> Callable[[Factors], float]:
+    """What fills `history.validation`. Raises ArgumentError for an unknown metric, for k beyond the items, and where
+    the history of an `init` to go on from holds another metric."""
+    name, k = (RMSE, None) if metric == RMSE else metrics.metric_parts(metric)
+    if validation is None:
+        return lambda factors: np.nan
+    if isinstance(init, Result) and init.metric != metric and np.isfinite(init.history.validation).any():
+        raise ArgumentError(
+            f'the history of init holds "{init.metric}", the metric is "{metric}": ask for the same, or start from '
+            "init.factors."
+        )
+    if name == RMSE:
+        return lambda factors: validation_rmse(factors, validation)
+    user, item, known = (np.asarray(column) for column in (problem.user, problem.item, problem.weight > 0))
+    evaluation = metrics.Evaluation(validation, (user[known], item[known]), k or 1, name)
+    return lambda factors: evaluation.ranking(factors).mean[metric]
 
 
 def check_start(solver: Any, problem: Any, objective: Any, *, key=None, init: Any = None, validation=None) -> None:

@@ -1,6 +1,6 @@
 """How good predictions are: of values (`ratings`), and of what is ranked first (`ranks`)."""
 
-from .ranks import Ranking, ranking
+from .ranks import Evaluation, Ranking, metric_parts, ranking
 from .ratings import HeldOut, held_out_error, mae, rmse
 
-__all__ = ["HeldOut", "Ranking", "held_out_error", "mae", "ranking", "rmse"]
+__all__ = ["Evaluation", "HeldOut", "Ranking", "held_out_error", "mae", "metric_parts", "ranking", "rmse"]

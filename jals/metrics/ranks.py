@@ -1,6 +1,7 @@
 """Exact ranking metrics: `ranking`, and what it returns."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -214,8 +215,8 @@ def metric_parts(metric: Any) -> tuple[str, int | None]:
         raise ArgumentError(f"metric is {metric!r}, but must be {need}.")
     name, at, number = metric.partition("@")
     check_choice("metric", name, METRICS)
-    if (name == "auc") != (not at) or (at and not (number.isascii() and number.isdigit() and int(number) >= 1)):
-        raise ArgumentError(f'metric is "{metric}", but must be {need}.')
+    if (name == "auc") != (not at) or (at and not re.fullmatch("[1-9][0-9]*", number)):
+        raise ArgumentError(f"metric is {metric!r}, but must be {need}.")
     return name, int(number) if at else None
 
 

@@ -72,6 +72,18 @@ def test_history_holds_the_losses_of_the_factors(solver):
     assert_same(result.state.factors, result.factors)
 
 
+@pytest.mark.parametrize("metric", ["ndcg@3", "auc"])
+def test_history_holds_a_ranking_metric_of_the_factors(metric):
+    weight = np.arange(len(TRAIN)) % 3 > 0  # entries of weight 0 are missing, and so their items are ranked
+    problem = PROBLEM.with_values(TRAIN.value, weight.astype(float))
+    result, seen = watched(problem=problem, sweeps=3, validation=HELD_OUT, metric=metric)
+    name, k = ("ndcg", 3) if metric == "ndcg@3" else ("auc", 1)
+    measure = lambda factors, known: jals.metrics.ranking(factors, HELD_OUT, known, k, name).mean[metric]  # noqa: E731
+    assert result.history.validation == [measure(at.state.factors, TRAIN.select(weight)) for at in seen]
+    assert result.history.validation != [measure(at.state.factors, TRAIN) for at in seen]
+    assert result.metric == metric and f"validation {metric} " in repr(result)
+
+
 def test_history_without_validation_holds_nan():
     assert np.isnan(fit(sweeps=1).history.validation).all()
 
@@ -158,6 +170,18 @@ def test_patience_returns_the_best_factors(patience, loss_every, best, stop):
     assert (result.sweep, result.reason, result.converged) == (best, reason, False)
     assert (result.factors.mean, result.state.factors.mean) == (path[best], path[stop])
     np.testing.assert_allclose(result.history.validation, np.abs(path)[: stop + 1 : loss_every or 1], rtol=1e-12)
+
+
+def test_patience_takes_the_highest_ranking_metric():
+    arguments: dict[str, Any] = {"validation": HELD_OUT, "metric": "ndcg@3"}
+    result = fit(sweeps=9, patience=9, **arguments)
+    column = result.history.validation
+    assert len(set(column)) > 2
+    assert result.sweep == np.argmax(column)
+    assert column[result.best()] == max(column)
+    half = fit(sweeps=4, patience=9, **arguments)
+    assert fit(sweeps=9, patience=9, init=half, **arguments).history.validation == column
+    assert fit(sweeps=5, init=half).metric == "ndcg@3"  # its history is of that
 
 
 @pytest.mark.parametrize("stop_at", [0, 2])
@@ -376,6 +400,17 @@ BAD_ARGUMENTS = {
     "sweeps True": (lambda: fit(sweeps=True), "sweeps is True, but"),
     "loss_every": (lambda: fit(loss_every=-1), "loss_every is -1, but must be a whole number >= 0"),
     "patience 0": (lambda: fit(patience=0, validation=HELD_OUT), "patience is 0, but must be a whole number >= 1"),
+    "metric alone": (lambda: fit(metric="auc"), "metric needs validation ratings"),
+    "metric": (lambda: fit(validation=HELD_OUT, metric="ndgc@3"), 'Did you mean "ndcg"'),
+    "metric without k": (lambda: fit(validation=HELD_OUT, metric="ndcg"), "metric is 'ndcg', but must be"),
+    "metric with k": (lambda: fit(validation=HELD_OUT, metric="auc@3"), "metric is 'auc@3', but must be"),
+    "metric k": (lambda: fit(validation=HELD_OUT, metric="ndcg@99"), "k is 99, but must be a whole number from 1"),
+    "metric of another": (
+        lambda: fit(
+            validation=HELD_OUT, metric="auc", init=fit(sweeps=1, validation=HELD_OUT), sweeps=2
+        ),
+        'the history of init holds "rmse", the metric is "auc"',
+    ),
     "patience alone": (lambda: fit(patience=2), "patience needs validation ratings"),
     "tol < 0": (lambda: fit(tol=-1e-3), r"tol is -0\.001 with loss_every=1, but must be >= 0"),
     "tol nan": (lambda: fit(tol=np.nan), "tol is nan"),
