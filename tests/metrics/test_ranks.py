@@ -1,7 +1,9 @@
 """Ranking metrics against their definitions, with every order of equal scores enumerated."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -269,3 +271,21 @@ def test_what_does_not_fit_is_refused(arguments: Any, message):
 def test_what_is_traced_is_refused():
     with pytest.raises(jals.ArgumentError, match="traced"):
         jax.jit(lambda factors: jals.metrics.ranking(factors, SMALL, k=2).mean["ndcg@2"])(FACTORS)
+
+
+LIBRARIES = json.loads((Path(__file__).parents[1] / "fixtures/ranking_libraries.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("library", LIBRARIES["libraries"])
+def test_other_libraries_agree(library):
+    """On 200 users with ties, averaged over all orders of equal scores; made by the script beside the fixture."""
+    scores, relevant, seen = (np.array(LIBRARIES[name]) for name in ("scores", "relevant", "seen"))
+    theirs = LIBRARIES["libraries"][library]
+    names = {key.partition("@")[0] for key in theirs}
+    found = jals.metrics.ranking(lambda user: scores[user], table(relevant), table(seen), (1, 3, 5), names)
+    assert set(found.mean) == set(theirs) and len(found.user) == 200
+    for key, numbers in theirs.items():
+        name, _, k = key.partition("@")
+        # They divide by the number of relevant items, wherever k ends.
+        share = np.maximum(relevant.sum(1) / int(k), 1) if name == "map" else 1
+        np.testing.assert_allclose(found.per_user[key], numbers * share, rtol=0, atol=1e-6, err_msg=key)
