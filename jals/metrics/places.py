@@ -279,12 +279,13 @@ def _ranked(table: jax.Array, batch: Batch, missing: jax.Array, rarity: jax.Arra
     open_to = (table > -jnp.inf).sum(axis=1, dtype=jnp.int32) if wanted.candidates or wanted.tops else None
     means = []
     if wanted.tops:
-        best = jax.lax.top_k(table, max(wanted.tops))[0]
+        # The barrier: a slice of what top_k returns makes XLA sort whole rows, which takes 50 times as long.
+        best = jax.lax.optimization_barrier(jax.lax.top_k(table, max(wanted.tops))[0])
         for k in wanted.tops:
             edge = best[:, k - 1 : k]
             over, level = table > edge, (table == edge) & (edge > -jnp.inf)
-            left_over = k - over.sum(axis=1, keepdims=True)
-            share = left_over / jnp.maximum(level.sum(axis=1, keepdims=True), 1)
+            left_over = k - over.sum(axis=1, keepdims=True, dtype=jnp.int32)
+            share = left_over / jnp.maximum(level.sum(axis=1, keepdims=True, dtype=jnp.int32), 1)
             chance = jnp.where(over, 1.0, jnp.where(level, share, 0.0)).astype(np.float32)
             total = jnp.matmul(chance, rarity, precision=jax.lax.Precision.HIGHEST)
             means.append(total / jnp.maximum(jnp.minimum(open_to, k), 1))
