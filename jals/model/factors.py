@@ -109,8 +109,8 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
             row.)
     """
     check_jax()
-    factors = _consistent(factors)
-    user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
+    factors = consistent(factors)
+    user, item = (checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
     try:
         user, item = jnp.broadcast_arrays(user, item)
     except ValueError:
@@ -138,7 +138,7 @@ def as_arrays(name: str, factors: Any) -> Factors:
     return Factors(**parts)
 
 
-def _consistent(factors: Any) -> Factors:
+def consistent(factors: Any) -> Factors:
     """Factors that fit one another, of one float dtype."""
     factors = as_arrays("factors", factors)
     shapes = {
@@ -168,7 +168,7 @@ def common_float(factors: Factors, otherwise: Any = np.float32) -> Any:
 _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
 
 
-def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
+def checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
     if not is_traced(ids):
         try:
             ids = np.asarray(ids)
