@@ -1,1 +1,1 @@
-"""What comes after a fit: the best items of a user, what is like an item, rows of newcomers, and why a score is high."""
+"""What comes after a fit: the best items of a user, what is like an item, rows of newcomers, why a score is high."""

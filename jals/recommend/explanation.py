@@ -82,15 +82,12 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
     entries = np.flatnonzero((np.asarray(problem.user) == user) & (np.asarray(problem.weight) > 0))
     columns = problem.item, problem.value, problem.weight
     items, value, weight = (np.asarray(column)[entries] for column in columns)
-    if not len(entries):  # a table has one entry at least: one that counts as missing
-        items, value, weight = np.zeros(1, np.int32), np.ones(1, problem.dtype), np.zeros(1, problem.dtype)
-    nothing = np.zeros(len(items), np.int32)
-    own = Problem.build(Ratings(nothing, items, value, weight, None, nothing, 1, problem.num_items))
+    own = _table_of_one(items, value, weight, problem.num_items)
     rows = np.array([user])
     one = dataclasses.replace(factors, user=factors.user[rows])
     if factors.user_bias is not None:
         one = dataclasses.replace(one, user_bias=factors.user_bias[rows])
-    contribution, offset, good = _parts(one, own, of_rows(objective, "user", rows), item)
+    contribution, offset, good = _parts(one, Problem.build(own), of_rows(objective, "user", rows), item)
     if not good:
         raise ArgumentError(f"the row of user {user} has no unique solution: its lambda is 0. Raise reg.")
     contribution, offset = np.asarray(contribution)[: len(entries)], float(offset)
@@ -100,13 +97,25 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
     return Explanation(items[order], contribution[order], offset, stale)
 
 
+def _table_of_one(item: np.ndarray, value: np.ndarray, weight: np.ndarray, items: int) -> Ratings:
+    """A table of one user, its entries first. Others, which count as missing, make their number a power of two, so that
+    few sizes are compiled; and a table has one entry at least."""
+    unrated = np.ones(items, bool)
+    unrated[item] = False
+    more = np.flatnonzero(unrated)[: 2 ** max(3, len(item) - 1).bit_length() - len(item)].astype(np.int32)
+    nothing = np.zeros(len(item) + len(more), np.int32)
+    value = np.append(value, np.ones(len(more), value.dtype))
+    weight = np.append(weight, np.zeros(len(more), weight.dtype))
+    return Ratings(nothing, np.append(item, more), value, weight, None, nothing, 1, items)
+
+
 def _one(name: str, given: Any, table: jax.Array) -> int:
     if is_traced(given):
         raise ArgumentError(f"{name} is traced: call explain outside of jit, vmap and grad.")
-    ids = checked_ids(name, given, table)
-    if ids.ndim:
-        raise ArgumentError(f"{name} has shape {ids.shape}, but must be one id.")
-    return int(ids)
+    checked_ids(name, given, table)
+    if np.ndim(given):
+        raise ArgumentError(f"{name} has shape {np.shape(given)}, but must be one id.")
+    return int(given)
 
 
 @jax.jit

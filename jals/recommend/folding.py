@@ -57,7 +57,8 @@ def fold_in(
             f"and give num_{opposite}s={others} where the ratings are made."
         )
     given, (factors, problem, objective) = objective, _with_new_rows(factors, ratings, objective, side)
-    problem = problem.checked()
+    if is_traced(problem.weight) or (problem.weight != 0).any():  # rows without any entry are rows, too
+        problem = problem.checked()
     given.check(problem, factors.rank)
     rows, bias, good = _solved(*match_varying(factors, problem, objective), side)
     if not is_traced(good) and not good.all():
@@ -97,7 +98,7 @@ def of_rows(objective: Objective, side: str, rows: np.ndarray) -> Objective:
 
 
 def entries_of(ratings: Ratings, side: str, rows: np.ndarray) -> Ratings:
-    """The entries of these rows of one side, sorted and each once, as a table where they are numbered from 0."""
+    """The entries of these rows of one side (sorted, none twice), as a table where the rows are numbered from 0."""
     column = getattr(ratings, side)
     part = ratings.select(np.isin(column, rows))
     place = np.searchsorted(rows, getattr(part, side)).astype(np.int32)

@@ -36,7 +36,7 @@ def top_k(
             allowed and excluded is not returned.
         side: "user", or "item": then `user` holds items, and what is returned, excluded and allowed are users.
 
-    Returns: (item int32 `(n, k)`, score `(n, k)` in the factors' dtype), the highest first, equal scores by item number.
+    Returns: (item int32 `(n, k)`, score `(n, k)` in the factors' dtype), the highest first, equal scores by item.
         Where too few items are left: item -1, score -inf; a score that is NaN counts as no item. Scores agree with
         `predict` up to rounding, and are differentiable in the factors with the items held; traceable with k, and
         Ratings, as constants.
@@ -91,10 +91,11 @@ def check_k(k: Any, most: int, why: str) -> None:
 
 def checked_rows(side: str, rows: Any, table: jax.Array) -> Any:
     """Ids of one axis: NumPy's where they are known."""
-    ids = checked_ids(side, rows, table)
+    checked_ids(side, rows, table)
+    ids = jnp.atleast_1d(rows) if is_traced(rows) else np.atleast_1d(np.asarray(rows))
     if ids.ndim > 1 or not ids.size:
         raise ArgumentError(f"{side} ids have shape {ids.shape}, but must be (n,), with one id at least.")
-    return jnp.atleast_1d(ids) if is_traced(ids) else np.atleast_1d(ids)
+    return ids
 
 
 @functools.partial(jax.jit, static_argnames=("k", "side"))
