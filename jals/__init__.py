@@ -21,7 +21,7 @@ from .errors import (
     JalsError,
     StorageError,
 )
-from .files.storage import Saved, load, save
+from .files.storage import Saved, save
 from .fitting.grids import fit_grid
 from .fitting.many import fit_many
 from .fitting.paths import regularisation_path
@@ -32,6 +32,7 @@ from .model.objectives import Objective, als_wr, explicit, hu_koren, ials
 from .model.problem import Problem
 from .recommend.explanation import Explanation, explain
 from .recommend.folding import Appended, append, fold_in
+from .recommend.recommender import Recommender, load
 from .recommend.top import similar, top_k
 from .rows import native, normal, rowsolve, view, walk
 from .solvers import protocol
@@ -70,6 +71,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Ratings",
+    "Recommender",
     "Result",
     "Saved",
     "State",
