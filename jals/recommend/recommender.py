@@ -138,10 +138,9 @@ class Recommender(Saved):
         ids = np.broadcast_to(ids, other.shape) if ids.ndim == 0 else ids
         known, row = number_ids(f"{side} ids", ids)
         values = np.ones(len(other), np.float32) if values is None else values
-        columns, sizes = (row, other), (len(known), len(getattr(self.factors, SIDES[side])))
-        if side == "item":
-            columns, sizes = columns[::-1], sizes[::-1]
-        seen = Ratings.from_arrays(*columns, values, *sizes, weight=weight)
+        column = {side: row, SIDES[side]: other}
+        sizes = {f"num_{side}s": len(known), f"num_{SIDES[side]}s": len(getattr(self.factors, SIDES[side]))}
+        seen = Ratings.from_arrays(column["user"], column["item"], values, weight=weight, **sizes)
         rows, bias = fold_in(self.factors, seen, self.objective, side)
         factors = dataclasses.replace(self.factors, **{side: rows, f"{side}_bias": bias})
         there = self.vocab or Vocabulary(*(np.arange(len(getattr(self.factors, each))) for each in SIDES))
