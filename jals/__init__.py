@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import datasets, errors, experiment, metrics, tuning
+from . import datasets, errors, experiment, metrics, recommend, tuning
 from .data import split
 from .data.ratings import Ratings
 from .data.readers import read_ratings
@@ -21,7 +21,7 @@ from .errors import (
     JalsError,
     StorageError,
 )
-from .files.storage import Saved, load, save
+from .files.storage import Saved, save
 from .fitting.grids import fit_grid
 from .fitting.many import fit_many
 from .fitting.paths import regularisation_path
@@ -30,6 +30,10 @@ from .model import layouts
 from .model.factors import Factors, predict
 from .model.objectives import Objective, als_wr, explicit, hu_koren, ials
 from .model.problem import Problem
+from .recommend.explanation import Explanation, explain
+from .recommend.folding import Appended, append, fold_in
+from .recommend.recommender import Recommender, load
+from .recommend.top import similar, top_k
 from .rows import native, normal, rowsolve, view, walk
 from .solvers import protocol
 from .solvers.als import ALS
@@ -47,10 +51,12 @@ __all__ = [
     "ALS",
     "AdjointError",
     "AndersonALS",
+    "Appended",
     "ArgumentError",
     "Certificate",
     "ConfigError",
     "DataError",
+    "Explanation",
     "Factors",
     "FitError",
     "ForkError",
@@ -65,6 +71,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Ratings",
+    "Recommender",
     "Result",
     "Saved",
     "State",
@@ -73,15 +80,18 @@ __all__ = [
     "Vocabulary",
     "adjoint",
     "als_wr",
+    "append",
     "certify",
     "check_hypergradient",
     "datasets",
     "errors",
     "experiment",
+    "explain",
     "explicit",
     "fit",
     "fit_grid",
     "fit_many",
+    "fold_in",
     "hu_koren",
     "ials",
     "layouts",
@@ -94,13 +104,16 @@ __all__ = [
     "predict",
     "protocol",
     "read_ratings",
+    "recommend",
     "regularisation_path",
     "rowsolve",
     "run",
     "save",
     "scheduled",
+    "similar",
     "solution_map",
     "split",
+    "top_k",
     "tune",
     "tuning",
     "view",

@@ -42,7 +42,7 @@ def strange(tree: ast.Module):
 # The rooms from the lowest up: each uses those before it, and what lies beside it.
 ROOMS = (
     *("errors", "clock", "forks", "devices", "reals", "data", "model", "metrics", "rows", "files", "solvers"),
-    *("fitting", "diagnostics", "derivatives", "tuning", "datasets", "experiment"),
+    *("recommend", "fitting", "diagnostics", "derivatives", "tuning", "datasets", "experiment"),
     *("app.config", "app.study", "app.show", "app.run", "app.commands", "app"),
 )
 

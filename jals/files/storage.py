@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data.ratings import Ratings
 from ..data.sources import as_path
 from ..data.vocabulary import Vocabulary, text_array
 from ..errors import ArgumentError, ForkError, StorageError, did_you_mean, is_traced
@@ -21,23 +22,27 @@ from ..model.objectives import Objective
 from . import atomic
 from .formats import FORMATS, Arrays, Format
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_WITHOUT_SEEN = 2  # of files that hold no seen entries, which the jals of that version reads too
 
 _FACTORS = [field.name for field in dataclasses.fields(Factors)]
 _STATIC = ("feedback", "bias", "center")
 _NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
 _SIDES = ("user", "item")
+_SEEN = ("item", "value", "weight")  # of the seen entries, one user's after the other's
 _SEAL = re.compile(rb"jals factors (?P<version>\d+) sha256 (?P<digest>[0-9a-f]{64})")
 _UNSEALED = b"0" * 64
 
 
 class Saved(NamedTuple):
-    """What `load` returns: NumPy arrays in `factors` and `objective`; None for what was not saved."""
+    """What a file holds: NumPy arrays in `factors` and `objective`; None for what was not saved. The seen entries are
+    sorted by user and item, and without times."""
 
     factors: Factors
     vocab: Vocabulary | None
     objective: Objective | None
     data_hash: str | None
+    seen: Ratings | None = None
 
 
 def save(
@@ -46,6 +51,7 @@ def save(
     vocab: Vocabulary | None = None,
     objective: Objective | None = None,
     data_hash: str | None = None,
+    seen: Ratings | None = None,
 ) -> None:
     """Writes a file that `load` reads back to the bit. The file appears whole or not at all.
 
@@ -57,6 +63,7 @@ def save(
         vocab: the outside ids of rows, or None.
         objective: what was minimised, or None.
         data_hash: `Ratings.data_hash()` of the training data, or None.
+        seen: the entries that recommendations are to leave out (most often the training data), or None.
 
     The file is made in memory first.
 
@@ -71,13 +78,15 @@ def save(
         ("vocab", vocab, Vocabulary | None),
         ("objective", objective, Objective | None),
         ("data_hash", data_hash, str | None),
+        ("seen", seen, Ratings | None),
     ):
         if not isinstance(value, kind):
             raise ArgumentError(f"{name} is of type {type(value).__name__}, which is not what jals.save takes there.")
     if data_hash is not None and len(data_hash) > 1000:
         raise ArgumentError(f"data_hash has {len(data_hash):,} characters: give what Ratings.data_hash() returns.")
     parts = {f"factors/{name}": getattr(factors, name) for name in _FACTORS}
-    header: dict[str, Any] = {"seal": f"jals factors {FORMAT_VERSION} sha256 {_UNSEALED.decode()}"}
+    version = _WITHOUT_SEEN if seen is None else FORMAT_VERSION
+    header: dict[str, Any] = {"seal": f"jals factors {version} sha256 {_UNSEALED.decode()}"}
     header["data_hash"] = data_hash
     if objective is not None:
         header["objective"] = {name: getattr(objective, name) for name in _STATIC}
@@ -88,6 +97,15 @@ def save(
     misfit = _misfit(arrays)
     if misfit is not None:
         raise ArgumentError(f"{misfit}.")
+    if seen is not None:
+        for side in _SIDES:
+            rows, have = len(getattr(factors, side)), getattr(seen, f"num_{side}s")
+            if rows != have:
+                raise ArgumentError(f"seen has {have:,} {side}s, but factors.{side} has {rows:,} rows.")
+        ordered = seen.sorted()
+        arrays["seen/until"] = np.cumsum(np.bincount(ordered.user, minlength=seen.num_users))
+        columns = {f"seen/{name}": getattr(ordered, name) for name in _SEEN}
+        arrays |= {name: column for name, column in columns.items() if column is not None}
     try:
         content = form.write(arrays, header)
     except UnicodeError as error:
@@ -119,9 +137,10 @@ def load(path: Any) -> Saved:
     if seal is None:
         raise StorageError(f"{no_file} (nothing in it says format version {FORMAT_VERSION}).")
     version = int(seal["version"])
-    if version != FORMAT_VERSION:
+    if not _WITHOUT_SEEN <= version <= FORMAT_VERSION:
         cure = "A newer jals reads it." if version > FORMAT_VERSION else "Read it with the jals that wrote it."
-        raise StorageError(f"{path} has format version {version}; this jals reads {FORMAT_VERSION}. {cure}")
+        reads = f"{_WITHOUT_SEEN} and {FORMAT_VERSION}"
+        raise StorageError(f"{path} has format version {version}; this jals reads {reads}. {cure}")
     if _digest(content, *seal.span("digest")) != seal["digest"]:
         raise StorageError(f"{no_file}: its SHA-256 is not the one it was saved with. Copy or save it again.")
     try:
@@ -133,6 +152,7 @@ def load(path: Any) -> Saved:
                 Vocabulary(*(arrays[f"vocabulary/{side}"] for side in _SIDES)) if _has_ids(arrays) else None,
                 _objective(arrays, header["objective"]) if "objective" in header else None,
                 header["data_hash"],
+                _seen(arrays),
             )
     except (ImportError, ForkError):
         raise
@@ -143,6 +163,15 @@ def load(path: Any) -> Saved:
 
 def _objective(arrays: Arrays, static: dict[str, Any]) -> Objective:
     return Objective(**{name: arrays.get(f"objective/{name}") for name in _NUMBERS}, **static)
+
+
+def _seen(arrays: Arrays) -> Ratings | None:
+    if "seen/until" not in arrays:
+        return None
+    until, users = arrays["seen/until"], len(arrays["factors/user"])
+    user = np.repeat(np.arange(users, dtype=np.int32), np.diff(until, prepend=0))
+    item, value, weight = (arrays.get(f"seen/{name}") for name in _SEEN)
+    return Ratings.from_arrays(user, item, value, users, len(arrays["factors/item"]), weight)
 
 
 def _array(name: str, part: Any) -> np.ndarray:
@@ -186,6 +215,9 @@ def _misfit(arrays: Arrays) -> str | None:
         expected |= {f"factors/{side}": [(rows, rank)], f"vocabulary/{side}": [(rows,)]}
         expected |= {f"factors/{side}_bias": [(rows,)], f"objective/reg_{side}": [(), (rows,)]}
         expected |= {f"objective/prior_{side}": [(rank,), (rows, rank)]}
+    if "seen/until" in shapes:
+        entries = (int(arrays["seen/until"][-1]),) if shapes["seen/until"] == (users,) else ()
+        expected |= {"seen/until": [(users,)]} | {f"seen/{name}": [entries] for name in _SEEN}
     for name, shape in shapes.items():
         if shape not in expected[name]:
             fit = " or ".join(map(str, expected[name]))

@@ -110,7 +110,7 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
     """
     check_jax()
     factors = consistent(factors)
-    user, item = (_checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
+    user, item = (checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
     try:
         user, item = jnp.broadcast_arrays(user, item)
     except ValueError:
@@ -168,7 +168,7 @@ def common_float(factors: Factors, otherwise: Any = np.float32) -> Any:
 _scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
 
 
-def _checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
+def checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
     if not is_traced(ids):
         try:
             ids = np.asarray(ids)

@@ -127,6 +127,24 @@ def test_vocabulary_and_hash_come_back(tmp_path, suffix, user, item):
     assert_same(loaded, jals.Saved(some_factors(), vocab, None, "0123"))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_seen_entries_come_back(tmp_path, suffix, weighted):
+    """Sorted, with users who have seen nothing at both ends; a file without them is one that older versions read."""
+    user, item = np.array([3, 1, 3, 1]), np.array([3, 0, 1, 2])
+    weight = np.array([1.0, 0.0, 2.0, 0.5]) if weighted else None
+    seen = jals.Ratings.from_arrays(user, item, np.array([1.5, 2, 3, 4]), 5, 4, weight=weight)
+    path = tmp_path / f"f{suffix}"
+    jals.save(path, some_factors(), VOCAB, data_hash="abc", seen=seen)
+    loaded = jals.load(path)
+    assert_same(loaded, jals.Saved(some_factors(), VOCAB, None, "abc"))
+    for name in ("user", "item", "value", "weight"):
+        assert_same_bits(getattr(loaded.seen, name), getattr(seen.sorted(), name))
+    assert loaded.seen.data_hash() == seen.data_hash()
+    assert b"jals factors 3 sha256" in path.read_bytes()
+    jals.save(path, some_factors(), VOCAB, data_hash="abc")
+    assert b"jals factors 2 sha256" in path.read_bytes() and jals.load(path).seen is None
+
+
 @pytest.mark.parametrize("items", [np.arange(3), np.array(["ä", "b", "c"]), None], ids=["integers", "texts", "uneven"])
 def test_uneven_texts_come_back_and_take_their_own_room(tmp_path, suffix, items):
     ids = sorted(["a", "é日🎬", "y" * 5000, *map(str, range(2000))])
@@ -269,6 +287,11 @@ REFUSED_PARTS: dict[str, tuple[tuple, str]] = {
     "float ids": ((some_factors(), Vocabulary(np.ones(5), np.arange(4))), "vocabulary/user holds float64"),
     "reg": ((some_factors(), None, jals.explicit(reg_user=np.ones(4), reg_item=1.0)), r"must have \(\) or \(5,\)"),
     "prior": ((some_factors(), None, jals.explicit(1.0, prior_item=np.ones(4))), r"must have \(3,\) or \(4, 3\)"),
+    "seen": ((some_factors(), None, None, None, [0]), "seen is of type list"),
+    "seen users": (
+        (some_factors(), None, None, None, jals.Ratings.from_arrays([0], [0], [1.0], 6, 4)),
+        "seen has 6 users, but factors.user has 5 rows",
+    ),
     "text": ((some_factors(), None, jals.explicit("much")), "objective/reg_user holds <U4, but must hold numbers"),
 }
 
@@ -474,8 +497,8 @@ def write(path, header, **arrays):
 
 REFUSED = r"is damaged, or no file of jals"
 WRONG_CONTENTS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "older": (header(1), {}, r"has format version 1; this jals reads 2\. Read it with the jals that wrote it"),
-    "newer": (header(3), {}, r"has format version 3; this jals reads 2\. A newer jals reads it"),
+    "older": (header(1), {}, r"has format version 1; this jals reads 2 and 3\. Read it with the jals that wrote it"),
+    "newer": (header(4), {}, r"has format version 4; this jals reads 2 and 3\. A newer jals reads it"),
     "no hash": ({"seal": header()["seal"]}, {}, REFUSED),
     "unknown objective": (header(objective={"kind": 1}), {}, REFUSED),
     "half a vocabulary": (header(), {"vocabulary__user": np.arange(2)}, "has 0 item ids, but the factors have 3 items"),
@@ -485,6 +508,18 @@ WRONG_CONTENTS: dict[str, tuple[Any, dict[str, Any], str]] = {
         REFUSED + ": the vocabulary has 4 item ids, but the factors have 3 items",
     ),
     "rank": (header(), {"factors__item": np.ones((3, 2))}, "factors.user has rank 1, factors.item 2"),
+    "seen": (header(3), {"seen__until": np.array([2, 1])}, REFUSED),
+    "seen users": (header(3), {"seen__until": np.array([1])}, r"seen.until has shape \(1,\)"),
+    "seen items": (
+        header(3),
+        {"seen__until": np.array([0, 1]), "seen__item": np.array([3]), "seen__value": np.ones(1)},
+        "item of entry 0 is 3, but num_items is 3",
+    ),
+    "seen values": (
+        header(3),
+        {"seen__until": np.array([0, 1]), "seen__item": np.array([2]), "seen__value": np.ones(2)},
+        r"seen.value has shape \(2,\), but beside these factors it must have \(1,\)",
+    ),
     "bias": (
         header(),
         {"factors__user_bias": np.ones(2), "factors__item_bias": np.ones((3, 1))},

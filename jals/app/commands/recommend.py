@@ -14,7 +14,6 @@ from ...files.runs import folder
 from .. import config as configs
 from ..run.data import SplitTable, read_data
 from ..show.console import Table
-from ..show.unseen import best_unseen, entries_of
 from ..study import best_fit, plan
 
 
@@ -55,7 +54,10 @@ def recommend(
     saved = jals.load(place / name)
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
-    seen = fold.train.item[entries_of(fold.train, row)]
+    own = fold.train.user == row
+    if fold.train.weight is not None:
+        own &= fold.train.weight > 0
+    seen = fold.train.item[own]
     scores = f"; scores by {name}"
     if why is not None:
         which = best_fit.fit_name(fit, len(config.seeds) > 1, best_fit.folds_of(fit, config))
@@ -67,7 +69,9 @@ def recommend(
     if not len(seen):
         console.print("This user has no training entries: items are ordered by their biases, where there are any.")
     rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
-    console.print(_table(data, *best_unseen(saved.factors, row, np.union1d(seen, rare), k)))
+    most = min(k, fold.train.num_items)  # fewer are fewer lines
+    items, scores = (np.asarray(part)[0] for part in jals.top_k(saved.factors, row, most, np.union1d(seen, rare)))
+    console.print(_table(data, items[items >= 0], scores[items >= 0]))
     return 0
 
 

@@ -25,7 +25,6 @@ from ...config.schema import Config
 from ...study import best_fit
 from ...study.best_fit import Ranking
 from ..console import printable
-from ..unseen import best_unseen, entries_of
 from . import gallery, summaries
 from .gallery import DrawnFit, PageFigure
 
@@ -178,17 +177,25 @@ def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str
     return list(people.values())
 
 
+def _entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
+    """The places of a user's entries of weight > 0."""
+    places = np.flatnonzero(ratings.user == user)
+    return places if ratings.weight is None else places[ratings.weight[places] > 0]
+
+
 def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
     """The user's best unseen items, with the value where it was held out, and the training entries of highest value
     (of equal ones the items with more entries, then by row)."""
     held = {}
     for part in (one.validation, one.test):
         if part is not None:
-            its = entries_of(part, user)
+            its = _entries_of(part, user)
             held |= dict(zip(part.item[its].tolist(), part.value[its].tolist(), strict=True))
-    its = entries_of(one.train, user)
+    its = _entries_of(one.train, user)
     item, value = one.train.item[its], one.train.value[its]
-    best, scores = best_unseen(one.factors, user, item, TOP)
+    unseen = jals.top_k(one.factors, user, min(TOP, one.train.num_items), exclude=item)
+    best, scores = (np.asarray(part)[0] for part in unseen)
+    best, scores = best[best >= 0], scores[best >= 0]
     order = np.lexsort((item, -popular[item], -value))[:TOP]
     predicted = np.asarray(jals.predict(one.factors, user, item[order]))
 
