@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import datasets, errors, experiment, metrics, tuning
+from . import baselines, datasets, errors, experiment, metrics, tuning
 from .data import split
 from .data.ratings import Ratings
 from .data.readers import read_ratings
@@ -73,6 +73,7 @@ __all__ = [
     "Vocabulary",
     "adjoint",
     "als_wr",
+    "baselines",
     "certify",
     "check_hypergradient",
     "datasets",
