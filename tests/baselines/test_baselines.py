@@ -148,5 +148,6 @@ def test_weights_are_refused_by_name(make):
 def test_what_does_not_fit_is_refused_with_its_bytes():
     wide = jals.Ratings.from_arrays([0, 1], [0, 1], [1.0, 1.0], num_items=100_000)
     said = re.escape("240,000,000,000 bytes (224 GiB)") + ".*16 GiB"
-    with mock.patch("jals.baselines.linear.memory_bytes", return_value=2**34), pytest.raises(jals.ArgumentError, match=said):
+    patched = mock.patch("jals.baselines.linear.memory_bytes", return_value=2**34)
+    with patched, pytest.raises(jals.ArgumentError, match=said):
         ease(wide, 1.0)
