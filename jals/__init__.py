@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import baselines, datasets, errors, experiment, metrics, tuning
+from . import baselines, datasets, errors, experiment, metrics, presets, tuning
 from .data import split
 from .data.ratings import Ratings
 from .data.readers import read_ratings
@@ -93,6 +93,7 @@ __all__ = [
     "native",
     "normal",
     "predict",
+    "presets",
     "protocol",
     "read_ratings",
     "regularisation_path",
