@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import datasets, errors, experiment, metrics, recommend, tuning
+from . import baselines, datasets, errors, experiment, metrics, presets, recommend, tuning
 from .data import split
 from .data.ratings import Ratings
 from .data.readers import read_ratings
@@ -81,6 +81,7 @@ __all__ = [
     "adjoint",
     "als_wr",
     "append",
+    "baselines",
     "certify",
     "check_hypergradient",
     "datasets",
@@ -102,6 +103,7 @@ __all__ = [
     "native",
     "normal",
     "predict",
+    "presets",
     "protocol",
     "read_ratings",
     "recommend",

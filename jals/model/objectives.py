@@ -13,7 +13,7 @@ second loss; written around t it does not cancel in float32, and nothing is divi
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class Objective:
         bias, center: whether there are biases and a mean; static.
     """
 
+    # What differs from a library, where `jals.presets.like` made it: no field, so no part of the tree.
+    notes: ClassVar[tuple[str, ...]] = ()
     reg_user: Any
     reg_item: Any
     reg_bias: Any
