@@ -59,6 +59,7 @@ class Traits(NamedTuple):
     """What a solver says of itself, by attributes of these names; the defaults hold of one that does not say.
 
     Attributes:
+        first: which side a sweep solves first, "user" or "item": a certificate looks at the other as given.
         exact: whether a half-sweep ends at the minimum: a certificate then asks it of the rows updated last.
         monotone: whether no sweep raises the loss.
         differentiable: whether a sweep has derivatives, forward and reverse. (Of one that does not say it is tried.)
@@ -68,6 +69,7 @@ class Traits(NamedTuple):
         numbers: `costs.Size` -> about how many numbers a fit holds; NaN: not known.
     """
 
+    first: str = "user"
     exact: bool = False
     monotone: bool = False
     differentiable: bool = True

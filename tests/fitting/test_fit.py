@@ -411,9 +411,10 @@ def test_bad_arguments_are_refused(case):
         call()
 
 
-def test_hu_koren_refuses_a_value_of_zero():
-    with pytest.raises(jals.DataError, match=r"value of entry 3 is 0\.0, but hu_koren .* Leave such entries out"):
+def test_hu_koren_refuses_a_negative_confidence():
+    with pytest.raises(jals.DataError, match=r"value of entry 3 is -1\.5, a confidence .* of -0\.5, but hu_koren needs"):
         fit(problem=ZERO, objective=jals.hu_koren(0.1))
+    fit(problem=ZERO, objective=jals.hu_koren(0.1, alpha=2 / 3))  # rounding does not make 0 negative
     masked = ZERO.with_values(abs(ZERO.value), weight=np.arange(len(TRAIN)) != 3)
     jals.hu_koren(0.1).check(masked, rank=3)  # an entry of weight 0 is missing
 
