@@ -140,11 +140,10 @@ def check_values(objective: Any, problem: Any) -> None:
             "alpha. (What is disliked is no negative confidence: that is a target of 0, see jals.wals.)"
         )
     if hollow.any():
-        at = int(np.argmax(hollow))
+        at, whole = int(np.argmax(hollow)), weight * entry.w + shared
         raise DataError(
-            f"entry {at} has value {value[at]} and weight {weight[at]}, so that its pair weighs "
-            f"{jnp.broadcast_to(weight * entry.w + shared, value.shape)[at]} in all, but a weight must not be negative: "
-            "lower the entry's weight, or raise unobserved_user and unobserved_item there."
+            f"entry {at} has value {value[at]} and weight {weight[at]}, so that its pair weighs {whole[at]} in all, "
+            "which must not be negative: lower its weight, or raise unobserved_user and unobserved_item there."
         )
 
 

@@ -8,9 +8,10 @@
     lambda_u = reg_user (n_u + a0 a_u sum_i c_i)^nu,    lambda_i = reg_item (n_i + a0 c_i sum_u a_u)^nu
     n_u = how many entries with weight v > 0 the user has, or (count "weights") the sum of their v; n_i likewise
 
-Sums as written: no 1/2, no mean. a_u and c_i are 1 unless given. An entry's (w, t, q) come from its value r and weight v by the kind of feedback, see
-`feedback`. With p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so implicit feedback needs no
-second loss; written around t it does not cancel in float32, and nothing is divided by a confidence that may be 0.
+Sums as written: no 1/2, no mean. a_u and c_i are 1 unless given. An entry's (w, t, q) come from its value r and weight
+v by the kind of feedback, see `feedback`. With p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so
+implicit feedback needs no second loss; written around t it does not cancel in float32, and nothing is divided by a
+confidence that may be 0.
 """
 
 import dataclasses
@@ -224,9 +225,9 @@ def als_wr(
                                 + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
 
     with n the number of a row's entries of weight > 0. Arguments as for `explicit`; `reg_power` is nu (1 here, any
-    number >= 0: n^nu). Spark and LensKit scale lambda so. With `count="weights"` n is the sum of the row's weights v, as
-    in cmfrec (weights with scale_lam); it has a derivative then. A lambda of the biases that does not grow with n (its
-    scale_bias_const) is reg_bias_user = lambda / n_u^nu, one for each row.
+    number >= 0: n^nu). Spark and LensKit scale lambda so. With `count="weights"` n is the sum of the row's weights v,
+    as in cmfrec (weights with scale_lam); it has a derivative then. A lambda of the biases that does not grow with n
+    (its scale_bias_const) is reg_bias_user = lambda / n_u^nu, one for each row.
 
     Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
     2008.
@@ -304,8 +305,8 @@ def ials(
     a_u = c_i = 1 unless given. The values of the table are not used.
 
     Args: `unobserved_weight` is a0 >= 0, `reg_power` nu; `unobserved_user` and `unobserved_item` are a_u >= 0 and
-        c_i >= 0, one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what many
-        take says more); `count` as for `als_wr`, others as for `explicit`.
+        c_i >= 0, one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what
+        many take says more); `count` as for `als_wr`, others as for `explicit`.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 

@@ -150,7 +150,8 @@ def _of_prior_and_all_pairs(view: View, side: str) -> Sizes:
     by_row = jnp.ones_like(count) if view.pairs is None else view.pairs
     # lambda may be a power that underflows; 0^nu is 0 in truth.
     some = jnp.stack([_nonzero(reg).any() for reg in regs]).any()
-    base = (count > 0) | (objective.reg_power == 0) | (jnp.zeros((), bool) if pairs is None else _nonzero(pairs) & _nonzero(by_row))
+    base = (count > 0) | (objective.reg_power == 0)
+    base |= jnp.zeros((), bool) if pairs is None else _nonzero(pairs) & _nonzero(by_row)
     held = _nonzero(view.reg) | (some & base)[:, None]
     matrix = norm(view.reg, axis=-1)
     lost = jnp.sum(jnp.where(held, view.reg + 1, 0), axis=-1)

@@ -153,9 +153,9 @@ def view(
         blank &= reg.sum(axis=-1) + jnp.trace(gram) * (1 if pairs is None else pairs) == 0
     alone = matrix is None and gram is None  # then nothing but entries can make a row without lambda solvable
     needed = jnp.where(strict & alone, unknowns, 0).astype(dtype)
-    other_side = Whole(table, held_bias)
+    held = Whole(table, held_bias), factors.mean
     return View(
-        layout, slots, objective, other_side, factors.mean, prior, reg, matrix, gram, pairs, count, blank, strict, needed
+        layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed
     )
 
 

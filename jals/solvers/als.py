@@ -119,16 +119,16 @@ class ALS:
         return State(start_from(factors, key, self, problem, objective)[0])
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
-        """One sweep: one side, then the other. Pure, jittable, differentiable forward and reverse in every float; two passes
-        over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
+        """One sweep: one side, then the other. Pure, jittable, differentiable forward and reverse in every float; two
+        passes over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
 
         Args:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
                 dtype is worked on in the state's (`Problem.astype`).
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
-                as `jals.loss` up to rounding, that of sum w t^2 + sum over the rows solved last of |A|_F |x|^2. The second sum is
-                far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
+                as `jals.loss` up to rounding, that of sum w t^2 + sum over the last side's rows of |A|_F |x|^2. The
+                second sum is far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
                 more): matrices are then ill-conditioned, and x'A x is a sum of terms that cancel. Where that matters,
                 take `jals.loss`.
 
@@ -173,7 +173,8 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
     elif with_loss:
         after = loss(factors, problem, objective)
     users, items = (before, solved) if first == "user" else (solved, before)
-    return State(factors), sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after)
+    info = sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after, solver.first)
+    return State(factors), info
 
 
 def _rounded(factors: Factors, side: str, rounding: str | None) -> Factors:

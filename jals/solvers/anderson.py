@@ -57,7 +57,8 @@ class AndersonALS:
 
     The loss never rises: where L after the sweep is above L before (or is not finite), the factors are those of a plain
     sweep from where the last one ended, and all changes but the newest are forgotten. A sweep ends with the items
-    solved for the users at hand, as in ALS, so that `certify` holds with `last_updated`.
+    solved for the users at hand, as in ALS, so that `certify` holds with `last_updated`. Users always come first in
+    a sweep.
 
     L is invariant to a rotation of the factors, and so is everything here: G of rotated rows is G, rotated, steps are
     combinations of rows with one coefficient for all of them, and products of rows are summed over the columns. So the

@@ -310,6 +310,9 @@ class Config(ConfigTable):
         for place, solver in enumerate(self.solver):
             if times[solver.label] > 1:
                 found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
+            wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
+            found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
         found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
         return found + self._conflicts_of_tuning()
