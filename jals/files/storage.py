@@ -26,7 +26,7 @@ FORMAT_VERSION = 3
 _WITHOUT_SEEN = 2  # of files that hold no seen entries, which the jals of that version reads too
 
 _FACTORS = [field.name for field in dataclasses.fields(Factors)]
-_STATIC = ("feedback", "bias", "center")
+_STATIC = ("feedback", "bias", "center", "count")
 _NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
 _SIDES = ("user", "item")
 _SEEN = ("item", "value", "weight")  # of the seen entries, one user's after the other's
@@ -215,6 +215,7 @@ def _misfit(arrays: Arrays) -> str | None:
         expected |= {f"factors/{side}": [(rows, rank)], f"vocabulary/{side}": [(rows,)]}
         expected |= {f"factors/{side}_bias": [(rows,)], f"objective/reg_{side}": [(), (rows,)]}
         expected |= {f"objective/prior_{side}": [(rank,), (rows, rank)]}
+        expected |= {f"objective/reg_bias_{side}": [(), (rows,)], f"objective/unobserved_{side}": [(rows,)]}
     if "seen/until" in shapes:
         entries = (int(arrays["seen/until"][-1]),) if shapes["seen/until"] == (users,) else ()
         expected |= {"seen/until": [(users,)]} | {f"seen/{name}": [entries] for name in _SEEN}
