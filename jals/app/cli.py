@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import jals
 
@@ -175,14 +175,19 @@ def build() -> "typer.Typer":
 
         raise typer.Exit(_exit_code(lambda console: runner.certify(folder, console)))
 
+    solver_option = typer.Option(help="Of a run of several solvers: by one of these.")
+    fit_option = typer.Option(metavar="KEY", help="By the fit whose key begins so.")
+
     @command("jals recommend runs/movielens --user 15 -k 5")
     def recommend(
         folder: Annotated[Path, folder_of_run],
-        user: Annotated[str, typer.Option(help="The user's id, as in the data.")],
+        user: Annotated[str | None, typer.Option(help="The user's id, as in the data.")] = None,
+        items: Annotated[str | None, typer.Option(help="A new user: ids of items, commas between them.")] = None,
         k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
-        solver: Annotated[str | None, typer.Option(help="Of a run of several solvers: by one of these.")] = None,
-        fit: Annotated[str | None, typer.Option(metavar="KEY", help="By the fit whose key begins so.")] = None,
+        solver: Annotated[str | None, solver_option] = None,
+        fit: Annotated[str | None, fit_option] = None,
         min_entries: Annotated[int, typer.Option(help="Leave out items with fewer training entries.", min=0)] = 0,
+        explain: Annotated[bool, typer.Option("--explain", help="Name the entries that add most to a score.")] = False,
     ) -> None:
         """The items with the highest scores that a user has not seen, by the factors of a run.
 
@@ -190,7 +195,52 @@ def build() -> "typer.Typer":
         """
         from .commands import recommend as room
 
-        raise typer.Exit(_exit_code(lambda console: room.recommend(folder, user, k, console, solver, min_entries, fit)))
+        def shown(console: "Console") -> int:
+            return room.recommend(folder, user, k, console, solver, min_entries, fit, items, explain)
+
+        raise typer.Exit(_exit_code(shown))
+
+    @command("jals similar runs/movielens --item 1 -k 5")
+    def similar(
+        folder: Annotated[Path, folder_of_run],
+        item: Annotated[str, typer.Option(help="The item's id, as in the data.")],
+        k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
+        solver: Annotated[str | None, solver_option] = None,
+        fit: Annotated[str | None, fit_option] = None,
+    ) -> None:
+        """The items whose factors are most like an item's, by their cosine."""
+        from .commands import recommend as room
+
+        raise typer.Exit(_exit_code(lambda console: room.similar(folder, item, k, console, solver, fit)))
+
+    @command("jals evaluate runs/movielens -k 10 -k 20 --metric ndcg")
+    def evaluate(
+        folder: Annotated[Path, folder_of_run],
+        k: Annotated[list[int], typer.Option("-k", help="How many items count. Repeatable.", min=1)] = [10],  # noqa: B006
+        metric: Annotated[list[str], typer.Option(help="As of jals.metrics.ranking. Repeatable.")] = ["recall", "ndcg"],  # noqa: B006
+        part: Annotated[Literal["test", "validation"], typer.Option(help="Of the split.")] = "test",
+        solver: Annotated[str | None, solver_option] = None,
+        fit: Annotated[str | None, fit_option] = None,
+    ) -> None:
+        """How well a run ranks held-out items among all that a user has not seen, beside the most popular ones."""
+        from .commands import evaluate as room
+
+        def shown(console: "Console") -> int:
+            return room.evaluate(folder, console, tuple(k), tuple(metric), part, solver, fit)
+
+        raise typer.Exit(_exit_code(shown))
+
+    @command("jals export runs/movielens factors.parquet")
+    def export(
+        folder: Annotated[Path, folder_of_run],
+        out: Annotated[Path, typer.Argument(metavar="FILE", help=".npz, .safetensors or .parquet.")],
+        solver: Annotated[str | None, solver_option] = None,
+        fit: Annotated[str | None, fit_option] = None,
+    ) -> None:
+        """The factors of a run in a file of their own, with ids, objective and what users have seen."""
+        from .commands import evaluate as room
+
+        raise typer.Exit(_exit_code(lambda console: room.export(folder, out, console, solver, fit)))
 
     @command("jals derive ratings.csv --user 15 --picture table.png")
     def derive(

@@ -1,4 +1,4 @@
-"""The body of `jals recommend`: the best items that a user has not rated."""
+"""The bodies of `jals recommend` and `jals similar`: the best unseen items of a user, and what is like an item."""
 
 from pathlib import Path
 
@@ -8,91 +8,115 @@ from rich.console import Console
 
 import jals
 
-from ...data.sources import as_path
-from ...errors import DataError, StorageError
-from ...files.runs import folder
-from .. import config as configs
-from ..run.data import SplitTable, read_data
+from ...errors import ArgumentError
+from ...model.feedback import KINDS
 from ..show.console import Table
-from ..study import best_fit, plan
+from .served import open_run, outside_id
+
+EXPLAINED = 3  # entries named beside each item
 
 
 def recommend(
     place: Path,
-    user: str,
+    user: str | None,
     k: int,
     console: Console,
     solver: str | None = None,
     min_entries: int = 0,
     key: str | None = None,
+    items: str | None = None,
+    explained: bool = False,
 ) -> int:
     """Shows the k best unseen items of a user by the factors of a saved run: of several fits by the best, as
     `best_fit.choose` says.
 
     Args:
         place: the folder of a `jals run`.
-        user: the outside id, as written on a command line.
-        solver: the name of a solver of the config, or its kind where it has none: by a fit of that one.
+        user: the outside id, as written on a command line; None for a new user, whose
+        items: are these ids with commas between them; each is given the value that `_liked` says.
+        solver, key: which fit, see `open_run`.
         min_entries: items with fewer training entries are left out: a high score may rest on one of them.
-        key: the beginning of a fit's key: by that one.
+        explained: whether to name the user's entries that add most to each score.
 
     Returns: the exit code, 0.
 
     Raises:
-        ArgumentError: where nothing says which fit is best, and for an unknown solver or key.
-        JalsError: for an unknown user, and for files that are missing, damaged or of another run.
+        ArgumentError: where nothing says which fit is best, and for an unknown solver or key; for neither a user nor
+            items, or both.
+        JalsError: for an unknown id, and for files that are missing, damaged or of another run.
     """
-    place = as_path(place)
-    fits = folder.read(place).all
-    config = configs.load(place / folder.CONFIG, classes=False)
-    fit, why, left_out = best_fit.choose(fits, config, solver, key)
-    name = str(fit.factors)
-    planned = plan.study_of_fit(config, fit).planned_fit(fit)
-    data = read_data(planned.config)
-    row = int(data.vocab.user_rows([_outside_id(user, data.vocab.user)])[0])
-    fold = SplitTable(planned.config, data).folds[fit.fold]
-    saved = jals.load(place / name)
-    if saved.data_hash != fold.data_hash:
-        raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")
-    own = fold.train.user == row
-    if fold.train.weight is not None:
-        own &= fold.train.weight > 0
-    seen = fold.train.item[own]
-    scores = f"; scores by {name}"
-    if why is not None:
-        which = best_fit.fit_name(fit, len(config.seeds) > 1, best_fit.folds_of(fit, config))
-        console.print(f"{which} ({name}): {why}", soft_wrap=True)
-        if left_out:
-            console.print(f"not ranked: {best_fit.summarise(left_out)}", soft_wrap=True)
-        scores = ""
-    console.print(f"user {user}: {len(seen):,} items in the training part, left out{scores}")
+    if (user is None) == (items is None):
+        raise ArgumentError("give either --user, an id of the data, or --items, the ids of what a new user likes.")
+    served = open_run(place, console, solver, key)
+    data, train, by = served.data, served.fold.train, served.recommender
+    scores = "" if served.why is not None else f"; scores by {served.name}"
+    if user is None:
+        liked = [outside_id(text.strip(), data.vocab.item, "item") for text in str(items).split(",")]
+        value = _liked(by.objective, train)
+        by, who = by.fold_in(0, liked, np.full(len(liked), value)), f"a new user (value {value:g} each)"
+        row, train_of = 0, by.seen
+    else:
+        who, train_of = f"user {user}", train
+        row = int(data.vocab.user_rows([outside_id(user, data.vocab.user, "user")])[0])
+    own = train_of.user == row
+    if train_of.weight is not None:
+        own &= train_of.weight > 0
+    seen = train_of.item[own]
+    part = "in the training part" if user is not None else "given"
+    console.print(f"{who}: {len(seen):,} items {part}, left out{scores}")
     if not len(seen):
         console.print("This user has no training entries: items are ordered by their biases, where there are any.")
-    rare = np.flatnonzero(np.bincount(fold.train.item, minlength=fold.train.num_items) < min_entries)
-    most = min(k, fold.train.num_items)  # fewer are fewer lines
-    items, scores = (np.asarray(part)[0] for part in jals.top_k(saved.factors, row, most, np.union1d(seen, rare)))
-    console.print(_table(data, items[items >= 0], scores[items >= 0]))
+    rare = np.flatnonzero(np.bincount(train.item, minlength=train.num_items) < min_entries)
+    most = min(k, train.num_items)  # fewer are fewer lines
+    found, score = (np.asarray(part)[0] for part in jals.top_k(by.factors, row, most, np.union1d(seen, rare)))
+    found, score = found[found >= 0], score[found >= 0]
+    why = [_because(by, train_of, row, int(item), data) for item in found] if explained else None
+    console.print(_table(data, found, score, why))
     return 0
 
 
-def _outside_id(text: str, known: np.ndarray) -> int | str:
-    """An id from the command line in the type of the vocabulary."""
-    if known.dtype.kind not in "iu":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f'user ids of this table are whole numbers, but "{text}" is none.') from None
+def similar(
+    place: Path, item: str, k: int, console: Console, solver: str | None = None, key: str | None = None
+) -> int:
+    """Shows the k items most like one, by the cosine of their factors. Arguments and errors as of `recommend`."""
+    served = open_run(place, console, solver, key)
+    data = served.data
+    row = int(data.vocab.item_rows([outside_id(item, data.vocab.item, "item")])[0])
+    most = min(k, len(data.vocab.item) - 1)
+    found, score = (np.asarray(part)[0] for part in jals.similar(served.recommender.factors, [row], most))
+    title = "" if data.titles is None else f", {data.titles[row]}"
+    console.print(f"like item {item}{title}, by cosine")
+    console.print(_table(data, found[found >= 0], score[found >= 0]))
+    return 0
 
 
-def _table(data: jals.datasets.Dataset, items: np.ndarray, scores: np.ndarray) -> Table:
+def _liked(objective: jals.Objective, train: jals.Ratings) -> np.floating:
+    """The value of an entry that says "liked": the highest where scores are fitted to values, else the median."""
+    by_value = KINDS[objective.feedback].t[1] != 0
+    return np.max(train.value) if by_value else np.median(train.value).astype(train.value.dtype)
+
+
+def _because(by: jals.Recommender, train: jals.Ratings, row: int, item: int, data: jals.datasets.Dataset) -> str:
+    """The entries that add most to a score, each with its part of it."""
+    problem = jals.Problem.build(train)
+    parts = jals.explain(by.factors, problem, by.objective, row, item)
+    names = data.vocab.item if data.titles is None else data.titles
+    most = list(zip(parts.item, parts.contribution, strict=True))[:EXPLAINED]
+    return ", ".join(f"{names[other]} {part:+.2f}" for other, part in most)
+
+
+def _table(
+    data: jals.datasets.Dataset, items: np.ndarray, scores: np.ndarray, why: list[str] | None = None
+) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("rank", justify="right")
     table.add_column("item", overflow="fold")
     if data.titles is not None:
         table.add_column("title", overflow="fold")
     table.add_column("score", justify="right")
+    if why is not None:
+        table.add_column("because of", overflow="fold")
     for rank, (item, score) in enumerate(zip(items, scores, strict=True), start=1):
         named = [str(column[item]) for column in (data.vocab.item, data.titles) if column is not None]
-        table.add_row(str(rank), *named, f"{score:.4f}")
+        table.add_row(str(rank), *named, f"{score:.4f}", *([] if why is None else [why[rank - 1]]))
     return table

@@ -9,7 +9,8 @@ from rich.console import Console
 
 import jals
 from jals.app import config as configs
-from jals.app.commands.recommend import recommend
+from jals.app.commands.evaluate import evaluate, export
+from jals.app.commands.recommend import recommend, similar
 from jals.app.run.data import SplitTable
 from jals.app.run.keeper import factors_name
 from jals.app.study import plan
@@ -76,7 +77,7 @@ def saved(request, tmp_path, monkeypatch):
     ratings = jals.Ratings.from_arrays(user, item, (1.0 + pairs % 5).astype(np.float32), 12, 8)
     titles = np.array([f"[bold]Title {row} & <b>" for row in range(8)])
     table = Dataset(ratings, Vocabulary(USERS[request.param], np.arange(8) + 7000), titles)
-    monkeypatch.setattr("jals.app.commands.recommend.read_data", lambda config: table)
+    monkeypatch.setattr("jals.app.commands.served.read_data", lambda config: table)
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / folder.CONFIG).write_text(CONFIG)
     config = configs.load(tmp_path / folder.CONFIG)
@@ -194,3 +195,81 @@ def test_run_without_factors_is_a_storage_error(saved):
     resealed(place)
     with pytest.raises(jals.StorageError, match="holds no factors"):
         shown(place, str(table.vocab.user[0]))
+
+
+# ---- a new user, explanations, similar items, evaluation, export ----
+
+
+def output_of(command, place, *arguments, **options) -> str:
+    output = io.StringIO()
+    console = Console(file=output, width=120, highlight=False)
+    assert command(place, *arguments, console=console, solver="small", **options) == 0
+    return output.getvalue()
+
+
+def test_a_new_user_is_solved_from_liked_items_at_the_highest_value(saved):
+    place, table, train = saved
+    output = output_of(recommend, place, None, 3, items="7001, 7004")
+    factors, objective = jals.load(place / "factors-small.npz").factors, jals.als_wr(0.1)
+    liked = jals.Ratings.from_arrays([0, 0], [1, 4], np.full(2, train.value.max()), 1, 8)
+    row, _ = jals.fold_in(factors, liked, objective)
+    scores = np.asarray(factors.item @ row[0])
+    scores[[1, 4]] = -np.inf
+    rows = [line.split() for line in output.splitlines() if "Title" in line]
+    assert [row[1] for row in rows] == [str(7000 + item) for item in np.argsort(-scores)[:3]]
+    assert f"a new user (value {train.value.max():g} each): 2 items given, left out" in output
+    with pytest.raises(jals.DataError, match="7777"):
+        output_of(recommend, place, None, 3, items="7001,7777")
+    for both_or_none in ({"user": None}, {"user": str(table.vocab.user[0]), "items": "7001"}):
+        with pytest.raises(jals.ArgumentError, match="either --user"):
+            output_of(recommend, place, both_or_none.pop("user"), 3, **both_or_none)
+
+
+def test_explanations_name_the_entries_that_add_most(saved):
+    place, table, train = saved
+    output = output_of(recommend, place, str(table.vocab.user[4]), 1, explained=True)
+    factors = jals.load(place / "factors-small.npz").factors
+    (item, *_), _ = best_unseen(factors, 4, train.item[train.user == 4], 1)
+    parts = jals.explain(factors, jals.Problem.build(train), jals.als_wr(0.1), 4, int(item))
+    told = " ".join(output.split())
+    for other, part in zip(parts.item[:3], parts.contribution[:3], strict=True):
+        assert f"Title {other} & <b> {part:+.2f}" in told
+
+
+def test_similar_items_are_those_of_the_largest_cosine(saved):
+    place, _, _ = saved
+    output = output_of(similar, place, "7003", 3)
+    rows = np.asarray(jals.load(place / "factors-small.npz").factors.item)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = rows @ rows[3]
+    expected = [row for row in np.argsort(-cosine, kind="stable") if row != 3][:3]
+    lines = [line.split() for line in output.splitlines() if "Title" in line][1:]
+    assert [line[1] for line in lines] == [str(7000 + row) for row in expected]
+
+
+def test_evaluation_stands_beside_the_most_popular(saved):
+    place, table, train = saved
+    output = output_of(evaluate, place, k=(2, 3), metrics=("recall", "coverage"))
+    test = jals.split.random(table.ratings, 0.2, seed=0)[1]
+    factors = jals.load(place / "factors-small.npz").factors
+    own = jals.metrics.ranking(factors, test, train, (2, 3), ("recall", "coverage"))
+    rows = {line.split()[0]: line.split() for line in output.splitlines() if "@" in line}
+    assert rows.keys() == own.mean.keys()
+    for name, (_, mean, *rest) in rows.items():
+        assert mean == f"{own.mean[name]:.4f}"
+        assert ("±" in rest) == (not name.startswith("coverage"))
+    assert "most popular" in output and f"{len(own.user)} users" in output
+    with pytest.raises(jals.ArgumentError, match="no validation part"):
+        output_of(evaluate, place, k=(2,), metrics=("recall",), part="validation")
+
+
+def test_an_export_answers_without_the_run(saved, tmp_path_factory):
+    place, table, train = saved
+    path = tmp_path_factory.mktemp("elsewhere") / "factors.npz"
+    assert str(path.name) in output_of(export, place, path)
+    loaded = jals.load(path)
+    user = table.vocab.user[4]
+    ids, scores = loaded.recommend([user], k=3)
+    items, best = best_unseen(loaded.factors, 4, train.item[train.user == 4], 3)
+    assert ids[0].tolist() == [7000 + item for item in items]
+    np.testing.assert_allclose(scores[0], best, rtol=1e-6)
