@@ -96,6 +96,7 @@ def after_jax():
         lambda: jals.certify(FACTORS, PROBLEM, OBJECTIVE),
         lambda: jals.predict(FACTORS, [0], [0]),
         lambda: jals.metrics.rmse(TABLE.value, TABLE.value),
+        lambda: jals.metrics.ranking(FACTORS, TABLE),
         lambda: jals.leave_one_out(FACTORS, PROBLEM, OBJECTIVE),
         lambda: jals.regularisation_path(SOLVER, PROBLEM, [OBJECTIVE] * 2),
         lambda: jals.fit_grid(SOLVER, PROBLEM, [OBJECTIVE] * 2, KEY),

@@ -131,14 +131,17 @@ class Plan:
         row = self.shape[1] * byte
         users = max(1, BATCH_BYTES // row, min(FEW_USERS, MOST_BYTES // row))
         users = min(users, len(self.user))
-        ends = self._ends, self._seen_ends
-        room = [max(int(np.diff(end).max()), -(-int(end[-1]) * users // len(self.user) * 9 // 8)) for end in ends]
+
+        def room(ends: np.ndarray) -> int:  # for what users have on average, an eighth more, and for each alone
+            return max(int(np.diff(ends).max()), -(-int(ends[-1]) * users * 9 // (8 * len(self.user))))
+
+        def fitting(ends: np.ndarray, at: int) -> int:
+            return int(np.searchsorted(ends, ends[at] + room(ends), "right")) - 1
+
         cuts = [0]
-        while cuts[-1] < len(self.user):
-            at = cuts[-1]
-            fit = [int(np.searchsorted(end, end[at] + most, "right")) - 1 for end, most in zip(ends, room, strict=True)]
-            cuts.append(min(at + users, *fit))
-        return np.array(cuts), (users, *room)
+        while (at := cuts[-1]) < len(self.user):
+            cuts.append(min(at + users, fitting(self._ends, at), fitting(self._seen_ends, at)))
+        return np.array(cuts), (users, room(self._ends), room(self._seen_ends))
 
     def _batch(self, cuts: np.ndarray, at: int, sizes: tuple[int, int, int]) -> Batch:
         """Batch number `at`; beyond the last, one of filling only."""
@@ -271,13 +274,12 @@ def _ranked(table: jax.Array, batch: Batch, missing: jax.Array, rarity: jax.Arra
     own = table[batch.row, batch.item]
     rows, own_column = table[batch.row], own[:, None]
     # One reduction of two numbers reads the scores once, and XLA makes vector code of it; two sums are 10 times slower.
-    counts = [(compared).astype(jnp.int32) for compared in (rows > own_column, rows == own_column)]
+    counts = [compared.astype(jnp.int32) for compared in (rows > own_column, rows == own_column)]
     zero = np.int32(0)
     above, equal = jax.lax.reduce(counts, [zero, zero], lambda one, two: [a + b for a, b in zip(one, two)], (1,))  # noqa: B905
     lost = own == -jnp.inf
     above, equal = jnp.where(lost, MISSED, above), jnp.where(lost, 1, equal)
-    open_to = (table > -jnp.inf).sum(axis=1, dtype=jnp.int32) if wanted.candidates or wanted.tops else None
-    means = []
+    open_to, means = (table > -jnp.inf).sum(axis=1, dtype=jnp.int32), []
     if wanted.tops:
         # The barrier: a slice of what top_k returns makes XLA sort whole rows, which takes 50 times as long.
         best = jax.lax.optimization_barrier(jax.lax.top_k(table, max(wanted.tops))[0])
@@ -292,4 +294,4 @@ def _ranked(table: jax.Array, batch: Batch, missing: jax.Array, rarity: jax.Arra
             lists = jnp.log1p(-jnp.minimum(chance, 1.0) * batch.real[:, None]).sum(axis=0)
             missing = missing.at[len(means) - 1].add(lists)
     means = jnp.stack(means) if means else jnp.zeros((0, table.shape[0]), np.float32)
-    return missing, (above, equal, open_to, means)
+    return missing, (above, equal, open_to if wanted.candidates else None, means)  # XLA leaves out what none asks for

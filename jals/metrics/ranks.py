@@ -245,7 +245,7 @@ def _checked_metrics(metrics: Any) -> tuple[str, ...]:
 
 
 def _checked_k(k: Any, most: int, what: str) -> tuple[int, ...]:
-    numbers = tuple(k) if isinstance(k, Iterable) and not isinstance(k, str) else (k,)
+    numbers: tuple[Any, ...] = tuple(k) if isinstance(k, Iterable) and not isinstance(k, str) else (k,)
     if not numbers:
         raise ArgumentError("k is empty: give one number at least.")
     for number in numbers:
