@@ -19,6 +19,8 @@ from ..rows import native
 
 BATCH_BYTES = 2**25  # of scores at a time: enough rows for a fast product, and little to keep
 _MOST_QUERIES = 1024  # in a batch
+TILE_BYTES = 2**22  # of scores that the kernel selects from at a time
+_LEAST_TILE = 1024  # items
 _CLOSED_AT_ONCE = 4096  # pairs that are left out at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -81,8 +83,22 @@ def largest(
 
 def _by_kernel(k: int, own: tuple, table: jax.Array, offset: Any, _: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
     query, mask, start, stop = own
-    score = jnp.matmul(query, table.T, precision=_HIGHEST)
-    return native.select(score, offset, k, mask, start, stop, pairs)
+    items, dtype = len(table), table.dtype
+    # So many items at a time that their scores stay in cache from the product to the selection.
+    tile = max(_LEAST_TILE, TILE_BYTES // (len(query) * dtype.itemsize))
+    tiles = -(-items // tile)
+    tile = -(-items // tiles)
+    table = jnp.pad(table, ((0, tiles * tile - items), (0, 0)))
+
+    def add(number, best):
+        first = number * tile
+        part = jax.lax.dynamic_slice_in_dim(table, first, tile)
+        score = jnp.matmul(query, part.T, precision=_HIGHEST)
+        return native.select(score, first, best, items, offset, mask, start, stop, pairs)
+
+    nothing = jnp.full((len(query), k), -1, jnp.int32), jnp.full((len(query), k), -jnp.inf, dtype)
+    nothing = match_varying(nothing, (query, table))[0]
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles), add, nothing)
 
 
 # ---- by XLA ----

@@ -88,27 +88,37 @@ def selects() -> bool:
 
 
 def select(
-    score: jax.Array, offset: Any, k: int, mask: Any, start: Any, stop: Any, closed: Any
+    score: jax.Array,
+    first: jax.Array,
+    before: tuple[jax.Array, jax.Array],
+    items: int,
+    offset: Any = None,
+    mask: Any = None,
+    start: Any = None,
+    stop: Any = None,
+    closed: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The k largest of each query's scores, read once; on XLA's threads.
+    """The k largest of each query's scores so far, from those of some items and what was found among the items before;
+    on XLA's threads.
 
     Args:
-        score: `(queries, items)`.
+        score: `(queries, columns)`, of the items from `first` on; columns beyond the last item are not read.
+        first: int32 `()`.
+        before: (item int32 `(queries, k)`, score `(queries, k)`) as returned; -1 and -inf to begin with.
+        items: how many there are, k at least.
         offset: `(items,)`, added to each query's; or None.
-        k: from 1 to items.
         mask: bool `(queries, items)`, True where closed; or None.
         start, stop, closed: int32 `(queries,)` twice, and `(pairs,)`: to each query `closed[start:stop]`, increasing,
             are closed; or None.
 
-    Returns: (item int32 `(queries, k)`, score `(queries, k)`), the largest first, equal ones by item; -1 and -inf where
-        none is left that is above -inf.
+    Returns: (item, score), the largest first, equal ones by item; -1 and -inf where none is left that is above -inf.
     """
-    queries, dtype = len(score), score.dtype
     given = {"offset": offset, "mask": mask, "pairs": start}
-    operands = [each for each in (score, offset, mask, start, stop, closed) if each is not None]
-    results = [jax.ShapeDtypeStruct((queries, k), np.int32), jax.ShapeDtypeStruct((queries, k), dtype)]
-    call = jax.ffi.ffi_call(SELECTS[dtype.name], results, vmap_method="sequential")
-    item, best = call(*operands, **{f"with_{name}": each is not None for name, each in given.items()})
+    operands = [each for each in (score, first, *before, offset, mask, start, stop, closed) if each is not None]
+    results = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in before]
+    call = jax.ffi.ffi_call(SELECTS[score.dtype.name], results, vmap_method="sequential")
+    attributes = {f"with_{name}": each is not None for name, each in given.items()}
+    item, best = call(*operands, items=np.int64(items), **attributes)
     return match_varying((item, best), score)[0]
 
 

@@ -213,15 +213,23 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
 
 // The operands are those of __init__.py, `select`.
 template <class T>
-ffi::Error select_best(ffi::ThreadPool pool, bool with_offset, bool with_mask, bool with_pairs, ffi::RemainingArgs given,
-                       ffi::RemainingRets results) try {
+ffi::Error select_best(ffi::ThreadPool pool, int64_t items, bool with_offset, bool with_mask, bool with_pairs,
+                       ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   constexpr int64_t kQueries = 8;  // in a piece of work
   Arguments next(given);
   Selection<T> all{};
   all.score = next.take<T>("score", real, {kAny, kAny});
   all.queries = next.length(0);
-  all.items = next.length(1);
+  all.columns = next.length(1);
+  const int32_t* first = next.take<int32_t>("first", ffi::S32, {});
+  all.before = next.take<int32_t>("before", ffi::S32, {all.queries, kAny});
+  all.k = next.length(1);
+  all.before_score = next.take<T>("before's score", real, {all.queries, all.k});
+  all.items = items;
+  all.first = *first;
+  require(all.first >= 0 && all.first < items, "first is out of range");
+  all.count = std::min(all.columns, items - all.first);
   if (with_offset) all.offset = next.take<T>("offset", real, {all.items});
   if (with_mask) all.mask = next.take<bool>("mask", ffi::PRED, {all.queries, all.items});
   if (with_pairs) {
@@ -232,8 +240,7 @@ ffi::Error select_best(ffi::ThreadPool pool, bool with_offset, bool with_mask, b
   }
   require(next.done(), "there are more operands than were expected");
   auto item = results.get<ffi::AnyBuffer>(0), best = results.get<ffi::AnyBuffer>(1);
-  require(item.has_value() && best.has_value() && (*item)->dimensions().size() == 2, "item or best is missing");
-  all.k = (*item)->dimensions().begin()[1];
+  require(item.has_value() && best.has_value(), "item or best is missing");
   require(all.k >= 1, "k is less than 1");
   all.item = checked<int32_t>(**item, "item", ffi::S32, {all.queries, all.k});
   all.best = checked<T>(**best, "best", real, {all.queries, all.k});
@@ -255,6 +262,7 @@ ffi::Error select_best(ffi::ThreadPool pool, bool with_offset, bool with_mask, b
 auto select_binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
+      .Attr<int64_t>("items")
       .Attr<bool>("with_offset")
       .Attr<bool>("with_mask")
       .Attr<bool>("with_pairs")

@@ -1,21 +1,33 @@
 // Reads each query's scores once. Few items beat the k-th best so far (about k log(items / k) in random order), so a
-// stretch of items is first asked whether any does, which the compiler makes vectors of; and only an item that does is
-// looked for among those that are closed.
+// stretch of items is first asked whether any does, then each vector of it; and only an item that does is looked for
+// among those that are closed.
+//
+// Compiled once for each instruction set: JALS_ISA names it, JALS_BYTES is the width of its vectors, of V numbers.
 
 #include "select.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #ifndef JALS_ISA
 #define JALS_ISA baseline
+#define JALS_BYTES 16
 #endif
 
 namespace jals {
 namespace JALS_ISA {
 namespace {
 
-constexpr int64_t kStretch = 64;
+template <class T>
+constexpr int64_t V = JALS_BYTES / sizeof(T);
+template <class T>
+using Vec __attribute__((vector_size(JALS_BYTES))) = T;
+template <class T>
+using Mask __attribute__((vector_size(JALS_BYTES))) = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
+constexpr int64_t kVectors = 4;  // in a stretch
 
 // The heap's top is the worst: the least score, of equal ones the last item.
 template <class T>
@@ -26,17 +38,31 @@ struct Better {
 };
 
 template <class T, bool kOffset>
-inline bool any_above(const T* score, const T* offset, int64_t count, T least) {
-  int above = 0;
-  for (int64_t i = 0; i < count; ++i) above |= (kOffset ? score[i] + offset[i] : score[i]) > least;
-  return above;
+inline Mask<T> above(const T* score, const T* offset, Vec<T> least) {
+  Vec<T> v;
+  std::memcpy(&v, score, sizeof v);
+  if (kOffset) {
+    Vec<T> more;
+    std::memcpy(&more, offset, sizeof more);
+    v += more;
+  }
+  return v > least;
+}
+
+template <class M>
+inline bool any(M mask) {
+  int64_t words[sizeof mask / 8], all = 0;
+  std::memcpy(words, &mask, sizeof mask);
+  for (int64_t word : words) all |= word;
+  return all != 0;
 }
 
 template <class T, bool kOffset>
 void one_query(const Selection<T>& all, int64_t query, Found<T>* heap) {
   constexpr T none = -std::numeric_limits<T>::infinity();
-  const T* score = all.score + query * all.items;
-  const bool* mask = all.mask ? all.mask + query * all.items : nullptr;
+  const T* score = all.score + query * all.columns;
+  const T* offset = kOffset ? all.offset + all.first : nullptr;
+  const bool* mask = all.mask ? all.mask + query * all.items + all.first : nullptr;
   const int32_t *closed = nullptr, *closed_end = nullptr;
   if (all.start) {
     const int64_t start = std::clamp<int64_t>(all.start[query], 0, all.pairs);
@@ -45,26 +71,36 @@ void one_query(const Selection<T>& all, int64_t query, Found<T>* heap) {
   }
   const Better<T> better;
   int64_t size = 0;
-  T least = none;  // what an item must exceed; a NaN exceeds nothing
-  for (int64_t begin = 0; begin < all.items; begin += kStretch) {
-    const int64_t count = std::min(kStretch, all.items - begin);
-    const T* offset = kOffset ? all.offset + begin : nullptr;
-    // of a known length, so that no remainder is left to a loop of single items
-    const bool above = count == kStretch ? any_above<T, kOffset>(score + begin, offset, kStretch, least)
-                                         : any_above<T, kOffset>(score + begin, offset, count, least);
-    if (!above) continue;
-    for (int64_t i = begin; i < begin + count; ++i) {
-      const T here = kOffset ? score[i] + all.offset[i] : score[i];
-      if (!(here > least) || (mask && mask[i]) || std::binary_search(closed, closed_end, static_cast<int32_t>(i))) continue;
-      if (size == all.k) {
-        std::pop_heap(heap, heap + size, better);
-        --size;
-      }
-      heap[size++] = {here, static_cast<int32_t>(i)};
+  for (int64_t place = query * all.k; place < (query + 1) * all.k && all.before[place] >= 0; ++place)
+    heap[size++] = {all.before_score[place], all.before[place]};
+  std::reverse(heap, heap + size);  // the worst first: a heap
+  // what an item must exceed, as those before have lower numbers; a NaN exceeds nothing
+  T least = size == all.k ? heap[0].score : none;
+  auto look = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T here = kOffset ? score[i] + offset[i] : score[i];
+      if (!(here > least) || (mask && mask[i])) continue;
+      const int32_t item = static_cast<int32_t>(all.first + i);
+      if (std::binary_search(closed, closed_end, item)) continue;
+      if (size == all.k) std::pop_heap(heap, heap + size--, better);
+      heap[size++] = {here, item};
       std::push_heap(heap, heap + size, better);
       if (size == all.k) least = heap[0].score;
     }
+  };
+  int64_t i = 0;
+  for (; i + kVectors * V<T> <= all.count; i += kVectors * V<T>) {
+    const Vec<T> bar = Vec<T>{} + least;
+    Mask<T> masks[kVectors], together{};
+    for (int64_t v = 0; v < kVectors; ++v) {
+      masks[v] = above<T, kOffset>(score + i + v * V<T>, kOffset ? offset + i + v * V<T> : nullptr, bar);
+      together |= masks[v];
+    }
+    if (!any(together)) continue;
+    for (int64_t v = 0; v < kVectors; ++v)
+      if (any(masks[v])) look(i + v * V<T>, i + (v + 1) * V<T>);
   }
+  look(i, all.count);
   std::sort_heap(heap, heap + size, better);
   for (int64_t place = 0; place < all.k; ++place) {
     all.item[query * all.k + place] = place < size ? heap[place].item : -1;

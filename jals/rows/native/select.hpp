@@ -8,7 +8,11 @@ namespace jals {
 template <class T>
 struct Selection {
   int64_t queries, items, k, pairs;
-  const T* score;         // (queries, items)
+  int64_t first, count;   // of the items whose scores are here
+  int64_t columns;        // of the table of scores, at least count
+  const T* score;         // (queries, columns)
+  const int32_t* before;  // (queries, k) and
+  const T* before_score;  // (queries, k), the best of the items before these, as `item` and `best`
   const T* offset;        // (items), added to each query's, or null
   const bool* mask;       // (queries, items), true: closed; or null
   const int32_t* start;   // (queries): closed[start ... stop - 1], increasing, are closed to the query; or null
