@@ -9,12 +9,14 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <type_traits>
 
 #ifndef JALS_ISA
 #define JALS_ISA baseline
 #define JALS_BYTES 16
 #endif
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
 
 namespace jals {
 namespace JALS_ISA {
@@ -24,10 +26,8 @@ template <class T>
 constexpr int64_t V = JALS_BYTES / sizeof(T);
 template <class T>
 using Vec __attribute__((vector_size(JALS_BYTES))) = T;
-template <class T>
-using Mask __attribute__((vector_size(JALS_BYTES))) = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
-constexpr int64_t kVectors = 4;  // in a stretch
+constexpr int64_t kVectors = 8;  // in a stretch
 
 // The heap's top is the worst: the least score, of equal ones the last item.
 template <class T>
@@ -38,22 +38,23 @@ struct Better {
 };
 
 template <class T, bool kOffset>
-inline Mask<T> above(const T* score, const T* offset, Vec<T> least) {
+INLINE Vec<T> scores(const T* score, const T* offset) {
   Vec<T> v;
   std::memcpy(&v, score, sizeof v);
-  if (kOffset) {
+  if constexpr (kOffset) {
     Vec<T> more;
     std::memcpy(&more, offset, sizeof more);
     v += more;
   }
-  return v > least;
+  return v;
 }
 
 template <class M>
-inline bool any(M mask) {
+INLINE bool any(M mask) {
   int64_t words[sizeof mask / 8], all = 0;
   std::memcpy(words, &mask, sizeof mask);
-  for (int64_t word : words) all |= word;
+  UNROLL
+  for (size_t i = 0; i < sizeof mask / 8; ++i) all |= words[i];
   return all != 0;
 }
 
@@ -91,14 +92,15 @@ void one_query(const Selection<T>& all, int64_t query, Found<T>* heap) {
   int64_t i = 0;
   for (; i + kVectors * V<T> <= all.count; i += kVectors * V<T>) {
     const Vec<T> bar = Vec<T>{} + least;
-    Mask<T> masks[kVectors], together{};
+    Vec<T> largest = bar;
+    UNROLL
     for (int64_t v = 0; v < kVectors; ++v) {
-      masks[v] = above<T, kOffset>(score + i + v * V<T>, kOffset ? offset + i + v * V<T> : nullptr, bar);
-      together |= masks[v];
+      const Vec<T> here = scores<T, kOffset>(score + i + v * V<T>, kOffset ? offset + i + v * V<T> : nullptr);
+      largest = here > largest ? here : largest;
     }
-    if (!any(together)) continue;
-    for (int64_t v = 0; v < kVectors; ++v)
-      if (any(masks[v])) look(i + v * V<T>, i + (v + 1) * V<T>);
+    if (!any(largest > bar)) continue;
+    for (int64_t from = i; from < i + kVectors * V<T>; from += V<T>)
+      if (any(scores<T, kOffset>(score + from, kOffset ? offset + from : nullptr) > bar)) look(from, from + V<T>);
   }
   look(i, all.count);
   std::sort_heap(heap, heap + size, better);
