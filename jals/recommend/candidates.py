@@ -77,9 +77,11 @@ def _pairs(seen: Ratings, query: Any, side: str, rows: int) -> tuple[Any, Any, A
         keep &= asked[row]
     if not keep.all():
         row, other = row[keep], other[keep]
-    if (row[1:] < row[:-1]).any():
-        order = np.argsort(row, kind="stable")
-        row, other = row[order], other[order]
+    keys = row.astype(np.int64) << 32
+    keys |= other
+    if (keys[1:] < keys[:-1]).any():
+        keys.sort()  # several times faster than a stable argsort
+        row, other = (keys >> 32).astype(np.int32), keys.astype(np.int32)
     until = np.zeros(rows + 1, np.int32)
     np.cumsum(np.bincount(row, minlength=rows), out=until[1:])
     # to a power of two, so that tables of about one size share a program

@@ -1,9 +1,10 @@
 """The k largest of many inner products, exactly, a batch of queries at a time.
 
-Scores of a batch lie item by item, so that XLA reduces along queries, which vectorises. Instead of sorting all of a
-query's scores, the largest of each block of neighbouring items is found, then the k blocks with the largest of these,
-then the k largest within: whatever is among the k largest lies there. For an item outside of these blocks there is in
-each of the k a score that is larger, or as large and of a lower item. A batch takes about as long as its product.
+On a CPU with the kernel of `jals.native` a batch is a product, which C++ reads once. Elsewhere XLA selects, from scores
+that lie item by item, so that it reduces along queries, which vectorises. Instead of sorting all of a query's scores,
+the largest of each block of neighbouring items is found, then the k blocks with the largest of these, then the k
+largest within: whatever is among the k largest lies there. For an item outside of these blocks there is in each of the
+k a score that is larger, or as large and of a lower item.
 """
 
 import functools
@@ -14,9 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from ..devices import match_varying
+from ..rows import native
 
 BATCH_BYTES = 2**25  # of scores at a time: enough rows for a fast product, and little to keep
 _MOST_QUERIES = 1024  # in a batch
+TILE_BYTES = 2**22  # of scores that the kernel selects from at a time
+_LEAST_TILE = 1024  # items
 _CLOSED_AT_ONCE = 4096  # pairs that are left out at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -28,7 +32,7 @@ class Closed(NamedTuple):
         everywhere: bool `(items,)`, for all queries.
         mask: bool `(queries, items)`.
         start, stop: int32 `(queries,)`: for each query `item[start:stop]`.
-        item: int32 `(pairs,)`.
+        item: int32 `(pairs,)`, increasing in each of these parts.
     """
 
     everywhere: jax.Array | None = None
@@ -57,24 +61,56 @@ def largest(
     if closed.everywhere is not None:
         offset = jnp.zeros(items, table.dtype) if offset is None else offset
         offset = jnp.where(closed.everywhere, -jnp.inf, offset)
-    block = _block(items, k)
-    pad = -items % block  # items that are none, in the last block
-    table = jnp.pad(table, ((0, pad), (0, 0)))
-    if pad and offset is None:
-        offset = jnp.zeros(items, table.dtype)
-    offset = None if offset is None else jnp.pad(offset, (0, pad), constant_values=-jnp.inf)
-
-    room = max(1, BATCH_BYTES // (len(table) * table.dtype.itemsize))
+    room = max(1, BATCH_BYTES // (items * table.dtype.itemsize))
     batches = -(-queries // min(room, _MOST_QUERIES))
     size = -(-queries // batches)
+    padded = _padded(table, offset, _block(items, k))
+    general = functools.partial(_by_blocks, items, _block(items, k), k)
+    own_of = {"cpu": functools.partial(_by_kernel, k)} if native.selects() else {}
+
+    def one(own: tuple) -> tuple[jax.Array, jax.Array]:
+        given = (own, table, offset, padded, closed.item)
+        return jax.lax.platform_dependent(*given, **own_of, default=general) if own_of else general(*given)
+
     own = (query, closed.mask, closed.start, closed.stop)
-    one = functools.partial(_of_batch, table, offset, closed.item, items, block, k)
     if batches == 1:
         return one(own)
     fill = lambda array: jnp.pad(array, [(0, batches * size - queries)] + [(0, 0)] * (array.ndim - 1))  # noqa: E731
     own = jax.tree.map(lambda array: fill(array).reshape(batches, size, *array.shape[1:]), own)
     item, score = jax.lax.map(one, own)
     return item.reshape(-1, k)[:queries], score.reshape(-1, k)[:queries]
+
+
+def _by_kernel(k: int, own: tuple, table: jax.Array, offset: Any, _: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
+    query, mask, start, stop = own
+    items, dtype = len(table), table.dtype
+    # So many items at a time that their scores stay in cache from the product to the selection.
+    tile = max(_LEAST_TILE, TILE_BYTES // (len(query) * dtype.itemsize))
+    tiles = -(-items // tile)
+    tile = -(-items // tiles)
+    table = jnp.pad(table, ((0, tiles * tile - items), (0, 0)))
+
+    def add(number, best):
+        first = number * tile
+        part = jax.lax.dynamic_slice_in_dim(table, first, tile)
+        score = jnp.matmul(query, part.T, precision=_HIGHEST)
+        return native.select(score, first, best, items, offset, mask, start, stop, pairs)
+
+    nothing = jnp.full((len(query), k), -1, jnp.int32), jnp.full((len(query), k), -jnp.inf, dtype)
+    nothing = match_varying(nothing, (query, table))[0]
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles), add, nothing)
+
+
+# ---- by XLA ----
+
+
+def _padded(table: jax.Array, offset: Any, block: int) -> tuple[jax.Array, Any]:
+    """The table and the offset with items that are none, to whole blocks."""
+    pad = -len(table) % block
+    if not pad:
+        return table, offset
+    offset = jnp.zeros(len(table), table.dtype) if offset is None else offset
+    return jnp.pad(table, ((0, pad), (0, 0))), jnp.pad(offset, (0, pad), constant_values=-jnp.inf)
 
 
 def _block(items: int, k: int) -> int:
@@ -84,8 +120,8 @@ def _block(items: int, k: int) -> int:
     return block if items > 2 * k * block else 1
 
 
-def _of_batch(table: jax.Array, offset: Any, pairs: Any, items: int, block: int, k: int, own: tuple) -> Any:
-    query, mask, start, stop = own
+def _by_blocks(items: int, block: int, k: int, own: tuple, _: Any, __: Any, padded: Any, pairs: Any) -> Any:
+    (query, mask, start, stop), (table, offset) = own, padded
     score = jnp.matmul(table, query.T, precision=_HIGHEST)
     if offset is not None:
         score += offset[:, None]

@@ -20,6 +20,7 @@ from ..normal import with_held_loss
 from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
+SELECTS = {"float32": "jals_select_f32", "float64": "jals_select_f64"}
 RETURNS = ("value", "cholesky", "inverse", "norms")
 
 
@@ -61,7 +62,9 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
             library = ctypes.CDLL(str(path))
             library.jals_isa.restype = ctypes.c_char_p
             library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
-            for target in TARGETS.values():
+            # A library built before there was a selection solves rows all the same.
+            selects = [target for target in SELECTS.values() if hasattr(library, target)]
+            for target in [*TARGETS.values(), *selects]:
                 jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
         except Exception as error:  # damaged, or for another machine or a newer jax: XLA solves instead
             why = (
@@ -76,6 +79,47 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
 def _interface(path: pathlib.Path) -> list[int]:
     """The version of XLA's interface in a library's name: [0, 3] of _kernel_0_3.so."""
     return [int(number) for number in path.stem.split("_")[2:]]
+
+
+def selects() -> bool:
+    """Whether `select` can be used."""
+    library = _load()[0]
+    return library is not None and all(hasattr(library, target) for target in SELECTS.values())
+
+
+def select(
+    score: jax.Array,
+    first: jax.Array,
+    before: tuple[jax.Array, jax.Array],
+    items: int,
+    offset: Any = None,
+    mask: Any = None,
+    start: Any = None,
+    stop: Any = None,
+    closed: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The k largest of each query's scores so far, from those of some items and what was found among the items before;
+    on XLA's threads.
+
+    Args:
+        score: `(queries, columns)`, of the items from `first` on; columns beyond the last item are not read.
+        first: int32 `()`.
+        before: (item int32 `(queries, k)`, score `(queries, k)`) as returned; -1 and -inf to begin with.
+        items: how many there are, k at least.
+        offset: `(items,)`, added to each query's; or None.
+        mask: bool `(queries, items)`, True where closed; or None.
+        start, stop, closed: int32 `(queries,)` twice, and `(pairs,)`: to each query `closed[start:stop]`, increasing,
+            are closed; or None.
+
+    Returns: (item, score), the largest first, equal ones by item; -1 and -inf where none is left that is above -inf.
+    """
+    given = {"offset": offset, "mask": mask, "pairs": start}
+    operands = [each for each in (score, first, *before, offset, mask, start, stop, closed) if each is not None]
+    results = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in before]
+    call = jax.ffi.ffi_call(SELECTS[score.dtype.name], results, vmap_method="sequential")
+    attributes = {f"with_{name}": each is not None for name, each in given.items()}
+    item, best = call(*operands, items=np.int64(items), **attributes)
+    return match_varying((item, best), score)[0]
 
 
 def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want: tuple[str, ...]) -> list[Any]:

@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "parallel.hpp"
 #include "schedule.hpp"
+#include "select.hpp"
 #include "xla/ffi/api/ffi.h"
 
 #if defined(__x86_64__)
@@ -14,7 +16,7 @@
 namespace jals {
 
 #define JALS_DECLARE(isa) \
-  namespace isa { template <class T> Kernel<T> make(int64_t rank); }
+  namespace isa { template <class T> Kernel<T> make(int64_t rank); template <class T> Select<T> make_select(); }
 JALS_DECLARE(baseline)
 #ifdef JALS_X86
 JALS_DECLARE(avx2)
@@ -51,6 +53,15 @@ Kernel<T> kernel(int64_t rank) {
   if (isa() == Isa::avx2) return avx2::make<T>(rank);
 #endif
   return baseline::make<T>(rank);
+}
+
+template <class T>
+Select<T> select_kernel() {
+#ifdef JALS_X86
+  if (isa() == Isa::avx512) return avx512::make_select<T>();
+  if (isa() == Isa::avx2) return avx2::make_select<T>();
+#endif
+  return baseline::make_select<T>();
 }
 
 template <class T>
@@ -201,6 +212,65 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
 }
 
+// The operands are those of __init__.py, `select`.
+template <class T>
+ffi::Error select_best(ffi::ThreadPool pool, int64_t items, bool with_offset, bool with_mask, bool with_pairs,
+                       ffi::RemainingArgs given, ffi::RemainingRets results) try {
+  constexpr ffi::DataType real = kType<T>;
+  constexpr int64_t kQueries = 8;  // in a piece of work
+  Arguments next(given);
+  Selection<T> all{};
+  all.score = next.take<T>("score", real, {kAny, kAny});
+  all.queries = next.length(0);
+  all.columns = next.length(1);
+  const int32_t* first = next.take<int32_t>("first", ffi::S32, {});
+  all.before = next.take<int32_t>("before", ffi::S32, {all.queries, kAny});
+  all.k = next.length(1);
+  all.before_score = next.take<T>("before's score", real, {all.queries, all.k});
+  all.items = items;
+  all.first = *first;
+  require(all.first >= 0 && all.first < items, "first is out of range");
+  all.count = std::min(all.columns, items - all.first);
+  if (with_offset) all.offset = next.take<T>("offset", real, {all.items});
+  if (with_mask) all.mask = next.take<bool>("mask", ffi::PRED, {all.queries, all.items});
+  if (with_pairs) {
+    all.start = next.take<int32_t>("start", ffi::S32, {all.queries});
+    all.stop = next.take<int32_t>("stop", ffi::S32, {all.queries});
+    all.closed = next.take<int32_t>("closed", ffi::S32, {kAny});
+    all.pairs = next.length(0);
+  }
+  require(next.done(), "there are more operands than were expected");
+  auto item = results.get<ffi::AnyBuffer>(0), best = results.get<ffi::AnyBuffer>(1);
+  require(item.has_value() && best.has_value(), "item or best is missing");
+  require(all.k >= 1, "k is less than 1");
+  all.item = checked<int32_t>(**item, "item", ffi::S32, {all.queries, all.k});
+  all.best = checked<T>(**best, "best", real, {all.queries, all.k});
+  if (!all.queries) return ffi::Error::Success();
+  const int64_t pieces = (all.queries + kQueries - 1) / kQueries;
+  // Room for every piece, made here: a thread that could not make it would have nobody to tell.
+  auto room = std::make_shared<std::vector<Found<T>>>(pieces * all.k);
+  for_each(pool, pieces, [all, room, run = select_kernel<T>()](int64_t piece) {
+    const int64_t first = piece * kQueries;
+    run(all, first, std::min(first + kQueries, all.queries), room->data() + piece * all.k);
+  });
+  return ffi::Error::Success();
+} catch (const Refused& refused) {
+  return ffi::Error::InvalidArgument(refused.why);
+} catch (const std::bad_alloc&) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
+}
+
+auto select_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Attr<int64_t>("items")
+      .Attr<bool>("with_offset")
+      .Attr<bool>("with_mask")
+      .Attr<bool>("with_pairs")
+      .RemainingArgs()
+      .RemainingRets();
+}
+
 auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
@@ -228,6 +298,8 @@ auto binding() {
 #pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f32, jals::solve_rows<float>, jals::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f64, jals::solve_rows<double>, jals::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f32, jals::select_best<float>, jals::select_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f64, jals::select_best<double>, jals::select_binding());
 
 // The instruction set in use, and a narrower one for tests: false where this machine does not have it.
 extern "C" const char* jals_isa() { return jals::kNames[static_cast<int>(jals::isa())]; }
