@@ -1,5 +1,6 @@
 """cmfrec: `cmfrec.CMF` and `CMF_implicit` (3.5), without side information."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import ArgumentError
 from ..model.objectives import als_wr, explicit, hu_koren
-from .translation import Translation, entry_counts, refuse, unweighted, with_columns
+from .translation import Translation, entry_counts, needed, refuse, unweighted, with_columns
 
 _SIDE_INFORMATION = "nothing: there is no side information"
 ELSEWHERE = {
@@ -37,7 +38,7 @@ ELSEWHERE = {
     **dict.fromkeys(("NA_as_zero_user", "NA_as_zero_item", "nonneg_C", "nonneg_D"), _SIDE_INFORMATION),
 }
 NOTES = (
-    "cmfrec updates items first, then users.",
+    'cmfrec updates items first, then users: jals.ALS(first="item").',
     "By default (use_cg=True) it makes 3 steps of conjugate gradients a row, which do not solve it exactly.",
 )
 
@@ -59,7 +60,8 @@ def translate_explicit(
     nonneg: bool = False,
 ) -> Translation:
     """sum w (r - mean - b_u - b_i - x.y)^2 + lambda (|x|^2 + b^2), lambda times n with scale_lam; six lambdas are of
-    (b_u, b_i, x, y, two of side information). n is the sum of the weights where the table has any."""
+    (b_u, b_i, x, y, two of side information). n is the sum of the row's weights, 1 each where the table has none; with
+    scale_bias_const the biases' n is its mean over the rows."""
     refuse("cmfrec", add_implicit_features=add_implicit_features, l1_lambda=l1_lambda, nonneg=nonneg)
     refuse("cmfrec", NA_as_zero=NA_as_zero, method=None if method == "als" else method)
     if w_main != 1:
@@ -67,26 +69,18 @@ def translate_explicit(
     if bool(user_bias) != bool(item_bias):
         raise ArgumentError("cmfrec's user_bias without item_bias (or the other way round) has no equal in jals.")
     bias, notes = bool(user_bias), [*NOTES]
-    if bias and scale_lam and scale_bias_const:
-        raise ArgumentError("cmfrec's scale_bias_const=True has no equal in jals: its biases' lambdas differ by side.")
     of_user_bias, of_item_bias, reg_user, reg_item = _four(lambda_)
-    shared = not bias or (of_user_bias is reg_user and of_item_bias is reg_item)
-    shared = shared or (of_user_bias == reg_user and of_item_bias == reg_item)
-    if not shared and of_user_bias != of_item_bias:
-        raise ArgumentError(
-            f"cmfrec's lambda_ of the biases is {of_user_bias} of users and {of_item_bias} of items, but jals takes "
-            "one for both, or for each that of its row."
-        )
-    numbers = {"reg_user": reg_user, "reg_item": reg_item, "reg_bias": None if shared else of_user_bias}
-    preset = als_wr if scale_lam else explicit
-    if scale_lam and ratings is not None and ratings.weight is not None:
-        if not shared:
-            raise ArgumentError("cmfrec's weights with scale_lam and a lambda_ of the biases have no equal in jals.")
+    numbers = {"reg_user": reg_user, "reg_item": reg_item}
+    if bias and np.ndim(lambda_):
+        numbers |= {"reg_bias_user": of_user_bias, "reg_bias_item": of_item_bias}
+    if bias and scale_lam and scale_bias_const:
+        ratings = needed(ratings, "scale_bias_const scales the biases' lambda by the mean size of a row")
         user, item = entry_counts(ratings, ratings.weight)
-        numbers, preset = {"reg_user": reg_user * user, "reg_item": reg_item * item}, explicit
-        notes.append("With scale_lam lambda is multiplied by each row's sum of weights: given for each row.")
-    elif scale_lam:
-        notes.append("Where the table has weights cmfrec scales lambda by their sum: jals.presets.translate does so.")
+        numbers = {"reg_user": reg_user * user, "reg_item": reg_item * item}
+        numbers |= {"reg_bias_user": of_user_bias * user.mean(), "reg_bias_item": of_item_bias * item.mean()}
+        notes.append("lambda is multiplied by each row's sum of weights, that of the biases by the mean: given by row.")
+        return Translation(explicit(bias=True, center=bool(center), **numbers), ratings, tuple(notes), "item")
+    preset = functools.partial(als_wr, count="weights") if scale_lam else explicit
     return Translation(preset(bias=bias, center=bool(center), **numbers), ratings, tuple(notes), "item")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import DataError
-from ..model.objectives import hu_koren
-from .translation import Translation, targets_objective, targets_table, unweighted, with_columns
+from ..model.objectives import hu_koren, wals
+from .translation import Translation, targets_table, unweighted, with_columns
 
 ELSEWHERE = {
     "factors": "jals.ALS(rank=...)",
@@ -38,7 +38,7 @@ def translate(ratings: Ratings | None, *, regularization: Any = 0.01, alpha: Any
         return Translation(objective, with_columns(ratings, ratings.value - 1 / alpha), NOTES)
     if (confidence > 1).all():
         told = "With dislikes (r < 0) in the table its values are targets, its weights alpha |r| - 1."
-        made = targets_objective(regularization, regularization, 1.0)
+        made = wals(regularization, 1.0)
         return Translation(made, targets_table(ratings, confidence, ~disliked, 1.0), (told, *NOTES[1:]))
     strong = disliked & (confidence > 1)
     if strong.any():

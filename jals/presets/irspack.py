@@ -6,13 +6,12 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import DataError, check_choice
-from ..model.objectives import ials
+from ..model.objectives import ials, wals
 from .translation import (
     Translation,
     entry_counts,
     needed,
     refuse,
-    targets_objective,
     targets_table,
     unweighted,
     with_columns,
@@ -67,7 +66,7 @@ def translate(
         reg = reg * _scale(ratings, alpha0, nu_star) / _scale(ratings, alpha0, nu)
         notes += ("reg is rescaled by sum (n + alpha0 N)^nu_star / sum (n + alpha0 N)^nu, over both sides together.",)
     original = loss_type.upper() == "ORIGINAL"
-    objective = targets_objective(reg, reg, alpha0, nu) if original else ials(reg, alpha0, nu)
+    objective = wals(reg, alpha0, reg_power=nu) if original else ials(reg, alpha0, nu)
     if ratings is None:
         return Translation(objective, None, notes)
     if (ratings.value <= 0).any():

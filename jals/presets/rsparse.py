@@ -19,7 +19,7 @@ ELSEWHERE = {
     "convergence_tol": "jals.fit(tol=...), of another kind",
 }
 NOTES = (
-    "rsparse updates items first, then users, and the users once more at the end.",
+    'rsparse updates items first, then users (jals.ALS(first="item")), and the users once more at the end.',
     "Its loss is divided by the number of entries, and of implicit feedback leaves the missing pairs out.",
 )
 

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 
 from ..data.ratings import Ratings
-from ..model.objectives import als_wr, hu_koren
+from ..model.objectives import als_wr, hu_koren, wals
 from .translation import (
     Translation,
     entry_counts,
     needed,
     refuse,
-    targets_objective,
     targets_table,
     unweighted,
     with_columns,
@@ -35,7 +34,7 @@ ELSEWHERE = {
     "blockSize": "nothing",
 }
 NOTES = (
-    "Spark updates items first, then users.",
+    'Spark updates items first, then users: jals.ALS(first="item").',
     "A pair that occurs twice is two entries in Spark; jals merges them (duplicates=...).",
 )
 
@@ -63,4 +62,4 @@ def translate(
     told = "With dislikes (r < 0) in the table its values are targets, its weights alpha |r|."
     table = with_columns(ratings, ratings.value)
     table = targets_table(table, 1 + alpha * np.abs(ratings.value), liked, 1.0)
-    return Translation(targets_objective(reg_user, reg_item, 1.0), table, (*notes, told), "item")
+    return Translation(wals(reg_user=reg_user, reg_item=reg_item, unobserved_weight=1.0), table, (*notes, told), "item")

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError
-from .translation import Translation, targets_objective, targets_table, unweighted
+from ..model.objectives import wals
+from .translation import Translation, targets_table, unweighted
 
 ELSEWHERE = {
     "input_rows": "jals.Ratings.from_arrays(num_users=...)",
@@ -42,7 +43,7 @@ def translate(
         )
     reg = 0.0 if regularization is None else regularization
     notes = NOTES if regularization is not None else (*NOTES, "Without regularization a row of few entries may fail.")
-    objective = targets_objective(reg, reg, unobserved_weight)
+    objective = wals(reg, unobserved_weight)
     if ratings is None:
         return Translation(objective, None, notes)
     ratings = unweighted("TensorFlow", ratings)

@@ -1,4 +1,4 @@
-"""What a translation is made of, and the two forms that implicit feedback takes in jals."""
+"""What a translation is made of."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, DataError
 from ..model.factors import Factors, in_brief
-from ..model.objectives import Objective, als_wr
+from ..model.objectives import Objective
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -19,7 +19,7 @@ class Translation:
         objective: minimises what the library minimises, on
         ratings: the table with the values and weights that it needs; None of `jals.presets.like`.
         notes: what differs all the same, sentences.
-        first: the side that the library updates first, "user" or "item".
+        first: the side that the library updates first, "user" or "item", as `jals.ALS(first=...)` takes it.
         offsets: (mean, user_bias `(num_users,)`, item_bias `(num_items,)`) that the library takes off the values before
             it fits, or None.
     """
@@ -83,17 +83,9 @@ def with_columns(ratings: Ratings, value: Any, weight: Any = None) -> Ratings:
     return dataclasses.replace(ratings, value=np.asarray(value, dtype), weight=weight)
 
 
-# ---- a confidence C and a preference P for each observed pair, C = a0 and P = 0 for each missing one ----
-
-
-def targets_objective(reg_user: Any, reg_item: Any, unobserved_weight: Any, reg_power: Any = 0.0) -> Objective:
-    """sum_entries v (r - s)^2 + a0 sum over all pairs of s^2 + the regularisation: values as targets."""
-    made = als_wr(reg_user=reg_user, reg_item=reg_item, reg_power=reg_power)
-    return dataclasses.replace(made, unobserved_weight=unobserved_weight)
-
-
 def targets_table(ratings: Ratings, confidence: Any, preference: Any, unobserved_weight: float) -> Ratings:
-    """The table of `targets_objective` for C > a0: an entry adds C (P - s)^2 - a0 s^2 to the sum over all pairs, which
-    is v (r - s)^2 up to a constant for v = C - a0 and r = C P / (C - a0)."""
+    """The table of `jals.wals` for observed pairs of confidence C > a0 and preference P, missing ones having a0 and 0:
+    an entry adds C (P - s)^2 - a0 s^2 to the sum over all pairs, up to a constant v (r - s)^2 with v = C - a0 and
+    r = C P / v."""
     excess = confidence - unobserved_weight
     return with_columns(ratings, confidence * preference / excess, excess)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import jals
-from jals.model.objectives import loss
 
 USERS, ITEMS, RANK = 6, 5, 2
 LIKES, DISLIKES = (1, 2, 3, 5), (-3, -2, 2, 1, 4)
@@ -133,7 +132,7 @@ def test_the_loss_is_the_librarys_up_to_a_constant(library, arguments, values):
     rng, ours, theirs = np.random.default_rng(1), [], []
     for scale in (0.0, 0.3, 1.0, 2.0):
         X, Y = scale * rng.normal(size=(USERS, RANK)), scale * rng.normal(size=(ITEMS, RANK))
-        ours.append(float(loss(jals.Factors(jax.numpy.asarray(X), jax.numpy.asarray(Y)), problem, objective)))
+        ours.append(float(jals.loss(jals.Factors(jax.numpy.asarray(X), jax.numpy.asarray(Y)), problem, objective)))
         theirs.append(LOSSES[library](observed, r, X @ Y.T, X, Y, **arguments))
     share = 0.5 if library == "irspack" else 1.0
     np.testing.assert_allclose(share * np.diff(ours), np.diff(theirs), rtol=1e-11)
