@@ -146,6 +146,8 @@ def _by_blocks(items: int, block: int, k: int, own: tuple, _: Any, __: Any, padd
 def _without(score: jax.Array, start: jax.Array, stop: jax.Array, pairs: jax.Array) -> jax.Array:
     """The scores with -inf at each query's `pairs[start:stop]`: so many pairs at a time, in a loop as long as needed,
     as some queries have thousands and most a few."""
+    # Not to be known when compiling: of a loop that it knows to close one pair, XLA 0.10 for the CPU makes none.
+    start, stop = jax.lax.optimization_barrier((start, stop))
     length = stop - start
     until = jnp.cumsum(length)
     first = until - length

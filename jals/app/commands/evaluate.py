@@ -42,7 +42,6 @@ def evaluate(
     held_out, train = getattr(served.fold, part), served.fold.train
     if held_out is None:
         raise ArgumentError("the run has no validation part: give split.validation_fraction, or take --part test.")
-    popular = jals.baselines.most_popular(train)
     rankings = [
         jals.metrics.ranking(scores, held_out, train, k, metrics)
         for scores in (served.recommender.factors, jals.baselines.most_popular(train).scores)

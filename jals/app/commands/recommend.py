@@ -8,6 +8,7 @@ from rich.console import Console
 
 import jals
 
+from ...datasets import Dataset
 from ...errors import ArgumentError
 from ...model.feedback import KINDS
 from ..show.console import Table
@@ -49,12 +50,13 @@ def recommend(
         raise ArgumentError("give either --user, an id of the data, or --items, the ids of what a new user likes.")
     served = open_run(place, console, solver, key)
     data, train, by = served.data, served.fold.train, served.recommender
+    objective = served.config.objective.build()
     scores = "" if served.why is not None else f"; scores by {served.name}"
     if user is None:
         liked = [outside_id(text.strip(), data.vocab.item, "item") for text in str(items).split(",")]
-        value = _liked(by.objective, train)
+        value = _liked(objective, train)
         by, who = by.fold_in(0, liked, np.full(len(liked), value)), f"a new user (value {value:g} each)"
-        row, train_of = 0, by.seen
+        row, train_of = 0, by.seen or train
     else:
         who, train_of = f"user {user}", train
         row = int(data.vocab.user_rows([outside_id(user, data.vocab.user, "user")])[0])
@@ -70,7 +72,7 @@ def recommend(
     most = min(k, train.num_items)  # fewer are fewer lines
     found, score = (np.asarray(part)[0] for part in jals.top_k(by.factors, row, most, np.union1d(seen, rare)))
     found, score = found[found >= 0], score[found >= 0]
-    why = [_because(by, train_of, row, int(item), data) for item in found] if explained else None
+    why = [_because(by.factors, train_of, objective, row, int(item), data) for item in found] if explained else None
     console.print(_table(data, found, score, why))
     return 0
 
@@ -96,17 +98,18 @@ def _liked(objective: jals.Objective, train: jals.Ratings) -> np.floating:
     return np.max(train.value) if by_value else np.median(train.value).astype(train.value.dtype)
 
 
-def _because(by: jals.Recommender, train: jals.Ratings, row: int, item: int, data: jals.datasets.Dataset) -> str:
+def _because(
+    factors: jals.Factors, train: jals.Ratings, objective: jals.Objective, row: int, item: int, data: Dataset
+) -> str:
     """The entries that add most to a score, each with its part of it."""
-    problem = jals.Problem.build(train)
-    parts = jals.explain(by.factors, problem, by.objective, row, item)
+    parts = jals.explain(factors, jals.Problem.build(train), objective, row, item)
     names = data.vocab.item if data.titles is None else data.titles
     most = list(zip(parts.item, parts.contribution, strict=True))[:EXPLAINED]
     return ", ".join(f"{names[other]} {part:+.2f}" for other, part in most)
 
 
 def _table(
-    data: jals.datasets.Dataset, items: np.ndarray, scores: np.ndarray, why: list[str] | None = None
+    data: Dataset, items: np.ndarray, scores: np.ndarray, why: list[str] | None = None
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     table.add_column("rank", justify="right")

@@ -51,8 +51,9 @@ def open_run(place: Path, console: Console, solver: str | None = None, key: str 
         JalsError: for files that are missing, damaged or of another run.
     """
     place = as_path(place)
+    fits = folder.read(place).all
     config = configs.load(place / folder.CONFIG, classes=False)
-    fit, why, left_out = best_fit.choose(folder.read(place).all, config, solver, key)
+    fit, why, left_out = best_fit.choose(fits, config, solver, key)
     name = str(fit.factors)
     planned = plan.study_of_fit(config, fit).planned_fit(fit)
     data = read_data(planned.config)

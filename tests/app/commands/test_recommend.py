@@ -1,5 +1,6 @@
 """The command that shows a user's best unseen items."""
 
+import dataclasses
 import io
 
 import jax
@@ -210,10 +211,11 @@ def output_of(command, place, *arguments, **options) -> str:
 def test_a_new_user_is_solved_from_liked_items_at_the_highest_value(saved):
     place, table, train = saved
     output = output_of(recommend, place, None, 3, items="7001, 7004")
-    factors, objective = jals.load(place / "factors-small.npz").factors, jals.als_wr(0.1)
+    factors, objective = jals.load(place / "factors-small.npz").factors, jals.als_wr(0.1, bias=True, center=True)
     liked = jals.Ratings.from_arrays([0, 0], [1, 4], np.full(2, train.value.max()), 1, 8)
-    row, _ = jals.fold_in(factors, liked, objective)
-    scores = np.asarray(factors.item @ row[0])
+    row, bias = jals.fold_in(factors, liked, objective)
+    alone = dataclasses.replace(factors, user=row, user_bias=bias)
+    scores = np.array(jals.predict(alone, 0, np.arange(8)))
     scores[[1, 4]] = -np.inf
     rows = [line.split() for line in output.splitlines() if "Title" in line]
     assert [row[1] for row in rows] == [str(7000 + item) for item in np.argsort(-scores)[:3]]
@@ -230,7 +232,7 @@ def test_explanations_name_the_entries_that_add_most(saved):
     output = output_of(recommend, place, str(table.vocab.user[4]), 1, explained=True)
     factors = jals.load(place / "factors-small.npz").factors
     (item, *_), _ = best_unseen(factors, 4, train.item[train.user == 4], 1)
-    parts = jals.explain(factors, jals.Problem.build(train), jals.als_wr(0.1), 4, int(item))
+    parts = jals.explain(factors, jals.Problem.build(train), jals.als_wr(0.1, bias=True, center=True), 4, int(item))
     told = " ".join(output.split())
     for other, part in zip(parts.item[:3], parts.contribution[:3], strict=True):
         assert f"Title {other} & <b> {part:+.2f}" in told
