@@ -153,6 +153,15 @@ def test_factors_rank_by_their_scores_whatever_the_batches(dtype, bias, monkeypa
         np.testing.assert_allclose(other.per_user["auc"], auc, rtol=1e-12)
 
 
+def test_what_fills_up_the_last_batch_is_in_no_list(monkeypatch):
+    monkeypatch.setattr(places, "BATCH_BYTES", 1)
+    monkeypatch.setattr(places, "MOST_BYTES", 2 * 4 * 4 * 4)  # two users of four items in a batch, with top lists
+    scores, mask = np.array([[4.0, 3, 2, 1]] * 3, np.float32), np.zeros((3, 4), bool)
+    test, seen = (mask | (np.arange(4) == item) for item in (3, 0))
+    found = jals.metrics.ranking(lambda user: scores[user], table(test), table(seen), 1, "coverage")
+    assert found.mean["coverage@1"] == 0.25  # item 1 alone: all have seen item 0
+
+
 def test_one_program_serves_every_batch_and_every_factors(monkeypatch):
     monkeypatch.setattr(places, "BATCH_BYTES", 1)
     monkeypatch.setattr(places, "MOST_BYTES", 4 * 23 * 5)
