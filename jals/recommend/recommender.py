@@ -139,8 +139,8 @@ class Recommender(Saved):
         known, row = number_ids(f"{side} ids", ids)
         values = np.ones(len(other), np.float32) if values is None else values
         column = {side: row, SIDES[side]: other}
-        sizes = {side: len(known), SIDES[side]: len(getattr(self.factors, SIDES[side]))}
-        seen = Ratings.from_arrays(column["user"], column["item"], values, sizes["user"], sizes["item"], weight=weight)
+        size = {side: len(known), SIDES[side]: len(getattr(self.factors, SIDES[side]))}
+        seen = Ratings.from_arrays(column["user"], column["item"], values, size["user"], size["item"], weight)
         rows, bias = fold_in(self.factors, seen, self.objective, side)
         factors = dataclasses.replace(self.factors, **{side: rows, f"{side}_bias": bias})
         there = self.vocab or Vocabulary(*(np.arange(len(getattr(self.factors, each))) for each in SIDES))

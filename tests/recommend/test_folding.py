@@ -25,7 +25,10 @@ def some_factors(table, setting, dtype=np.float64):
     return jax.tree.map(lambda part: jnp.asarray(part, dtype), jals.Factors(*parts, mean))
 
 
-@pytest.fixture(scope="module", params=tables.PRESETS)
+OF_ALL = [pytest.param(each, marks=() if each in tables.BROAD else pytest.mark.slow) for each in tables.PRESETS]
+
+
+@pytest.fixture(scope="module", params=OF_ALL)
 def case(request):
     table = tables.table("together", weighted=True)
     setting = tables.setting(request.param, table)

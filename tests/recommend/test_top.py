@@ -219,3 +219,36 @@ def test_it_lowers_for_accelerators(platform):
 
     module = jax.export.export(jax.jit(best), platforms=[platform])(*leaves).mlir_module()
     assert "jals" not in " ".join(re.findall(r"custom_call @([\w.]+)", module))
+
+
+@pytest.fixture(params=["baseline", "avx2", "avx512"])
+def kernel_isa(request):
+    if not jals.native.selects():
+        pytest.skip("the kernel is not built, or older than its selection")
+    library = jals.native._load()[0]
+    best = library.jals_isa()
+    if not library.jals_use_isa(request.param.encode()):
+        pytest.skip(f"needs a machine with {request.param}")
+    yield
+    library.jals_use_isa(best)
+
+
+def test_every_instruction_set_selects_the_same(kernel_isa):
+    """Scores that go on from what was found before, of which the last columns are no items."""
+    rng = np.random.default_rng(9)
+    queries, items, first, k = 19, 500, 130, 7
+    for dtype in (np.float32, np.float64):
+        scores = rng.integers(-40, 40, (queries, items)).astype(dtype)
+        offset, mask = rng.integers(0, 9, items).astype(dtype), rng.random((queries, items)) < 0.2
+        offset[3] = -np.inf
+        scores[:, [5, 400]] = np.nan
+        closed = np.sort(rng.permutation(items)[:40]).astype(np.int32)
+        start, stop = np.full(queries, 4, np.int32), np.arange(4, 4 + queries, dtype=np.int32)
+        is_closed = mask.copy()
+        for query in range(queries):
+            is_closed[query, closed[4 : stop[query]]] = True
+        best = sorted_all(np.nan_to_num(scores, nan=-np.inf)[:, :first] + offset[:first], k, is_closed[:, :first])
+        rest = jnp.asarray(np.pad(scores[:, first:], ((0, 0), (0, 11)), constant_values=99))
+        before = jnp.asarray(best[0], jnp.int32), jnp.asarray(best[1], dtype)
+        found = jals.native.select(rest, jnp.int32(first), before, items, offset, mask, start, stop, closed)
+        assert_found(found, sorted_all(np.nan_to_num(scores, nan=-np.inf) + offset, k, is_closed))
