@@ -39,7 +39,8 @@ def top_k(
     Returns: (item int32 `(n, k)`, score `(n, k)` in the factors' dtype), the highest first, equal scores by item.
         Where too few items are left: item -1, score -inf; a score that is NaN counts as no item. Scores agree with
         `predict` up to rounding, and are differentiable in the factors with the items held; traceable with k, and
-        Ratings, as constants.
+        Ratings, as constants. (For a CPU a program has the kernel inside where that is built, and then is not to be
+        exported for another process; for CUDA and TPU it can.)
 
     Raises:
         ArgumentError: for a k out of range, ids that are not there, or an `exclude` or `allow` that does not fit.
