@@ -28,7 +28,7 @@ from .fitting.paths import regularisation_path
 from .fitting.single import History, Progress, Result, fit, run
 from .model import layouts
 from .model.factors import Factors, predict
-from .model.objectives import Objective, als_wr, explicit, hu_koren, ials
+from .model.objectives import Objective, als_wr, explicit, hu_koren, ials, wals
 from .model.problem import Problem
 from .rows import native, normal, rowsolve, view, walk
 from .solvers import protocol
@@ -105,6 +105,7 @@ __all__ = [
     "tuning",
     "view",
     "walk",
+    "wals",
 ]
 
 

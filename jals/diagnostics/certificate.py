@@ -1,6 +1,7 @@
 """Certificates: proof, by autodiff of the loss, that the closed-form updates are right."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ..model.problem import Problem
 from ..rows import backward_error
 from ..rows.norms import norm
 from ..solvers.als import ALS
-from ..solvers.protocol import checked_inputs
+from ..solvers.protocol import checked_inputs, traits
 
 WHAT_UNJUDGED = (
     "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
@@ -43,15 +44,18 @@ class Certificate:
 
     Attributes:
         user, item: `(rows,)`, of a fresh update of that side from the other side as given.
-        last_updated: `(num_items,)`, of the item rows as given: a sweep ends with the items.
+        last_updated: `(num_items,)`, of the item rows as given: a sweep ends with the items; `(num_users,)`, of the
+            users' where the solver ends with them (`ALS(first="item")`).
         stationarity: `()`, |grad L / 2| / sqrt(sum over all rows of (|A|_F |x| + |b|)^2) at the factors as given: how
             far both sides together are from a stationary point. 0 and NaN as for a row.
+        last: whose rows `last_updated` is of, "item" or "user".
     """
 
     user: jax.Array
     item: jax.Array
     last_updated: jax.Array
     stationarity: jax.Array
+    last: str = dataclasses.field(default="item", metadata={"static": True})
 
     @property
     def bound(self) -> float:
@@ -64,7 +68,7 @@ class Certificate:
         return {side: int(jnp.isnan(error).sum()) for side, error in self._errors().items()}
 
     def holds(self, last_updated: bool = True) -> bool:
-        """Whether every fresh update meets the bound, and (unless False) the item rows as given too. A NaN fails."""
+        """Whether every fresh update meets the bound, and (unless False) the rows updated last as they are. A NaN fails."""
         return all(bool((error <= self.bound).all()) for error in self._errors(last_updated).values())
 
     def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
@@ -73,8 +77,9 @@ class Certificate:
 
     def __repr__(self) -> str:
         """Whether it holds, and the worst row of each kind beside the bound; dtypes and shapes of what is traced."""
-        if not all(isinstance(leaf, jax.Array) and not is_traced(leaf) for leaf in vars(self).values()):
-            return f"Certificate({', '.join(f'{name} {in_brief(leaf)}' for name, leaf in vars(self).items())})"
+        parts = {name: leaf for name, leaf in vars(self).items() if name != "last"}
+        if not all(isinstance(leaf, jax.Array) and not is_traced(leaf) for leaf in parts.values()):
+            return f"Certificate({', '.join(f'{name} {in_brief(leaf)}' for name, leaf in parts.items())})"
         verdict = "holds" if self.holds() else "holds of updates" if self.holds(last_updated=False) else "does not hold"
         worst = [f"{side} {float(jnp.max(error)):.1e}" for side, error in self._errors().items()]
         worst += [f"bound {self.bound:.0e}", f"stationarity {float(jnp.max(self.stationarity)):.1e}"]
@@ -86,7 +91,7 @@ class Certificate:
             return repr(self)
         unjudged, said = self.unjudged, []
         for side, error in self._errors().items():
-            rows = f"items as given ({error.size:,})" if side == "last_updated" else f"{side}s ({error.size:,})"
+            rows = f"{self.last}s as given ({error.size:,})" if side == "last_updated" else f"{side}s ({error.size:,})"
             known = unjudged[side] < error.size
             said.append(f"{rows} {float(jnp.nanmax(error)):.1e}" if known else f"{rows} none")
             said[-1] += f" and {unjudged[side]:,} unjudged" if unjudged[side] else ""
@@ -103,7 +108,8 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
         factors: where to check. `user` and `item` hold for any factors; `last_updated` is small after a sweep of exact
             ALS on this problem and objective.
         solver: makes the updates, where it has an `update` as `ALS` does; None for Cholesky, and so for solvers
-            without one: their rows are judged in `last_updated` and `stationarity`, the updates are Cholesky's.
+            without one: their rows are judged in `last_updated` and `stationarity`, the updates are Cholesky's. Its
+            `first` says which side `last_updated` is of: the other.
 
     Twelve passes over the entries. Pure and jittable.
 
@@ -112,15 +118,16 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
         DataError: see `Problem.check`.
     """
     given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective)
+    last = "item" if traits(solver).first == "user" else "user"
     if not hasattr(solver, "update"):
         solver = ALS(factors.rank)
     problem = problem.checked()
     given.check(problem, factors.rank)
-    return _certify(*match_varying(factors, problem, objective), solver)
+    return _certify(*match_varying(factors, problem, objective), solver, last)
 
 
-@jax.jit
-def _certify(factors: Factors, problem: Problem, objective: Objective, solver: Any) -> Certificate:
+@functools.partial(jax.jit, static_argnames="last")
+def _certify(factors: Factors, problem: Problem, objective: Objective, solver: Any, last: str) -> Certificate:
     problem = problem.arrange()
 
     sides = ("user", "item")
@@ -136,4 +143,5 @@ def _certify(factors: Factors, problem: Problem, objective: Objective, solver: A
     places = [factors, *(solver.update(factors, problem, objective, side)[0] for side in sides)]
     every = jax.lax.map(errors, jax.tree.map(lambda *leaves: jnp.stack(leaves), *places))
     given, (user, _), (_, item) = (jax.tree.map(lambda leaf, at=at: leaf[at], every) for at in range(3))
-    return Certificate(user.ratio(), item.ratio(), given[1].ratio(), backward_error.Error.together(given).ratio())
+    stationarity = backward_error.Error.together(given).ratio()
+    return Certificate(user.ratio(), item.ratio(), given[sides.index(last)].ratio(), stationarity, last)

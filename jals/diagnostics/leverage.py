@@ -83,7 +83,7 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
 
     Raises:
         ArgumentError: for another side; where factors, problem and objective do not fit together.
-        DataError: for `hu_koren`, an entry with value <= 0; see `Problem.check`.
+        DataError: for `hu_koren`, an entry of negative confidence; see `Problem.check`.
 
     Source: Allen, "The relationship between variable selection and data augmentation and a method for prediction"
     (1974), for least squares; here with prior, offsets, weights and the sum over all pairs.

@@ -24,7 +24,7 @@ from .formats import FORMATS, Arrays, Format
 FORMAT_VERSION = 2
 
 _FACTORS = [field.name for field in dataclasses.fields(Factors)]
-_STATIC = ("feedback", "bias", "center")
+_STATIC = ("feedback", "bias", "center", "count")
 _NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
 _SIDES = ("user", "item")
 _SEAL = re.compile(rb"jals factors (?P<version>\d+) sha256 (?P<digest>[0-9a-f]{64})")
@@ -186,6 +186,7 @@ def _misfit(arrays: Arrays) -> str | None:
         expected |= {f"factors/{side}": [(rows, rank)], f"vocabulary/{side}": [(rows,)]}
         expected |= {f"factors/{side}_bias": [(rows,)], f"objective/reg_{side}": [(), (rows,)]}
         expected |= {f"objective/prior_{side}": [(rank,), (rows, rank)]}
+        expected |= {f"objective/reg_bias_{side}": [(), (rows,)], f"objective/unobserved_{side}": [(rows,)]}
     for name, shape in shapes.items():
         if shape not in expected[name]:
             fit = " or ".join(map(str, expected[name]))

@@ -63,7 +63,7 @@ class Kind(NamedTuple):
 
     @property
     def weighs_by_value(self) -> bool:
-        """Whether values must be > 0: a weight must not be negative."""
+        """Whether w depends on the value, so that not every value will do: see `check_values`."""
         return self.w[1] != 0
 
 
@@ -110,21 +110,40 @@ def coefficients(objective: Any, dtype: Any) -> jax.Array:
     return jnp.stack([jnp.asarray(_number(objective, each), dtype) for each in (*kind.w, *kind.t, kind.q)])
 
 
-def check_values(objective: Any, value: jax.Array, weight: jax.Array) -> None:
-    """Refuses values that the objective cannot take, where they are not traced.
+def check_values(objective: Any, problem: Any) -> None:
+    """Refuses values that the objective cannot take, where nothing that decides it is traced: those of a negative
+    confidence, w + q for v = 1, and those whose pair would weigh less than nothing in all, w + a0 a_u c_i, so that the
+    loss might have no minimum. Either may be 0, and what rounding makes of 0.
 
     Raises:
         DataError: naming the first entry.
     """
-    if not KINDS[objective.feedback].weighs_by_value or is_traced(value) or is_traced(weight):
+    kind, value, weight = KINDS[objective.feedback], problem.value, problem.weight
+    pairs = (objective.unobserved_weight, *objective.unobserved("user"))
+    decides = (value, weight, *pairs, *(getattr(objective, name) for name in kind.numbers))
+    if not kind.weighs_by_value or any(each is not None and is_traced(each) for each in decides):
         return
     with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
-        wrong = np.asarray((value <= 0) & (weight > 0))
-    if wrong.any():
-        at = int(np.argmax(wrong))
+        entry = entry_of(objective, value, jnp.ones_like(value))
+        shared = jnp.asarray(0 if pairs[0] is None else pairs[0], value.dtype)
+        for number, row in zip(pairs[1:], (problem.user, problem.item), strict=True):
+            shared = shared if number is None else shared * jnp.asarray(number, value.dtype)[row]
+        slack = 4 * jnp.finfo(value.dtype).eps
+        unsure = np.asarray(~(entry.w + entry.q >= -slack) & (weight > 0))
+        hollow = np.asarray(~(weight * entry.w + shared >= -slack * shared) & (weight > 0))
+    if unsure.any():
+        at, f = int(np.argmax(unsure)), "r" if kind.f is None else "log(1 + r / epsilon)"
+        more = "" if kind.f is None else " and r > -epsilon"
         raise DataError(
-            f"value of entry {at} is {value[at]}, but hu_koren weighs an entry by its value and needs values > 0. "
-            "Leave such entries out: a missing pair already counts as 0."
+            f"value of entry {at} is {value[at]}, a confidence 1 + alpha {f} of {(entry.w + entry.q)[at]}, but "
+            f"hu_koren needs alpha {f} >= -1{more}. Leave such entries out (a missing pair has confidence 1), or lower "
+            "alpha. (What is disliked is no negative confidence: that is a target of 0, see jals.wals.)"
+        )
+    if hollow.any():
+        at, whole = int(np.argmax(hollow)), weight * entry.w + shared
+        raise DataError(
+            f"entry {at} has value {value[at]} and weight {weight[at]}, so that its pair weighs {whole[at]} in all, "
+            "which must not be negative: lower its weight, or raise unobserved_user and unobserved_item there."
         )
 
 

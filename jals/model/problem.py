@@ -104,7 +104,7 @@ class Problem:
                 return None
             value, weight = ([array.astype(dtype) for array in arrays] for arrays in (slots.value, slots.weight))
             # Counted again: what was a weight > 0 may be none in the narrower dtype. A NaN stays one, see `_slots`.
-            count = jnp.where(jnp.isnan(slots.count), jnp.nan, _counts(side, weight, dtype)).astype(dtype)
+            count = jnp.where(jnp.isnan(slots.count), jnp.nan, _summed(side, _seen(weight), dtype)).astype(dtype)
             return Slots(tuple(value), tuple(weight), count)
 
         return dataclasses.replace(
@@ -148,6 +148,15 @@ class Problem:
             return self
         user_slots, item_slots = _arranged(self)
         return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
+
+    def weight_sums(self) -> tuple[jax.Array, jax.Array]:
+        """(of every user, of every item) the sum of the entries' weights, `(rows,)`, of a problem that is arranged; NaN
+        where the counts are."""
+        sums = []
+        for side, slots in ((self.user_side, self.user_slots), (self.item_side, self.item_slots)):
+            assert slots is not None
+            sums.append(_summed(side, slots.weight, self.dtype) + 0 * slots.count)
+        return sums[0], sums[1]
 
     def shard(self, devices: Any = None) -> "Problem":
         """The same problem on several devices: XLA solves and adds up the rows of the layouts' slabs on all of them at
@@ -284,17 +293,21 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
         values, weights = (
             tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
         )
-        count = _counts(side, weights, problem.weight.dtype)
+        count = _summed(side, _seen(weights), problem.weight.dtype)
         sound = layout_checks.has_rows(side) & (layout_checks.fingerprint(side, row_first) == table)
         return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
 
     return slots(problem.user_side, True), slots(problem.item_side, False)
 
 
-def _counts(side: Side, weights: Any, dtype: Any) -> jax.Array:
-    """n of every row, from the weights of each bucket's slots."""
+def _seen(weights: Any) -> list[jax.Array]:
+    return [weight > 0 for weight in weights]
+
+
+def _summed(side: Side, numbers: Any, dtype: Any) -> jax.Array:
+    """The sums by row of numbers of each bucket's slots: of `_seen`, n."""
     rows = jnp.concatenate([side.of_pieces(bucket).reshape(-1) for bucket in side.buckets])
-    here = jnp.concatenate([(weight > 0).sum(axis=-1).reshape(-1) for weight in weights])
+    here = jnp.concatenate([each.sum(axis=-1).reshape(-1) for each in numbers])
     return jnp.zeros(side.num_rows, dtype).at[rows].add(here.astype(dtype), mode="drop")
 
 

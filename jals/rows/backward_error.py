@@ -22,6 +22,7 @@ from . import normal, rowsolve
 from .norms import bits, norm, units
 from .view import Piece, View, gathered
 
+_REGS = tuple(name for name in NUMBERS if name.startswith("reg_") and name != "reg_power")
 _CHUNK = 2**16  # entries looked at together
 
 
@@ -90,7 +91,7 @@ def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -
     """Of every row of a side: one pass over the entries that forms the rows' matrices, and one that forms nothing."""
     here = normal.view(factors, problem, objective, side)
     lost, by_x, vanished = _lost_in_entries(here, problem, side)
-    fixed = _of_prior_and_all_pairs(here)
+    fixed = _of_prior_and_all_pairs(here, side)
     norms = rowsolve.solve(here, want=("norms",)).norms
     matrix, rhs = (jnp.where(here.blank, own, each) for own, each in zip(fixed, norms.T, strict=False))
     return Sizes(matrix, rhs, fixed.lost + lost, fixed.lost_by_x + by_x, fixed.vanished | (vanished > 0))
@@ -141,14 +142,16 @@ def _lost(piece: Piece, objective: Objective, faint_held: jax.Array) -> tuple[ja
     return score + product + slip * (1 + jnp.abs(gap)), score + slip * length, gone.any(axis=-1).astype(z.dtype)
 
 
-def _of_prior_and_all_pairs(view: View) -> Sizes:
-    """What a row's system holds beside its entries: the sizes of rows without entries, but for a0 Z'Z."""
+def _of_prior_and_all_pairs(view: View, side: str) -> Sizes:
+    """What a row's system holds beside its entries: the sizes of rows without entries, but for a0 a Z'CZ."""
     unknowns, objective, count = view.reg.shape[-1], view.objective, view.count
-    regs = [reg for reg in (objective.reg_user, objective.reg_item, objective.reg_bias) if reg is not None]
+    regs = [reg for reg in (getattr(objective, name) for name in _REGS) if reg is not None]
     pairs = objective.unobserved_weight
+    by_row = jnp.ones_like(count) if view.pairs is None else view.pairs
     # lambda may be a power that underflows; 0^nu is 0 in truth.
     some = jnp.stack([_nonzero(reg).any() for reg in regs]).any()
-    base = (count > 0) | (objective.reg_power == 0) | (jnp.zeros((), bool) if pairs is None else _nonzero(pairs))
+    base = (count > 0) | (objective.reg_power == 0)
+    base |= jnp.zeros((), bool) if pairs is None else _nonzero(pairs) & _nonzero(by_row)
     held = _nonzero(view.reg) | (some & base)[:, None]
     matrix = norm(view.reg, axis=-1)
     lost = jnp.sum(jnp.where(held, view.reg + 1, 0), axis=-1)
@@ -160,8 +163,12 @@ def _of_prior_and_all_pairs(view: View) -> Sizes:
         vanished = (held & _vanished(view.reg * view.prior, view.prior)).any(axis=-1)
     if pairs is not None:
         some = _nonzero(pairs) & _nonzero(view.others.z).any()
-        lost += jnp.where(some, unknowns, 0)
-        by_x += jnp.where(some, unknowns * (1 + pairs * (len(view.others.z) + 2 * jnp.abs(view.others.z).sum())), 0)
+        # a0 Z'CZ is a sum of products, then multiplied by the row's a; so is its product with x.
+        z, opposite = jnp.abs(view.others.z), objective.unobserved(side)[1]
+        reach = 2 * z.sum() if opposite is None else z.sum() + 2 * jnp.sum(opposite[:, None] * z)
+        lost += jnp.where(some, unknowns * (1 + (0 if view.pairs is None else by_row)), 0)
+        own = 0 if view.pairs is None else 1
+        by_x += jnp.where(some, unknowns * (own + by_row * (1 + pairs * (len(z) + reach))), 0)
     numbers = [getattr(objective, name) for name in NUMBERS if name != "reg_power"]
     numbers = [number for number in numbers if number is not None]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])

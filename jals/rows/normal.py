@@ -56,17 +56,18 @@ def _loss_and_residual(piece: Piece, x: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 class _Held(NamedTuple):
-    """P of some rows, diagonal `(rows, k)` and the rest `(k, k)` or `(rows, k, k)` or None; a0 Z'Z `(k, k)` or None;
-    and their prior means `(rows, k)`."""
+    """P of some rows, diagonal `(rows, k)` and the rest `(k, k)` or `(rows, k, k)` or None; a0 Z'CZ `(k, k)` or None,
+    and what multiplies it in each row `(rows,)`, None for 1; and their prior means `(rows, k)`."""
 
     reg: jax.Array
     precision: jax.Array | None
     gram: jax.Array | None
+    pairs: jax.Array | None
     prior: jax.Array
 
     @classmethod
     def of(cls, view: View) -> "_Held":
-        return cls(view.reg, view.precision, view.gram, view.prior)
+        return cls(view.reg, view.precision, view.gram, view.pairs, view.prior)
 
     def by_precision(self, v: jax.Array) -> jax.Array:
         """P v of each row."""
@@ -76,8 +77,17 @@ class _Held(NamedTuple):
         return self.reg * v + jnp.einsum(form, v, self.precision, precision=_HIGHEST)
 
     def by_pairs(self, v: jax.Array) -> jax.Array | float:
-        """a0 Z'Z v of each row."""
-        return 0.0 if self.gram is None else jnp.einsum("rk,kl->rl", v, self.gram, precision=_HIGHEST)
+        """a0 a Z'CZ v of each row."""
+        if self.gram is None:
+            return 0.0
+        product = jnp.einsum("rk,kl->rl", v, self.gram, precision=_HIGHEST)
+        return product if self.pairs is None else self.pairs[:, None] * product
+
+    def matrices(self) -> list[jax.Array]:
+        """What is added to every row's matrix beside the diagonal: each `(k, k)` or `(rows, k, k)`."""
+        weighted = self.gram is not None and self.pairs is not None
+        gram = self.pairs[:, None, None] * self.gram if weighted else self.gram  # pyright: ignore
+        return [each for each in (self.precision, gram) if each is not None]
 
     def loss(self, x: jax.Array) -> jax.Array:
         """A row's share of the sum over all pairs, and its regularisation."""
@@ -185,8 +195,8 @@ def slab_diagonals(slab: Slab, loss: bool = False) -> Systems:
     diagonal, *rest = slab.sums(_diagonal_and_loss if loss else _diagonal)
     held = _Held.of(slab.view)
     diagonal += held.reg
-    for more in (held.precision, held.gram):
-        diagonal += 0.0 if more is None else jnp.diagonal(more, axis1=-2, axis2=-1)
+    for more in held.matrices():
+        diagonal += jnp.diagonal(more, axis1=-2, axis2=-1)
     return _systems(slab, held, jnp.ones_like(diagonal), diagonal, *rest)
 
 
@@ -196,8 +206,8 @@ def slab_systems(slab: Slab, loss: bool = False, at: jax.Array | None = None) ->
     matrix, *rest = slab.sums(_gram_and_loss, *where) if loss else slab.sums(_gram)
     held = _Held.of(slab.view)
     matrix += jax.vmap(jnp.diag)(held.reg)
-    for more in (held.precision, held.gram):
-        matrix += 0.0 if more is None else more
+    for more in held.matrices():
+        matrix += more
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     return _systems(slab, held, identity, matrix, *rest, at=at)
 

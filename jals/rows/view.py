@@ -4,9 +4,10 @@ Seen from one side, the other side's rows are a fixed table z_i = (y_i, 1) (or y
 unknown of a row is x = (x_u, b_u). With prior mean m and prior precision P (lambda on the diagonal, unless a matrix is
 given) a row's part of the loss is least where
 
-    (sum_entries w z z' + a0 Z'Z + P) x = sum_entries p z + P m,      p = w (t - o) + q,
+    (sum_entries w z z' + a0 a Z'CZ + P) x = sum_entries p z + P m,      p = w (t - o) + q,
 
-o being the part of the score that is held (mean + b_i). A `View` holds what goes into these systems; `walk` goes
+o being the part of the score that is held (mean + b_i), a the row's weight in the sum over all pairs, and C those of
+the other side's rows on a diagonal. A `View` holds what goes into these systems; `walk` goes
 through it slab by slab, and `normal` forms the systems, their products and residuals.
 """
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 
 from ..model.factors import Factors, remainder
 from ..model.layouts import Side
-from ..model.objectives import Entry, Objective, squared_sum
+from ..model.objectives import Entry, Objective, row_sizes, squared_sum
 from ..model.problem import Problem, Slots
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -48,7 +49,8 @@ class View(NamedTuple):
         prior_mean: `(k,)` or `(rows, k)`, m; None for 0.
         reg: `(rows, k)`, the diagonal of P.
         precision: `(k, k)` or `(rows, k, k)`, the rest of P; None for 0.
-        gram: `(k, k)`, a0 Z'Z; None without a0.
+        gram: `(k, k)`, a0 Z'CZ; None without a0.
+        pairs: `(rows,)`, a, which multiplies gram; None for 1.
         count: `(rows,)`, how many entries of weight > 0 each row has.
         blank: bool `(rows,)`, rows whose system is empty: they keep their prior mean, and their matrix counts as the
             identity.
@@ -66,6 +68,7 @@ class View(NamedTuple):
     reg: jax.Array
     precision: jax.Array | None
     gram: jax.Array | None
+    pairs: jax.Array | None
     count: jax.Array
     blank: jax.Array
     strict: jax.Array
@@ -89,7 +92,7 @@ class View(NamedTuple):
     def rows(self) -> dict[str, jax.Array]:
         """What there is of each row, by name: leaves `(rows, ...)`."""
         named = {name: getattr(self, name) for name in ("reg", "count", "blank", "strict", "needed")}
-        shared = {"prior_mean": 1, "precision": 2}  # with so many axes it is the same for all rows
+        shared = {"prior_mean": 1, "precision": 2, "pairs": 0}  # with so many axes it is the same for all rows
         more = {name: getattr(self, name) for name in shared}
         return named | {name: each for name, each in more.items() if each is not None and each.ndim > shared[name]}
 
@@ -120,8 +123,9 @@ def view(
         layout, slots, table, held_bias = problem.item_side, problem.item_slots, factors.user, factors.user_bias
     assert slots is not None
     rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
+    n = row_sizes(problem, objective)[side == "item"]
     unknowns = rank
-    reg, reg_bias = objective.row_reg(side, count, others)
+    reg, reg_bias = objective.row_reg(side, n, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
     prior = None if prior is None else jnp.asarray(prior, dtype)
 
@@ -139,17 +143,19 @@ def view(
         prior = None if prior is None else jnp.pad(prior, [(0, 0)] * (prior.ndim - 1) + [(0, 1)])
         matrix = None if matrix is None else jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, 1), (0, 1)])
 
-    gram = None if objective.unobserved_weight is None else objective.unobserved_weight * squared_sum(table)
+    gram, (pairs, opposite) = None, objective.unobserved(side)
+    if objective.unobserved_weight is not None:
+        gram = objective.unobserved_weight * squared_sum(table, opposite)
     blank = count == 0
     if matrix is not None:
         blank &= jnp.trace(matrix, axis1=-2, axis2=-1) == 0
     if gram is not None:
-        blank &= reg.sum(axis=-1) + jnp.trace(gram) == 0
+        blank &= reg.sum(axis=-1) + jnp.trace(gram) * (1 if pairs is None else pairs) == 0
     alone = matrix is None and gram is None  # then nothing but entries can make a row without lambda solvable
     needed = jnp.where(strict & alone, unknowns, 0).astype(dtype)
-    other_side = Whole(table, held_bias)
+    held = Whole(table, held_bias), factors.mean
     return View(
-        layout, slots, objective, other_side, factors.mean, prior, reg, matrix, gram, count, blank, strict, needed
+        layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..errors import check_choice
 from ..model.factors import Factors
-from ..model.objectives import Objective, loss, side_penalty
+from ..model.objectives import Objective, loss, row_sizes, side_penalty
 from ..model.problem import Problem
 from ..rows import normal, rowsolve
 from . import costs
@@ -31,15 +31,17 @@ from .protocol import (
 @dataclasses.dataclass(frozen=True)
 class ALS:
     """Alternating least squares: a sweep solves every user's row with the items held, then every item's row with the
-    users held, each the exact minimiser of the loss (with biases: of row and bias jointly).
+    users held (or the other way round, see `first`), each the exact minimiser of the loss (with biases: of row and bias
+    jointly).
 
     Attributes:
         rank: columns of X and Y; static.
         linsolve: static. "cholesky"; "lu" (`jnp.linalg.solve`'s algorithm); "cg", a few conjugate gradient steps from
             the current row, matrix-free and inexact.
         cg_steps: how many; static, used by "cg" only.
+        first: static. The side that a sweep solves first: "user", or "item" as cmfrec does.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank). The first half-sweep
-            solves for the users whatever the scale, and where lambda suits the table a fit ends where it ends from any.
+            solves for one side whatever the scale, and where lambda suits the table a fit ends where it ends from any.
             Raise it to 1 where lambda is so strong that the factors end near 0, a saddle which a small start is slow to
             leave. With lambda near 0, surplus columns shrink slowly from any scale: start with fewer, by `init`.
         rounding: static. None, or "bfloat16" or "float16": each half-sweep rounds the rows and biases it has solved
@@ -58,6 +60,7 @@ class ALS:
     init_scale: Any = 0.1
     rounding: str | None = dataclasses.field(default=None, metadata={"static": True})
     backend: str = dataclasses.field(default="auto", metadata={"static": True})
+    first: str = dataclasses.field(default="user", metadata={"static": True})
 
     def __post_init__(self):
         check_rank(self.rank)
@@ -66,6 +69,7 @@ class ALS:
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
         check_choice("backend", self.backend, rowsolve.BACKENDS)
+        check_choice("first", self.first, ("user", "item"))
         rowsolve.check_backend(self.backend, self.linsolve)
 
     @property
@@ -115,16 +119,16 @@ class ALS:
         return State(start_from(factors, key, self, problem, objective)[0])
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
-        """One sweep: users, then items. Pure, jittable, differentiable forward and reverse in every float; two passes
-        over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
+        """One sweep: one side, then the other. Pure, jittable, differentiable forward and reverse in every float; two
+        passes over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
 
         Args:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
                 dtype is worked on in the state's (`Problem.astype`).
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
-                as `jals.loss` up to rounding, that of sum w t^2 + sum over the items of |A|_F |x|^2. The second sum is
-                far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
+                as `jals.loss` up to rounding, that of sum w t^2 + sum over the last side's rows of |A|_F |x|^2. The
+                second sum is far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
                 more): matrices are then ill-conditioned, and x'A x is a sum of terms that cancel. Where that matters,
                 take `jals.loss`.
 
@@ -156,17 +160,21 @@ class ALS:
 @functools.partial(jax.jit, static_argnames=("with_loss",))
 def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, with_loss: bool) -> tuple[State, Info]:
     check_memory(solver, state, problem, objective)
-    factors, users = solver._solve(state.factors, problem, objective, "user")
-    factors = _rounded(factors, "user", solver.rounding)
+    first, last = ("user", "item") if solver.first == "user" else ("item", "user")
+    factors, before = solver._solve(state.factors, problem, objective, first)
+    factors = _rounded(factors, first, solver.rounding)
     of_rows = with_loss and solver.rounding is None
-    factors, items = solver._solve(factors, problem, objective, "item", value=of_rows)
-    factors = _rounded(factors, "item", solver.rounding)
+    factors, solved = solver._solve(factors, problem, objective, last, value=of_rows)
+    factors = _rounded(factors, last, solver.rounding)
     after = None
     if of_rows:
-        after = items.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
+        n = row_sizes(problem, objective)[first == "item"]
+        after = solved.value.sum() + side_penalty(factors, first, n, objective)
     elif with_loss:
         after = loss(factors, problem, objective)
-    return State(factors), sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after)
+    users, items = (before, solved) if first == "user" else (solved, before)
+    info = sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after, solver.first)
+    return State(factors), info
 
 
 def _rounded(factors: Factors, side: str, rounding: str | None) -> Factors:

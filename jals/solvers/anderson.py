@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..devices import match_varying
 from ..errors import check_choice
 from ..model.factors import Factors
-from ..model.objectives import Objective, loss, side_penalty
+from ..model.objectives import Objective, loss, row_sizes, side_penalty
 from ..model.problem import Problem
 from ..rows import normal, rowsolve
 from . import costs
@@ -57,7 +57,8 @@ class AndersonALS:
 
     The loss never rises: where L after the sweep is above L before (or is not finite), the factors are those of a plain
     sweep from where the last one ended, and all changes but the newest are forgotten. A sweep ends with the items
-    solved for the users at hand, as in ALS, so that `certify` holds with `last_updated`.
+    solved for the users at hand, as in ALS, so that `certify` holds with `last_updated`. Users always come first in
+    a sweep.
 
     L is invariant to a rotation of the factors, and so is everything here: G of rotated rows is G, rotated, steps are
     combinations of rows with one coefficient for all of them, and products of rows are summed over the columns. So the
@@ -148,9 +149,7 @@ def _sweep(
     assert problem.item_slots is not None
     before, memory = state
     end = before.joint("item")
-    weight = problem.item_slots.count
-    if objective.unobserved_weight is not None:
-        weight += objective.unobserved_weight * problem.num_users
+    weight = problem.item_slots.count + objective.unobserved_mass("item", problem.num_users)
 
     ahead = end + _step(memory, end - memory.start, jax.lax.stop_gradient(weight))
 
@@ -229,7 +228,6 @@ def _als(solver: AndersonALS, factors: Factors, items: jax.Array, problem: Probl
     factors, good_users = ALS(solver.rank, solver.linsolve).update(factors, problem, objective, "user")
     here = normal.view(factors, problem, objective, "item")
     solved = rowsolve.solve(here, solver.linsolve, want=("value",), start=items)
-    assert problem.user_slots is not None
-    after = solved.value.sum() + side_penalty(factors, "user", problem.user_slots.count, objective)
+    after = solved.value.sum() + side_penalty(factors, "user", row_sizes(problem, objective)[0], objective)
     # It only decides whether the step is accepted, which has no derivative.
     return _Swept(factors.with_joint("item", solved.joint()), good_users, solved.good, jax.lax.stop_gradient(after))

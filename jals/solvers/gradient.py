@@ -12,7 +12,7 @@ import optax
 
 from ..errors import ArgumentError
 from ..model.factors import Factors, remainder, score_terms
-from ..model.objectives import Objective, loss, penalty
+from ..model.objectives import Objective, loss, penalty, row_sizes
 from ..model.problem import Problem
 from ..rows import normal
 from . import costs
@@ -147,8 +147,7 @@ def layout_loss(factors: Factors, problem: Problem, objective: Objective) -> jax
     """`jals.loss`, evaluated through the layouts with a gradient that needs no scatter. (That one is written entry by
     entry, to be read and checked against; this one is for speed, and a test ties the two.)"""
     problem = problem.arrange()
-    counts = (problem.user_slots.count, problem.item_slots.count)
-    return _entry_loss(factors, problem, objective) + penalty(factors, counts, objective)
+    return _entry_loss(factors, problem, objective) + penalty(factors, row_sizes(problem, objective), objective)
 
 
 def loss_and_neg_half_gradient(
@@ -158,8 +157,8 @@ def loss_and_neg_half_gradient(
     problem = problem.arrange()
     here, x = normal.view(factors, problem, objective, side), factors.joint(side)
     losses, entries = normal.entry_loss_and_residuals(here, x)
-    counts = (problem.user_slots.count, problem.item_slots.count)
-    return losses.sum() + penalty(factors, counts, objective), normal.with_prior_pull(here, x, entries)
+    value = losses.sum() + penalty(factors, row_sizes(problem, objective), objective)
+    return value, normal.with_prior_pull(here, x, entries)
 
 
 @jax.custom_jvp
@@ -284,8 +283,7 @@ def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: 
 
     entry = objective.entry(column(problem.value), column(problem.weight))
     losses = entry.loss(remainder(entry.t, score_terms(factors, column(problem.user), column(problem.item))))
-    counts = (problem.user_slots.count, problem.item_slots.count)
-    return batches * losses.sum() + penalty(factors, counts, objective)
+    return batches * losses.sum() + penalty(factors, row_sizes(problem, objective), objective)
 
 
 def _learnt(factors: Factors) -> Any:

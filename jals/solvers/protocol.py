@@ -59,6 +59,7 @@ class Traits(NamedTuple):
     """What a solver says of itself, by attributes of these names; the defaults hold of one that does not say.
 
     Attributes:
+        first: which side a sweep solves first, "user" or "item": a certificate looks at the other as given.
         exact: whether a half-sweep ends at the minimum: a certificate then asks it of the rows updated last.
         monotone: whether no sweep raises the loss.
         differentiable: whether a sweep has derivatives, forward and reverse. (Of one that does not say it is tried.)
@@ -68,6 +69,7 @@ class Traits(NamedTuple):
         numbers: `costs.Size` -> about how many numbers a fit holds; NaN: not known.
     """
 
+    first: str = "user"
     exact: bool = False
     monotone: bool = False
     differentiable: bool = True
@@ -82,13 +84,18 @@ def traits(solver: Any) -> Traits:
     return Traits(**{name: getattr(solver, name) for name in Traits._fields if hasattr(solver, name)})
 
 
-def sweep_info(factors: Factors, good_users: Any, good_items: Any, passes: Any, loss: jax.Array | None) -> Info:
-    """The `Info` of a sweep that ended with these factors, from the rows that went well, `(rows,)` a side."""
-    bad_user, bad_item = ~good_users.all(), ~good_items.all()
-    row = jnp.where(bad_user, jnp.argmin(good_users), jnp.where(bad_item, jnp.argmin(good_items), -1))
-    side = jnp.where(bad_user, 0, jnp.where(bad_item, 1, -1))
+def sweep_info(
+    factors: Factors, good_users: Any, good_items: Any, passes: Any, loss: jax.Array | None, first: str = "user"
+) -> Info:
+    """The `Info` of a sweep that ended with these factors, from the rows that went well, `(rows,)` a side. It names a
+    row of the side that was solved `first`, where there is one: that spoils the other side's."""
+    row = side = jnp.full((), -1, jnp.int32)
+    sides = [(good_users, 0), (good_items, 1)]
+    for good, number in sides[::-1] if first == "user" else sides:
+        fine = good.all()
+        row, side = jnp.where(fine, row, jnp.argmin(good).astype(jnp.int32)), jnp.where(fine, side, number)
     finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(factors)]).all()
-    return Info(finite, row.astype(jnp.int32), side.astype(jnp.int32), jnp.asarray(passes, jnp.int32), loss)
+    return Info(finite, row, side, jnp.asarray(passes, jnp.int32), loss)
 
 
 @functools.partial(jax.jit, static_argnames=("rank",))

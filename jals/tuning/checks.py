@@ -16,9 +16,9 @@ from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast
 from .rules import ByDegree, One
-from .step import LOGS, REGS, Learned, Plan, build_objective_jit, first_memory
+from .step import BIAS_REGS, LOGS, REGS, Learned, Plan, build_objective_jit, first_memory
 
-NUMBERS = (*LOGS[:3], "reg_power", *LOGS[3:])
+NUMBERS = (*REGS, *BIAS_REGS, "reg_power", *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
 _FORWARD_MOST = 1_000  # parameters above which tangents are refused: each is a copy of all factors
 
@@ -44,6 +44,8 @@ def check_names(over: Any, objective: Objective, rule: One, learned: Learned | N
     for name in names:
         if name in ("prior_user", "prior_item"):
             raise ArgumentError(f"over has {name!r}: prior means are tuned by learned=jals.tuning.Learned(...).")
+        if name in ("unobserved_user", "unobserved_item"):
+            raise ArgumentError(f"over has {name!r}: weights of pairs are tuned by learned=jals.tuning.Learned(...).")
         if name not in NUMBERS:
             of_form = getattr(objective, "__dataclass_fields__", {}).keys() | {"rank", "linsolve", "sweeps", "layout"}
             if name in of_form:

@@ -176,8 +176,9 @@ def tune(
         hyper: its arguments; real numbers are traced, see `jals.Gradient`. The default, adam's {"learning_rate": 0.2,
             "b1": 0.5}, and those of `sweeps` and `steps` were chosen on the validation part of one fold of ML-100K at
             rank 32, for descents from lambda five times too small to five times too large.
-        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "alpha", "epsilon",
-            "unobserved_weight" (descended in their logarithm) and "reg_power" (in itself, >= 0). None: all that are
+        over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
+            "alpha", "epsilon", "unobserved_weight" (descended in their logarithm; of one a row the mean is descended,
+            the ratios stay) and "reg_power" (in itself, >= 0). None: all that are
             there, reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.

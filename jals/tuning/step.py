@@ -22,7 +22,8 @@ from ..solvers.protocol import cast, mean_value, traits
 from .rules import One, mean_log
 
 REGS = ("reg_user", "reg_item")
-LOGS = (*REGS, "reg_bias", "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
+BIAS_REGS = ("reg_bias", "reg_bias_user", "reg_bias_item")
+LOGS = (*REGS, *BIAS_REGS, "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
 # Passes of sweeps with their derivative, for each pass without, as in `jals.derivatives.solution.passes`: one for the
 # derivative of the equations and one to solve them again; in reverse each sweep is made once more.
 TRAVERSALS = {"forward": 3, "reverse": 4}
@@ -96,7 +97,7 @@ def first_parameters(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
             side = name.removeprefix("reg_")
             parameters[name] = plan.rule.start(side, jnp.log(value).mean(), counts[side])
         else:
-            parameters[name] = value if name == "reg_power" else jnp.log(value)
+            parameters[name] = value if name == "reg_power" else jnp.log(value).mean()
     if plan.learned is not None:
         parameters["learned"] = plan.learned.parameters
     return _within(plan, parameters)
@@ -106,13 +107,14 @@ def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Ob
     """The problem and the objective that the parameters make."""
     counts, shifts, numbers = _counts(plan), _shifts(plan, parameters), {}
     for name in plan.objective.__dataclass_fields__.keys() & parameters.keys():
-        if name in REGS:
-            side = name.removeprefix("reg_")
-            given = jnp.log(getattr(plan.objective, name))
-            ratios = given - given.mean()  # of rows that were given a lambda each; 0 for one number
-            numbers[name] = jnp.exp(plan.rule.logs(parameters[name], side, counts[side]) + ratios - shifts[name])
-        else:
-            numbers[name] = parameters[name] if name == "reg_power" else jnp.exp(parameters[name] - shifts[name])
+        if name == "reg_power":
+            numbers[name] = parameters[name]
+            continue
+        side = name.removeprefix("reg_")
+        logs = plan.rule.logs(parameters[name], side, counts[side]) if name in REGS else parameters[name]
+        given = jnp.log(getattr(plan.objective, name))
+        ratios = given - given.mean()  # of rows that were given a lambda each; 0 for one number
+        numbers[name] = jnp.exp(logs + ratios - shifts[name])
     objective = dataclasses.replace(plan.objective, **numbers)
     if plan.learned is None:
         return plan.problem, objective
@@ -133,11 +135,11 @@ def _shifts(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     shifts: dict[str, Any] = dict.fromkeys(LOGS, 0.0)
     if "reg_power" not in parameters:
         return shifts
-    weight = plan.objective.unobserved_weight
     others = {"user": plan.problem.num_items, "item": plan.problem.num_users}
     moved = parameters["reg_power"] - plan.objective.reg_power
     for side, count in _counts(plan).items():
-        shifts[f"reg_{side}"] = moved * mean_log(count, 0.0 if weight is None else weight * others[side])
+        shifts[f"reg_{side}"] = moved * mean_log(count, plan.objective.unobserved_mass(side, others[side]))
+        shifts[f"reg_bias_{side}"] = shifts[f"reg_{side}"]
     shifts["reg_bias"] = (shifts["reg_user"] + shifts["reg_item"]) / 2
     return shifts
 
@@ -162,7 +164,7 @@ def numbers_of(plan: Plan, objective: Objective, names: tuple[str, ...]) -> dict
     for name in names:
         value = getattr(objective, name)
         if jnp.ndim(value):
-            value = jnp.exp(jnp.mean(jnp.log(value), where=counts[name.removeprefix("reg_")] > 0))
+            value = jnp.exp(jnp.mean(jnp.log(value), where=counts[name.rpartition("_")[2]] > 0))
         told[name] = value
     return told
 

@@ -100,13 +100,18 @@ def test_factors_come_back_to_the_bit(tmp_path, suffix, dtype, bias, mean):
         jals.hu_koren(0.1, 40.0),
         jals.hu_koren(0.1, 40.0, epsilon=0.5),
         jals.ials(0.1, unobserved_weight=0.2),
+        jals.wals(0.1, unobserved_user=np.linspace(0, 1, 5), unobserved_item=np.ones(4), count="weights"),
+        jals.als_wr(0.1, reg_bias_user=np.linspace(0, 1, 5), reg_bias_item=0.5, bias=True),
     ],
-    ids=["explicit", "by row", "integers by row", "prior", "prior by row", "hu_koren", "logarithm", "ials"],
+    ids=[
+        *("explicit", "by row", "integers by row", "prior", "prior by row", "hu_koren", "logarithm", "ials"),
+        *("wals", "biases by row"),
+    ],
 )
 def test_objective_comes_back(tmp_path, suffix, objective):
     loaded = there_and_back(tmp_path / f"factors{suffix}", some_factors(), None, objective)
     assert_same(loaded, jals.Saved(some_factors(), None, objective, None))
-    for name in ("feedback", "bias", "center"):
+    for name in ("feedback", "bias", "center", "count"):
         assert getattr(loaded.objective, name) == getattr(objective, name)
 
 

@@ -320,7 +320,8 @@ def test_a_rank_from_numpy_is_a_rank():
 # ---- refusing ----
 
 START = fit(sweeps=0).factors
-ZERO = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, 0, TRAIN.value))
+DOUBTED = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, -1.5, 1 + abs(TRAIN.value)))
+ITEM_WEIGHTS = np.where(np.arange(PROBLEM.num_items) == TRAIN.item[3], 0.5, 1.0)
 BAD_ARGUMENTS = {
     "rank 0": (lambda: jals.ALS(0), "rank is 0, but must be a whole number >= 1"),
     "rank True": (lambda: jals.ALS(True), "rank is True, but"),
@@ -365,6 +366,28 @@ BAD_ARGUMENTS = {
     ),
     "reg twice": (lambda: jals.als_wr(0.1, reg_user=0.1), "give either reg, or both reg_user and reg_item"),
     "no reg": (lambda: jals.explicit(), "give either reg"),
+    "reg_bias_user": (
+        lambda: fit(objective=jals.als_wr(0.1, reg_bias_user=np.ones(1), bias=True)),
+        r"reg_bias_user has shape \(1,\), but must be one number, or one for each user",
+    ),
+    "negative reg_bias_item": (
+        lambda: fit(objective=jals.als_wr(0.1, reg_bias_item=-1, bias=True)),
+        "reg_bias_item is -1, but",
+    ),
+    "one unobserved_user": (
+        lambda: fit(objective=jals.wals(0.1, unobserved_user=0.5)),
+        r"unobserved_user has shape \(\), but must be \(num_users,\), one number for each user",
+    ),
+    "negative unobserved_item": (
+        lambda: fit(objective=jals.ials(0.1, unobserved_item=-ITEM_WEIGHTS)),
+        r"unobserved_item is -1\.0 in row 0, but must be",
+    ),
+    "pairs without a0": (
+        lambda: fit(objective=dataclasses.replace(jals.explicit(0.1), unobserved_item=ITEM_WEIGHTS)),
+        "unobserved_item weighs the pairs of a sum over all pairs, but unobserved_weight is None",
+    ),
+    "count": (lambda: fit(objective=jals.als_wr(0.1, count="weight")), 'count is .*Did you mean "weights"'),
+    "first": (lambda: jals.ALS(3, first="items"), 'first is .*Did you mean "item"'),
     "one side's reg": (lambda: jals.ials(reg_item=0.1), "give either reg"),
     "hu_koren bias": (
         lambda: jals.hu_koren(0.1, bias=True),
@@ -411,11 +434,34 @@ def test_bad_arguments_are_refused(case):
         call()
 
 
-def test_hu_koren_refuses_a_value_of_zero():
-    with pytest.raises(jals.DataError, match=r"value of entry 3 is 0\.0, but hu_koren .* Leave such entries out"):
-        fit(problem=ZERO, objective=jals.hu_koren(0.1))
-    masked = ZERO.with_values(abs(ZERO.value), weight=np.arange(len(TRAIN)) != 3)
+def test_hu_koren_refuses_a_negative_confidence():
+    with pytest.raises(jals.DataError, match=r"entry 3 is -1\.5, a confidence .* of -0\.5, but hu_koren needs"):
+        fit(problem=DOUBTED, objective=jals.hu_koren(0.1))
+    fit(problem=DOUBTED, objective=jals.hu_koren(0.1, alpha=2 / 3))  # rounding does not make 0 negative
+    masked = DOUBTED.with_values(DOUBTED.value, weight=np.arange(len(TRAIN)) != 3)
     jals.hu_koren(0.1).check(masked, rank=3)  # an entry of weight 0 is missing
+
+
+def test_hu_koren_takes_an_observed_pair_of_value_zero():
+    """Confidence 1, preference 1: with values of 0 alone, each entry adds 1 - 2 s to the sum of s^2 over all pairs."""
+    zeros = PROBLEM.with_values(np.zeros(len(TRAIN)))
+    factors = fit(problem=zeros, objective=jals.hu_koren(0.1, 1.0), sweeps=2).factors
+    ones = zeros.with_values(np.ones(len(TRAIN)))
+    like = fit(problem=ones, objective=jals.hu_koren(0.1, 1.0), sweeps=2).factors
+    observed = float(jals.predict(factors, TRAIN.user, TRAIN.item).mean())
+    assert 0 < observed < float(jals.predict(like, TRAIN.user, TRAIN.item).mean())
+
+
+@pytest.mark.parametrize(
+    "made, match",
+    [
+        (lambda: jals.hu_koren(0.1, epsilon=1.5), r"of -inf, .* needs alpha log\(1 \+ r / epsilon\) >= -1 and r >"),
+        (lambda: jals.hu_koren(0.1, 0.5, unobserved_item=ITEM_WEIGHTS), r"entry 3 has value -1\.5 .* weighs -0\.25 in"),
+    ],
+)
+def test_what_else_hu_koren_refuses_of_a_value(made, match):
+    with pytest.raises(jals.DataError, match=match):
+        fit(problem=DOUBTED, objective=made())
 
 
 @pytest.mark.parametrize(

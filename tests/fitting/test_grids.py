@@ -306,11 +306,11 @@ def test_what_cannot_be_meant_is_refused_before_any_work(case, monkeypatch):
 
 
 def test_a_value_that_an_objective_cannot_use_is_refused_in_its_column():
-    zero = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, 0, 2.0))
+    doubted = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, -2.0, 2.0))
     masks = np.ones((2, len(TRAIN)))
     masks[:, 3] = [0, 1]
-    with pytest.raises(jals.DataError, match=r"objectives\[0\]: value of entry 3 is 0\.0, but hu_koren"):
-        fit_grid(SOLVER, zero, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1)
-    with pytest.raises(jals.DataError, match=r"keys\[1\]: objectives\[0\]: value of entry 3 is 0\.0, but hu_koren"):
-        fit_grid(SOLVER, zero, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1, weights=masks)
-    fit_grid(SOLVER, zero, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1, weights=masks[[0, 0]])
+    with pytest.raises(jals.DataError, match=r"objectives\[0\]: value of entry 3 is -2\.0, a confidence"):
+        fit_grid(SOLVER, doubted, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1)
+    with pytest.raises(jals.DataError, match=r"keys\[1\]: objectives\[0\]: value of entry 3 is -2\.0, a confidence"):
+        fit_grid(SOLVER, doubted, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1, weights=masks)
+    fit_grid(SOLVER, doubted, [jals.hu_koren(0.1)], KEYS[:2], sweeps=1, weights=masks[[0, 0]])

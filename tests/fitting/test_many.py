@@ -419,9 +419,9 @@ def test_what_cannot_be_meant_is_refused(case):
 
 
 def test_a_value_of_zero_is_refused_in_the_fold_that_has_it():
-    zero = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, 0, 2.0))
+    doubted = PROBLEM.with_values(np.where(np.arange(len(TRAIN)) == 3, -2.0, 2.0))
     masks = np.ones((2, len(TRAIN)))
     masks[0, 3] = 0  # a missing entry
-    fit_many(SOLVER, zero, [jals.hu_koren(0.1)], sweeps=1, weights=(masks, [0]))
-    with pytest.raises(jals.DataError, match=r"fit 1: value of entry 3 is 0\.0, but hu_koren"):
-        fit_many(SOLVER, zero, jals.hu_koren(0.1), sweeps=1, weights=(masks, [0, 1]))
+    fit_many(SOLVER, doubted, [jals.hu_koren(0.1)], sweeps=1, weights=(masks, [0]))
+    with pytest.raises(jals.DataError, match=r"fit 1: value of entry 3 is -2\.0, a confidence"):
+        fit_many(SOLVER, doubted, jals.hu_koren(0.1), sweeps=1, weights=(masks, [0, 1]))

@@ -241,7 +241,7 @@ REFUSED = {
     "objective": ({"objectives": [OBJECTIVE, 0.1]}, r"objectives\[1\]: objective is of type float"),
     "reg": ({"objectives": [als_wr(0.1), als_wr(-1)]}, r"objectives\[1\]: reg_user is -1, but must be a finite"),
     "form": ({"objectives": [OBJECTIVE, jals.als_wr(0.1)]}, r"objectives\[1\] cannot share a program .*bias is False"),
-    "value": ({"objectives": [jals.hu_koren(0.1)], "problem": PROBLEM.with_values(np.zeros(len(TRAIN)))}, "value of"),
+    "value": ({"objectives": [jals.hu_koren(0.1)], "problem": PROBLEM.with_values(-2 - TRAIN.value**2)}, "value of"),
     "nan": ({"problem": PROBLEM.with_values(np.full(len(TRAIN), np.nan))}, "value of entry 0 is nan"),
     "key": ({"key": 1}, "key is of type int: make one with"),
     "solver": ({"solver": jals.ALS}, "solver is .*, but must be a solver such as"),

@@ -179,7 +179,7 @@ class Case {
     std::string text = std::string(sizeof(T) == 4 ? "float" : "double") + ", rank " + std::to_string(side_.rank);
     auto add = [&](bool there, const char* name) { text += there ? std::string(", ") + name : ""; };
     add(bias_, "bias"), add(!prior_.empty(), "prior"), add(!precision_.empty(), "precision");
-    add(!gram_.empty(), "gram"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
+    add(!gram_.empty(), "gram"), add(!pairs_.empty(), "pairs"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
     add(!start_.empty(), "start"), add(inverse_, "inverse"), add(norms_, "norms"), add(side_.part, "part");
     return text + ", entries by row:" + degrees_;
   }
@@ -251,6 +251,7 @@ class Case {
     if (bias_) held_bias_ = normals(side_.others, 1);
     if (chance(0.4)) prior_ = normals((side_.prior_per_row = chance(0.5)) ? rows * k_ : k_, 1);
     if (chance(0.2)) gram_ = symmetric(2 * k_ + 3, 0.3);
+    for (int64_t r = 0; !gram_.empty() && side_.mean == 0 && r < rows; ++r) pairs_.push_back(T(0.5 + std::abs(normal())));
     if (chance(0.25)) {
       side_.precision_per_row = chance(0.5);
       for (int64_t r = 0; r < (side_.precision_per_row ? rows : 1); ++r) {
@@ -365,6 +366,7 @@ class Case {
     side_.reg_bias = bias_ ? reg_bias_.data() : nullptr;
     side_.precision = given(precision_);
     side_.gram = given(gram_);
+    side_.pairs = given(pairs_);
     side_.blank = bools(blank_);
     side_.strict = bools(strict_);
     side_.rhs = given(rhs_);
@@ -389,7 +391,7 @@ class Case {
   }
 
   void let_go() {
-    for (auto* numbers : {&table_, &held_bias_, &prior_, &reg_, &reg_bias_, &precision_, &gram_, &rhs_, &start_})
+    for (auto* numbers : {&table_, &held_bias_, &prior_, &reg_, &reg_bias_, &precision_, &gram_, &pairs_, &rhs_, &start_})
       std::vector<T>().swap(*numbers);
     std::vector<Slots<T>>().swap(slots_);
   }
@@ -434,7 +436,7 @@ class Case {
         if (m) pull[i] += held * m[j];
         if (m) b_size[i] += std::abs(held * m[j]);
         if (j > i) continue;
-        const Real more = held + (gram_.empty() ? T(0) : gram_[i * k + j]);
+        const Real more = held + (gram_.empty() ? T(0) : gram_[i * k + j]) * (pairs_.empty() ? T(1) : pairs_[r]);
         a[i * k + j] += more, a_size[i * k + j] += std::abs(more);
       }
       b[i] += pull[i];
@@ -536,7 +538,7 @@ class Case {
   std::string degrees_;
   std::vector<Slots<T>> slots_;
   std::vector<bool> cut_;
-  std::vector<T> table_, held_bias_, prior_, reg_, reg_bias_, precision_, gram_, rhs_, start_;
+  std::vector<T> table_, held_bias_, prior_, reg_, reg_bias_, precision_, gram_, pairs_, rhs_, start_;
   std::vector<char> blank_, strict_;
   std::vector<Kind> kinds_;
 };

@@ -75,6 +75,22 @@ def test_factor_of_empty_rows_and_of_the_sum_over_all_pairs(setting):
     np.testing.assert_allclose(lower @ lower.T, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("solve", ["cholesky", "native"])
+def test_a_row_whose_pairs_weigh_nothing_is_its_prior_mean(setting, solve):
+    """User 0 has no entries: with a_u = 0 nothing is left of its system, without a lambda too."""
+    table, problem = setting
+    prior = np.random.default_rng(0).normal(size=(table.num_users, tables.RANK))
+    weights = np.where(np.arange(table.num_users) == 0, 0.0, 1.0)
+    for reg in (0.0, 0.3):
+        objective = jals.wals(reg, 0.2, reg_power=1.0, unobserved_user=weights, prior_user=prior)
+        solver = tables.als(solve, init_scale=1.0)
+        factors = solver.init(jax.random.key(0), problem, objective).factors
+        factors, good = solver.update(factors, problem, objective, "user")
+        assert good.all()
+        np.testing.assert_array_equal(factors.user[0], prior[0])
+        assert np.abs(factors.user[5] - prior[5]).max() > 1e-3  # no entries either, but its pairs count
+
+
 def test_scalar_and_row_precision_take_the_place_of_lambda(setting):
     table, problem = setting
     factors = jals.ALS(tables.RANK, init_scale=1.0).init(jax.random.key(0), problem, jals.explicit(1.0)).factors

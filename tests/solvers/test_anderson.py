@@ -36,7 +36,7 @@ def test_every_sweep_is_certified_and_never_raises_the_loss():
     """Over more sweeps, and rows of more kinds, than what every solver is asked for."""
     table = tables.table("together", weighted=True)
     problem = tables.problem(table, "bucketed, cut small")
-    objective = tables.objective(tables.setting("hu_koren+prior", table))
+    objective = tables.objective(tables.setting("hu_koren+all", table))
     solver = AndersonALS(tables.RANK, memory=3, linsolve="lu", init_scale=1.0)
     state, passes, found = losses(solver, problem, objective, 10)
     assert set(passes) <= {2, 4}

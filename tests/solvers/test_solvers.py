@@ -80,7 +80,7 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def single(case):
-    return Case(case.solver, "hu_koren+prior", np.float32)
+    return Case(case.solver, "hu_koren+all", np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,7 +197,7 @@ def test_a_fit_goes_on_to_the_bit(case):
 @pytest.mark.parametrize("name", [name for name in solvers.MAKE if not solvers.said(name).differentiable])
 def test_what_has_no_derivative_says_so(name):
     """In reverse jax refuses, and `jals.tune` says of which solver."""
-    case = Case(solvers.MAKE[name](), "hu_koren+prior", np.float32)
+    case = Case(solvers.MAKE[name](), "hu_koren+all", np.float32)
     with pytest.raises(ValueError, match="everse-mode") as refused:
         jax.grad(lambda reg: case.solver.sweep(case.start, case.problem, case.at(reg), True)[1].loss)(1.0)
     with pytest.raises(jals.ArgumentError, match=f"{type(case.solver).__name__} here loops an unknown number"):

@@ -103,23 +103,24 @@ class Draw:
         return made | ({"validation_fraction": self.often(0.2, 0.25)} if self.validated else {})
 
     def problem(self) -> dict[str, Any]:
-        implicit = self.raw["objective"]["preset"] == "hu_koren"  # it wants values above 0
+        implicit = self.raw["objective"]["preset"] == "hu_koren"  # a zero is an observed pair there
         missing = {} if implicit else {"missing": lambda: self.often("skipped", "zeros")}
         return {"layout": self.often("segmented", "bucketed", "padded")} | self.some(**missing)
 
     def objective(self) -> dict[str, Any]:
-        preset = self.one("explicit", "als_wr", "als_wr", "hu_koren", "ials")
+        preset = self.one("explicit", "als_wr", "als_wr", "hu_koren", "ials", "wals")
         reg = lambda: self.one(self.size(1e-3, 10), self.size(1e-3, 10), 1, 0.0)  # noqa: E731
         made = {"preset": preset}
         made |= {"reg": reg()} if self.maybe() else {"reg_user": reg(), "reg_item": reg()}
         if preset in ("explicit", "als_wr"):
             made |= self.some(bias=lambda: self.maybe(0.8), center=lambda: self.maybe(0.8))
-            made |= {"reg_bias": reg()} if made.get("bias") and self.maybe() else {}
-        if preset in ("als_wr", "ials"):
-            made |= self.some(reg_power=lambda: self.one(0, 1, 0.5, 1.5))
+            made |= {self.one("reg_bias", "reg_bias_user"): reg()} if made.get("bias") and self.maybe() else {}
+        if preset != "explicit":
+            counts = lambda: self.one("entries", "weights")  # noqa: E731
+            made |= self.some(reg_power=lambda: self.one(0, 1, 0.5, 1.5), count=counts)
         if preset == "hu_koren":
             made |= self.some(alpha=lambda: self.size(0.1, 40), epsilon=lambda: self.size(0.1, 10))
-        return made | ({"unobserved_weight": self.size(0.01, 1)} if preset == "ials" else {})
+        return made | ({"unobserved_weight": self.size(0.01, 1)} if preset in ("ials", "wals") else {})
 
     def fit(self) -> dict[str, Any]:
         made = self.one(

@@ -17,7 +17,7 @@ class Table:
 
 @dataclasses.dataclass
 class Setting:
-    """A preset's name and its numbers; `reg_user` and `reg_item` one number a row."""
+    """A preset's name and its numbers; `reg_user` and `reg_item` one number a row, as are those of a side below."""
 
     preset: str
     reg_user: np.ndarray
@@ -31,6 +31,11 @@ class Setting:
     prior_item: np.ndarray | None = None
     bias: bool = False
     center: bool = False
+    reg_bias_user: np.ndarray | None = None
+    reg_bias_item: np.ndarray | None = None
+    unobserved_user: np.ndarray | None = None
+    unobserved_item: np.ndarray | None = None
+    count: str = "entries"
 
 
 def confidence(setting: Setting, r):
@@ -38,28 +43,39 @@ def confidence(setting: Setting, r):
     return 1 + setting.alpha * (r if setting.epsilon is None else np.log((setting.epsilon + r) / setting.epsilon))
 
 
+def pair_weight(setting: Setting, u: int, i: int) -> float:
+    """What (x_u . y_i)^2 counts for in the sum over all pairs."""
+    weight = setting.unobserved_weight or 0.0
+    weight *= 1.0 if setting.unobserved_user is None else setting.unobserved_user[u]
+    return weight * (1.0 if setting.unobserved_item is None else setting.unobserved_item[i])
+
+
 def row_reg(table: Table, setting: Setting, side: str, row: int) -> tuple[float, float]:
     """(lambda, lambda of the bias) of one row."""
     ids, others = (table.user, table.num_items) if side == "user" else (table.item, table.num_users)
     reg = (setting.reg_user if side == "user" else setting.reg_item)[row]
-    count = sum(1 for e in range(len(ids)) if ids[e] == row and table.weight[e] > 0)
-    base = count + (setting.unobserved_weight or 0.0) * others
+    mine = [table.weight[e] for e in range(len(ids)) if ids[e] == row and table.weight[e] > 0]
+    base = sum(mine) if setting.count == "weights" else len(mine)
+    for other in range(others):
+        base += pair_weight(setting, row, other) if side == "user" else pair_weight(setting, other, row)
     scale = float(base) ** setting.reg_power  # Python: 0.0 ** 0.0 == 1.0
-    return reg * scale, (reg if setting.reg_bias is None else setting.reg_bias) * scale
+    own = setting.reg_bias_user if side == "user" else setting.reg_bias_item
+    reg_bias = own[row] if own is not None else reg if setting.reg_bias is None else setting.reg_bias
+    return reg * scale, reg_bias * scale
 
 
 def loss(table: Table, setting: Setting, X, Y, bu, bi, mean) -> float:
     total = 0.0
     for u, i, r, v in zip(table.user, table.item, table.value, table.weight, strict=True):
         s = X[u] @ Y[i] + bu[u] + bi[i] + mean
-        if setting.preset in ("explicit", "als_wr"):
+        if setting.preset in ("explicit", "als_wr", "wals"):
             total += v * (r - s) ** 2
         elif setting.preset == "hu_koren":  # c (1 - s)^2 - s^2: what the entry adds to the sum over all pairs
             total += v * (confidence(setting, r) * (1 - s) ** 2 - s**2)
         else:
             total += v * (1 - s) ** 2
     if setting.unobserved_weight is not None:
-        total += setting.unobserved_weight * sum((x @ y) ** 2 for x in X for y in Y)
+        total += sum(pair_weight(setting, u, i) * (x @ y) ** 2 for u, x in enumerate(X) for i, y in enumerate(Y))
     for side, rows, biases, prior in (("user", X, bu, setting.prior_user), ("item", Y, bi, setting.prior_item)):
         for row in range(len(rows)):
             reg, reg_bias = row_reg(table, setting, side, row)
@@ -80,13 +96,14 @@ def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
         A = np.diag([reg] * rank + [reg_bias] * setting.bias)
         b = np.concatenate([reg * (np.zeros(rank) if prior is None else prior[row]), np.zeros(int(setting.bias))])
         if setting.unobserved_weight is not None:
-            for y in others:
-                A += setting.unobserved_weight * np.outer(y, y)
+            for other, y in enumerate(others):
+                pair = (row, other) if side == "user" else (other, row)
+                A += pair_weight(setting, *pair) * np.outer(y, y)
         entries = [e for e in range(len(ids)) if ids[e] == row]
         for e in entries:
             z = np.concatenate([others[other_ids[e]], np.ones(int(setting.bias))])
             r, v, held = table.value[e], table.weight[e], mean + other_bias[other_ids[e]]
-            if setting.preset in ("explicit", "als_wr"):
+            if setting.preset in ("explicit", "als_wr", "wals"):
                 w, p = v, v * (r - held)
             elif setting.preset == "hu_koren":
                 w, p = v * (confidence(setting, r) - 1), v * confidence(setting, r)
@@ -94,7 +111,8 @@ def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
                 w, p = v, v
             A += w * np.outer(z, z)
             b += p * z
-        if setting.unobserved_weight is None and not any(table.weight[e] > 0 for e in entries):
+        pairs = [pair_weight(setting, *((row, o) if side == "user" else (o, row))) for o in range(len(others))]
+        if not any(pairs) and not any(table.weight[e] > 0 for e in entries):
             x = np.zeros(len(b)) if prior is None else np.concatenate([prior[row], np.zeros(int(setting.bias))])
         else:
             x = np.linalg.solve(A, b)

@@ -26,9 +26,10 @@ DATA = ("random", "skewed", "rank_above_entries", "empty_rows")
 # two layouts of the first row differ in their shapes: in one test they share what is compiled.
 ALIKE = (("bucketed", "padded"), ("segmented",), ("bucketed, cut small",))
 LAYOUTS = tuple(layout for alike in ALIKE for layout in alike)
-PRESETS = ("explicit", "als_wr", "explicit+bias", "als_wr+bias", "als_wr+all", "hu_koren+prior", "hu_koren+log", "ials")
+PRESETS = ("explicit", "als_wr", "explicit+bias", "als_wr+bias", "als_wr+all", "hu_koren+all", "hu_koren+log")
+PRESETS += ("ials", "wals")
 # Two that reach every term of the equations, where what is tested does not look at the preset.
-BROAD = ("als_wr+all", "hu_koren+prior")
+BROAD = ("als_wr+all", "hu_koren+all")
 
 
 def als(solve: str, rank: int = RANK, **more: Any) -> jals.ALS:
@@ -69,6 +70,8 @@ def table(data: str, weighted: bool, seed: int = 0) -> Table:
     user, item = np.nonzero(observed)
     order = rng.permutation(len(user))
     value = rng.integers(1, 6, len(user)).astype(float)
+    if data == "empty_rows":  # as well as what is no count: nothing, and a confidence under 1
+        value = np.array([0.0, -0.1, 0.0, 3.0, 4.0, 5.0])[value.astype(int)]
     weight = rng.choice([0.0, 0.5, 1.0, 2.0], len(user)) if weighted else np.ones(len(user))
     return Table(user[order], item[order], value, weight, users, items)
 
@@ -79,15 +82,20 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
     same = np.full(m, 0.3), np.full(n, 0.3)
     name, _, extra = preset.partition("+")
     if name == "hu_koren":
-        more = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK))}
-        more = {"prior": more, "log": {"epsilon": 0.7}, "": {}}[extra]
+        every = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK)), "reg_power": 0.4}
+        every |= {"unobserved_user": rng.uniform(0.8, 1.5, m), "unobserved_item": rng.uniform(0.8, 1.5, n)}
+        more = {"all": every, "log": {"epsilon": 0.7}, "": {}}[extra]
         return Setting(name, *same, alpha=2.0, unobserved_weight=1.0, **more)
-    if name == "ials":
-        return Setting(name, *same, reg_power=0.7, unobserved_weight=0.2)
+    if name in ("ials", "wals"):
+        pairs = {"unobserved_user": rng.uniform(0.1, 1.0, m), "unobserved_item": rng.uniform(0.1, 1.0, n)}
+        pairs["unobserved_user"][1] = pairs["unobserved_item"][0] = 0
+        more = {} if name == "ials" else pairs | {"count": "weights"}
+        return Setting(name, *same, reg_power=0.7, unobserved_weight=0.2, **more)
     power = 1.0 if name == "als_wr" else 0.0
     if extra == "all":
         prior = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK))}
         regs = rng.uniform(0.1, 1.0, m), rng.uniform(0.1, 1.0, n)
+        prior["reg_bias_user"] = rng.uniform(0.1, 1.0, m)
         return Setting(name, *regs, reg_bias=0.7, reg_power=power, bias=True, center=True, **prior)
     return Setting(name, *same, reg_power=power, bias=bool(extra), center=bool(extra))
 
@@ -95,12 +103,13 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
 def objective(setting: Setting) -> jals.Objective:
     """The jals objective of a setting, by the preset's own arguments."""
     numbers = {name: getattr(setting, name) for name in ("reg_user", "reg_item", "prior_user", "prior_item")}
-    if setting.preset == "hu_koren":
-        return jals.hu_koren(alpha=setting.alpha, epsilon=setting.epsilon, **numbers)
-    if setting.preset == "ials":
-        return jals.ials(unobserved_weight=setting.unobserved_weight, reg_power=setting.reg_power, **numbers)
-    preset = jals.als_wr if setting.preset == "als_wr" else jals.explicit
-    return preset(**numbers, reg_bias=setting.reg_bias, bias=setting.bias, center=setting.center)
+    if setting.preset in ("hu_koren", "ials", "wals"):
+        names = ("unobserved_user", "unobserved_item", "reg_power", "count")
+        names += ("alpha", "epsilon") if setting.preset == "hu_koren" else ("unobserved_weight",)
+        return getattr(jals, setting.preset)(**numbers, **{name: getattr(setting, name) for name in names})
+    names = ("reg_bias", "reg_bias_user", "reg_bias_item", "bias", "center")
+    names += ("count",) if setting.preset == "als_wr" else ()
+    return getattr(jals, setting.preset)(**numbers, **{name: getattr(setting, name) for name in names})
 
 
 def problem(table: Table, layout: str, dtype: Any = np.float64) -> jals.Problem:

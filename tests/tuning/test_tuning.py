@@ -82,8 +82,11 @@ def planned(made, family=None, learned=None, validation=VALIDATION):
 @pytest.mark.parametrize("kind", ["groups", "degree 2", "per row"])  # the others are parts of these
 def test_the_derivative_is_that_of_the_sweeps(kind):
     """Against central differences in every parameter, by forward and by reverse mode."""
-    plan, factors = planned(objective(reg_bias=0.2), KINDS[kind])
-    parameters = one_step.first_parameters(plan, ("reg_user", "reg_item", "reg_bias", "reg_power"))
+    by_row = np.linspace(0.1, 0.3, PROBLEM.num_users)
+    plan, factors = planned(objective(reg_bias=0.2, reg_bias_user=by_row), KINDS[kind])
+    names = ("reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_power")
+    parameters = one_step.first_parameters(plan, names)
+    np.testing.assert_allclose(one_step.build_objective(plan, parameters)[1].reg_bias_user, by_row, rtol=1e-12)
     flat, shaped = ravel_pytree(parameters)
     flat += 0.1 * np.random.default_rng(0).normal(size=flat.shape)
     forward, reverse = (gradient_of(plan, shaped(flat), factors, way) for way in ("forward", "reverse"))

@@ -101,6 +101,9 @@ class ProblemConfig(ConfigTable):
     missing: Literal["skipped", "zeros"] = "skipped"
 
 
+Counted = Literal["entries", "weights"]  # what n adds up of a row
+
+
 class Preset(ConfigTable):
     """What every preset takes: one lambda, or one a side."""
 
@@ -125,12 +128,14 @@ class Biased(Preset):
     """Presets without a term over all pairs: only these can have biases and a mean."""
 
     reg_bias: Number | None = None
+    reg_bias_user: Number | None = None
+    reg_bias_item: Number | None = None
     bias: bool = False
     center: bool = False
 
     def conflicts(self):
-        unused = self.reg_bias is not None and not self.bias
-        return super().conflicts() + ([("reg_bias", "needs bias = true.")] if unused else [])
+        given = [key for key in ("reg_bias", "reg_bias_user", "reg_bias_item") if getattr(self, key) is not None]
+        return super().conflicts() + [(key, "needs bias = true.") for key in given if not self.bias]
 
 
 class Explicit(Biased):
@@ -140,18 +145,29 @@ class Explicit(Biased):
 class AlsWr(Biased):
     preset: Literal["als_wr"]
     reg_power: Number = 1.0
+    count: Counted = "entries"
 
 
 class HuKoren(Preset):
     preset: Literal["hu_koren"]
     alpha: Number = 1.0
     epsilon: Annotated[float, Field(gt=0)] | None = None
+    reg_power: Number = 0.0
+    count: Counted = "entries"
 
 
 class Ials(Preset):
     preset: Literal["ials"]
     unobserved_weight: Number
     reg_power: Number = 1.0
+    count: Counted = "entries"
+
+
+class Wals(Preset):
+    preset: Literal["wals"]
+    unobserved_weight: Number
+    reg_power: Number = 0.0
+    count: Counted = "entries"
 
 
 class FitConfig(ConfigTable):
@@ -192,7 +208,10 @@ TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\
 
 End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
 
-_DESCENDED = ("reg_user", "reg_item", "reg_bias", "reg_power", "alpha", "epsilon", "unobserved_weight")
+_DESCENDED = (
+    *("reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item", "reg_power"),
+    *("alpha", "epsilon", "unobserved_weight"),
+)
 
 
 class TuneConfig(ConfigTable):
@@ -248,7 +267,7 @@ class OutputConfig(ConfigTable):
 
 
 AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
-AnyObjective = Explicit | AlsWr | HuKoren | Ials
+AnyObjective = Explicit | AlsWr | HuKoren | Ials | Wals
 
 
 class Config(ConfigTable):
@@ -291,6 +310,9 @@ class Config(ConfigTable):
         for place, solver in enumerate(self.solver):
             if times[solver.label] > 1:
                 found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
+            wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
+            found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
         found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
         return found + self._conflicts_of_tuning()

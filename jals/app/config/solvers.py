@@ -100,6 +100,7 @@ class AlsSolver(Solver):
     cg_steps: Steps | None = None
     rounding: Literal["bfloat16", "float16"] | None = None
     backend: Literal["auto", "xla", "native"] = "auto"
+    first: Literal["user", "item"] = "user"
     init_scale: Number | None = None
 
     def conflicts(self):

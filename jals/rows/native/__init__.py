@@ -117,6 +117,7 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
         operands.append(view.precision if view.precision.ndim == 3 else view.precision[None])
     if view.gram is not None:
         operands.append(view.gram)
+        operands += [] if view.pairs is None else [view.pairs]
     cut = 0
     for place, (bucket, value, weight) in enumerate(
         zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True)
@@ -136,5 +137,6 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
         "with_prior": view.prior_mean is not None,
         "with_precision": view.precision is not None,
         "with_gram": view.gram is not None,
+        "with_pairs": view.gram is not None and view.pairs is not None,
     }
     return operands, attributes

@@ -119,8 +119,8 @@ class Arguments {
 // The order of the arguments is that of __init__.py, `_operands`.
 template <class T>
 ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int64_t cut_buckets, bool bias,
-                      bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool value,
-                      bool cholesky, bool inverse, bool norms, ffi::RemainingArgs given, ffi::RemainingRets results) try {
+                      bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool with_pairs,
+                      bool value, bool cholesky, bool inverse, bool norms, ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
   auto reals = [&](const char* name, const std::vector<int64_t>& shape) { return next.take<T>(name, real, shape); };
@@ -163,6 +163,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
     side.precision_per_row = per_row("precision");
   }
   if (with_gram) side.gram = reals("gram", {k, k});
+  if (with_pairs) side.pairs = reals("pairs", {rows});
   for (int64_t b = 0; !next.done(); ++b) {
     Bucket<T> bucket{};
     const bool cut = b < 63 && cut_buckets >> b & 1;
@@ -212,6 +213,7 @@ auto binding() {
       .Attr<bool>("with_prior")
       .Attr<bool>("with_precision")
       .Attr<bool>("with_gram")
+      .Attr<bool>("with_pairs")
       .Attr<bool>("value")
       .Attr<bool>("cholesky")
       .Attr<bool>("inverse")

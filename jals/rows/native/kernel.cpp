@@ -535,21 +535,22 @@ void add_prior(const Side<T>& side, int64_t row, const Sums<T>& sums, int64_t np
   const T* precision = side.precision ? side.precision + (side.precision_per_row ? row * k * k : 0) : nullptr;
   for (const T* whole : {side.gram, precision}) {
     if (!whole) continue;
+    const T share = whole == side.gram && side.pairs ? side.pairs[row] : T(1);
     for (int64_t p = 0; p < np; ++p) {
       const int64_t lanes = std::min<int64_t>(V<T>, rank - p * V<T>);
       const int64_t columns = std::min<int64_t>((p + 1) * V<T>, rank);
       T* to = sums.matrix + triangle<T>(p);
       if (lanes == V<T>) {
         for (int64_t j = 0; j < columns; ++j)  // row j of a symmetric matrix for its column j
-          store<T>(to + j * V<T>, load<T>(to + j * V<T>) + load<T>(whole + j * k + p * V<T>));
+          store<T>(to + j * V<T>, load<T>(to + j * V<T>) + share * load<T>(whole + j * k + p * V<T>));
       } else {
         for (int64_t j = 0; j < columns; ++j)
-          for (int64_t i = 0; i < lanes; ++i) to[j * V<T> + i] += whole[j * k + p * V<T> + i];
+          for (int64_t i = 0; i < lanes; ++i) to[j * V<T> + i] += share * whole[j * k + p * V<T> + i];
       }
     }
     if (bias) {
-      for (int64_t i = 0; i < rank; ++i) sums.border[i] += whole[rank * k + i];
-      sums.corner() += whole[rank * k + rank];
+      for (int64_t i = 0; i < rank; ++i) sums.border[i] += share * whole[rank * k + i];
+      sums.corner() += share * whole[rank * k + rank];
     }
   }
   for (int64_t i = 0; i < rank; ++i) at(i, i) += side.reg[row];

@@ -19,7 +19,7 @@ struct Bucket {
   const T* weight;
 };
 
-// One call: solve (sum w z z' + gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank.
+// One call: solve (sum w z z' + pairs gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank.
 template <class T>
 struct Side {
   int64_t num_rows, num_entries, others, rank;
@@ -36,6 +36,7 @@ struct Side {
   const T* precision;  // the rest of P, (num_rows, k, k) or (1, k, k); null for 0
   bool precision_per_row;
   const T* gram;       // (k, k); null for 0
+  const T* pairs;      // (num_rows), what multiplies gram in each row; null for 1
   const bool* blank;   // (num_rows): the matrix counts as the identity, and its right-hand side as m
   const bool* strict;  // (num_rows): pivots must exceed k eps (largest diagonal element)
   const T* rhs;        // (num_rows, k), takes the right-hand side's place; null for the equations' own

@@ -112,6 +112,10 @@ def test_good_config_builds_what_it_says(load):
         ("hu_koren", "reg = 0.5\nalpha = 40", {"alpha": 40.0, "unobserved_weight": 1.0, "epsilon": None}),
         ("hu_koren", "reg = 0.5\nepsilon = 2", {"epsilon": 2.0, "feedback": "log_confidence"}),
         ("ials", "reg = 0.5\nunobserved_weight = 0.1", {"unobserved_weight": 0.1, "reg_power": 1.0}),
+        ("ials", 'reg = 1\nunobserved_weight = 0.1\ncount = "weights"', {"count": "weights", "feedback": "event"}),
+        ("wals", "reg = 1\nunobserved_weight = 0.1", {"count": "entries", "reg_power": 0.0, "feedback": "rating"}),
+        ("hu_koren", "reg = 0.5\nreg_power = 0.5", {"reg_power": 0.5}),
+        ("als_wr", "reg = 1\nreg_bias_item = 2\nbias = true", {"reg_bias_item": 2.0, "reg_bias_user": None}),
     ],
 )
 def test_every_preset_can_be_built(load, preset, numbers, expected):
@@ -136,6 +140,7 @@ def test_every_preset_can_be_built(load, preset, numbers, expected):
         ('"als_wr"\nreg = 1', '"hu_koren"\nreg = 1\nepsilon = 0', 11, ["objective.epsilon", "greater than 0, not 0"]),
         ("reg = 1", "reg = 1\nalpha = 2", 11, ["objective.alpha", 'preset = "hu_koren"']),
         ("reg = 1", "reg = 1\nreg_bias = 2", 11, ["objective.reg_bias", "needs bias = true"]),
+        ("reg = 1", "reg = 1\nreg_bias_user = 2", 11, ["objective.reg_bias_user", "needs bias = true"]),
         ('"als_wr"', '"als-wr"', 9, ["objective.preset", '"explicit", "als_wr"', 'Did you mean "als_wr"?']),
         ('"als_wr"', '"hu_koren"\nbias = true', 10, ["objective.bias", '"explicit" or "als_wr"']),
         ('"als_wr"', '"ials"\nunobserved_weight = 1\ncenter = true', 11, ["objective.center", '"als_wr" only']),

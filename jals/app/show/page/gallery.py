@@ -70,8 +70,9 @@ def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
 def certificates(drawn: list[DrawnFit]) -> Iterator[PageFigure]:
     """One picture a fit, all on the same axis."""
     errors = [
-        {"users, fresh update": proof.user, "items, fresh update": proof.item, "items as given": proof.last_updated}
+        {"users, fresh update": user, "items, fresh update": item, f"{proof.last}s as given": proof.last_updated}
         for proof in (one.certificate for one in drawn)
+        for user, item in [(proof.user, proof.item)]
     ]
     edges = {
         bound: summaries.error_edges([np.asarray(error) for sides in errors for error in sides.values()], bound)
