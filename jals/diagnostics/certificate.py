@@ -68,7 +68,7 @@ class Certificate:
         return {side: int(jnp.isnan(error).sum()) for side, error in self._errors().items()}
 
     def holds(self, last_updated: bool = True) -> bool:
-        """Whether every fresh update meets the bound, and (unless False) the rows updated last as they are. A NaN fails."""
+        """Whether every fresh update meets the bound, and (unless False) the rows updated last too. A NaN fails."""
         return all(bool((error <= self.bound).all()) for error in self._errors(last_updated).values())
 
     def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:

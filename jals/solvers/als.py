@@ -128,9 +128,9 @@ class ALS:
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
                 done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
                 as `jals.loss` up to rounding, that of sum w t^2 + sum over the last side's rows of |A|_F |x|^2. The
-                second sum is far above the first where large weights meet a small lambda (`hu_koren` with alpha * value of 1e6 and
-                more): matrices are then ill-conditioned, and x'A x is a sum of terms that cancel. Where that matters,
-                take `jals.loss`.
+                second sum is far above the first where large weights meet a small lambda (`hu_koren` with
+                alpha * value of 1e6 and more): matrices are then ill-conditioned, and x'A x is a sum of terms that
+                cancel. Where that matters, take `jals.loss`.
 
         Raises:
             ArgumentError: where state, problem, objective and rank do not fit together.
