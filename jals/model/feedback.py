@@ -9,6 +9,7 @@ take (w, t, q) from `entry_of`; the kernel of `jals.native`, which knows the thr
 numbers in them, `coefficients` and `feature`. Everywhere else values are as given: f(r) is never stored.
 """
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
@@ -124,23 +125,27 @@ def check_values(objective: Any, problem: Any) -> None:
     if not kind.weighs_by_value or any(each is not None and is_traced(each) for each in decides):
         return
     with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
-        entry = entry_of(objective, value, jnp.ones_like(value))
+        numbers = {name: jnp.asarray(getattr(objective, name), value.dtype) for name in kind.numbers}
+        entry = entry_of(dataclasses.replace(objective, **numbers), value, jnp.ones_like(value))
         shared = jnp.asarray(0 if pairs[0] is None else pairs[0], value.dtype)
         for number, row in zip(pairs[1:], (problem.user, problem.item), strict=True):
             shared = shared if number is None else shared * jnp.asarray(number, value.dtype)[row]
         slack = 4 * jnp.finfo(value.dtype).eps
-        unsure = np.asarray(~(entry.w + entry.q >= -slack) & (weight > 0))
-        hollow = np.asarray(~(weight * entry.w + shared >= -slack * shared) & (weight > 0))
+        value, weight, confidence, whole, slacks = (
+            np.asarray(each) for each in (value, weight, entry.w + entry.q, weight * entry.w + shared, slack * shared)
+        )
+    unsure = ~(confidence >= -slack) & (weight > 0)
+    hollow = ~(whole >= -slacks) & (weight > 0)
     if unsure.any():
         at, f = int(np.argmax(unsure)), "r" if kind.f is None else "log(1 + r / epsilon)"
         more = "" if kind.f is None else " and r > -epsilon"
         raise DataError(
-            f"value of entry {at} is {value[at]}, a confidence 1 + alpha {f} of {(entry.w + entry.q)[at]}, but "
+            f"value of entry {at} is {value[at]}, a confidence 1 + alpha {f} of {confidence[at]}, but "
             f"hu_koren needs alpha {f} >= -1{more}. Leave such entries out (a missing pair has confidence 1), or lower "
             "alpha. (What is disliked is no negative confidence: that is a target of 0, see jals.wals.)"
         )
     if hollow.any():
-        at, whole = int(np.argmax(hollow)), weight * entry.w + shared
+        at = int(np.argmax(hollow))
         raise DataError(
             f"entry {at} has value {value[at]} and weight {weight[at]}, so that its pair weighs {whole[at]} in all, "
             "which must not be negative: lower its weight, or raise unobserved_user and unobserved_item there."
