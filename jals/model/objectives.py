@@ -263,12 +263,12 @@ def hu_koren(
     alpha r (s - 1)^2 + 1 - 2 s. An entry of value 0 is an observed pair of confidence 1, not a missing one.
     With `epsilon` the confidence grows with the value's logarithm: log(1 + r / epsilon) stands in place of r.
 
-    Args: `reg` ... `prior_item` as for `explicit`; `alpha` >= 0; `epsilon` > 0, or None. A confidence must not be
-        negative: alpha r >= -1 (with epsilon r > -epsilon, and alpha log(1 + r / epsilon) >= -1). `reg_power` is nu, by
-        which lambda grows: reg_user (n_u + num_items)^nu, and items alike; `count` as for `als_wr`. (Spark's lambda,
-        which grows with n alone, is reg_user = lambda n_u, one for each row.) `unobserved_user`, `unobserved_item` as
-        for `ials`, a0 being 1: they weigh (x_u . y_i)^2 alone, an observed pair adds
-        alpha r (s - 1)^2 + 1 - 2 s + a_u c_i s^2, which needs v alpha r + a_u c_i >= 0.
+    `reg` ... `prior_item` are as for `explicit`; `alpha` >= 0; `epsilon` > 0, or None. A confidence must not be
+    negative: alpha r >= -1 (with epsilon r > -epsilon, and alpha log(1 + r / epsilon) >= -1). `reg_power` is nu, by
+    which lambda grows: reg_user (n_u + num_items)^nu, and items alike; `count` as for `als_wr`. (Spark's lambda, which
+    grows with n alone, is reg_user = lambda n_u, one for each row.) `unobserved_user` and `unobserved_item` are as for
+    `ials`, a0 being 1: they weigh (x_u . y_i)^2 alone, so that an observed pair adds
+    v (alpha r (s - 1)^2 + 1 - 2 s) + a_u c_i s^2. That needs v alpha r + a_u c_i >= 0.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 
@@ -304,9 +304,9 @@ def ials(
 
     a_u = c_i = 1 unless given. The values of the table are not used.
 
-    Args: `unobserved_weight` is a0 >= 0, `reg_power` nu; `unobserved_user` and `unobserved_item` are a_u >= 0 and
-        c_i >= 0, one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what
-        many take says more); `count` as for `als_wr`, others as for `explicit`.
+    `unobserved_weight` is a0 >= 0, `reg_power` nu; `unobserved_user` and `unobserved_item` are a_u >= 0 and c_i >= 0,
+    one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what many take says
+    more); `count` is as for `als_wr`, the others as for `explicit`.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 
