@@ -852,13 +852,13 @@ def test_dry_run_counts_fits_and_passes_without_the_data(tmp_path, monkeypatch):
 
 def test_memory_does_not_grow_with_the_number_of_fits(tmp_path, monkeypatch, undrawn):
     """As many arrays are alive after the last of 40 chunks of fits as after the second."""
-    alive, chunk = [], session.terminal.print_chunk_end
+    alive, chunk = [], session.printing.print_chunk_end
 
     def counted(*arguments):
         chunk(*arguments)
         alive.append(len(jax.live_arrays()))
 
-    monkeypatch.setattr(session.terminal, "print_chunk_end", counted)
+    monkeypatch.setattr(session.printing, "print_chunk_end", counted)
     record = run(tmp_path, SEGMENTED, FOLDS, ("sweeps = 3", f"sweeps = 1\nseeds = {list(range(80))}"))
     assert len(record["fits"]) == len({fit["history"]["loss"][-1] for fit in record["fits"]}) == 160
     assert len(alive) == 40
