@@ -351,7 +351,7 @@ def _form(thing: Any) -> Any:
 def _difference(thing: Any, first: Any) -> str:
     if type(thing) is not type(first):
         return f"it is of type {type(thing).__name__}, not {type(first).__name__}"
-    for field in (each.name for each in (dataclasses.fields(first) if dataclasses.is_dataclass(first) else ())):
+    for field in [each.name for each in dataclasses.fields(first)] if hasattr(first, "__dataclass_fields__") else ():
         part, other = getattr(thing, field), getattr(first, field)
         if _form(dataclasses.replace(first, **{field: part})) != _form(first):
             part, other = (f"of shape {np.shape(each)}" if np.ndim(each) else repr(each) for each in (part, other))
