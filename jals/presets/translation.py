@@ -63,7 +63,8 @@ def needed(ratings: Ratings | None, why: str) -> Ratings:
 def refuse(library: str, **given: Any) -> None:
     """Raises ArgumentError for each of these that is on."""
     for name, value in given.items():
-        if value is not None and value is not False and not np.array_equal(value, 0):
+        off = value is None or value is False or (not isinstance(value, str) and np.array_equal(value, 0))
+        if not off:
             said = in_brief(value)
             raise ArgumentError(f"{library}'s {name}={said} has no equal in jals: leave it out.")
 
