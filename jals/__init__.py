@@ -27,8 +27,9 @@ from .fitting.many import fit_many
 from .fitting.paths import regularisation_path
 from .fitting.single import History, Progress, Result, fit, run
 from .model import layouts
+from .model.conventions import als_wr, explicit, hu_koren, ials, wals
 from .model.factors import Factors, predict
-from .model.objectives import Objective, als_wr, explicit, hu_koren, ials, wals
+from .model.objectives import Objective
 from .model.problem import Problem
 from .recommend.explanation import Explanation, explain
 from .recommend.folding import Appended, append, fold_in

@@ -1,4 +1,4 @@
-"""The one objective, and the presets that name its conventions.
+"""The one objective; `conventions` has the presets that make it.
 
     L(X, Y) = sum over entries of  w (s - t)^2 + q (1 - 2 s)
               + a0 * sum over all pairs (u, i) of a_u c_i (x_u . y_i)^2
@@ -131,7 +131,7 @@ class Objective:
             if getattr(self, name) is None:
                 raise ArgumentError(f"{name} is None, but must be a number: make objectives by presets.")
         if self.unobserved_weight is not None:
-            _refuse_offsets("unobserved_weight", self.bias, self.center)
+            refuse_offsets("unobserved_weight", self.bias, self.center)
         for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
             for name in (f"reg_{side}", f"reg_bias_{side}"):
                 _check_shape(name, getattr(self, name), ((), (rows,)), f"one number, or one for each {side}")
@@ -171,211 +171,6 @@ class Objective:
                 raise ArgumentError(f"{name} is {np.asarray(numbers)[wrong].flat[0]}{row}, but must be {need}.")
             check_fits_dtype(name, numbers, dtype, zero=ranged)  # a prior mean may be rounded to 0
         check_values(self, problem)
-
-
-def explicit(
-    reg: Any = None,
-    *,
-    reg_user: Any = None,
-    reg_item: Any = None,
-    reg_bias: Any = None,
-    reg_bias_user: Any = None,
-    reg_bias_item: Any = None,
-    prior_user: Any = None,
-    prior_item: Any = None,
-    bias: bool = False,
-    center: bool = False,
-) -> Objective:
-    """Explicit ratings, lambda outside the sum over entries (nu = 0). It minimises
-
-        sum_entries v (r - s)^2 + sum_u reg_user (|x_u - m_u|^2 + b_u^2) + sum_i reg_item (|y_i - m_i|^2 + b_i^2).
-
-    Args:
-        reg: lambda >= 0 for both sides; or give
-        reg_user, reg_item: each one number, or one for each row.
-        reg_bias: lambda of the biases, one number for both sides; None: that of their row.
-        reg_bias_user, reg_bias_item: the same for one side's biases, one number or one for each row, before `reg_bias`.
-        prior_user, prior_item: m, `(rank,)` or `(rows, rank)`; None: 0.
-        bias: learn b_u and b_i, jointly with their row's factors.
-        center: subtract the weighted mean of the training values.
-
-    Source: the classic ALS lecture notes' equations (1) and (2), with lambda added to the Gram's diagonal.
-    """
-    numbers = {"reg_bias": reg_bias, "reg_bias_user": reg_bias_user, "reg_bias_item": reg_bias_item}
-    numbers |= {"prior_user": prior_user, "prior_item": prior_item}
-    return _made("rating", (reg, reg_user, reg_item), 0.0, **numbers, bias=bias, center=center)
-
-
-def als_wr(
-    reg: Any = None,
-    *,
-    reg_user: Any = None,
-    reg_item: Any = None,
-    reg_bias: Any = None,
-    reg_bias_user: Any = None,
-    reg_bias_item: Any = None,
-    prior_user: Any = None,
-    prior_item: Any = None,
-    reg_power: Any = 1.0,
-    count: str = "entries",
-    bias: bool = False,
-    center: bool = False,
-) -> Objective:
-    """Explicit ratings, lambda inside the sum over entries: weighted-lambda regularisation (nu = 1). It minimises
-
-        sum_entries v (r - s)^2 + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2)
-                                + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
-
-    with n the number of a row's entries of weight > 0. Arguments as for `explicit`; `reg_power` is nu (1 here, any
-    number >= 0: n^nu). Spark and LensKit scale lambda so. With `count="weights"` n is the sum of the row's weights v,
-    as in cmfrec (weights with scale_lam); it has a derivative then. A lambda of the biases that does not grow with n
-    (its scale_bias_const) is reg_bias_user = lambda / n_u^nu, one for each row.
-
-    Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
-    2008.
-    """
-    numbers = {"reg_bias": reg_bias, "reg_bias_user": reg_bias_user, "reg_bias_item": reg_bias_item}
-    numbers |= {"prior_user": prior_user, "prior_item": prior_item}
-    return _made("rating", (reg, reg_user, reg_item), reg_power, **numbers, count=count, bias=bias, center=center)
-
-
-def hu_koren(
-    reg: Any = None,
-    alpha: Any = 1.0,
-    *,
-    reg_user: Any = None,
-    reg_item: Any = None,
-    prior_user: Any = None,
-    prior_item: Any = None,
-    epsilon: Any = None,
-    reg_power: Any = 0.0,
-    unobserved_user: Any = None,
-    unobserved_item: Any = None,
-    count: str = "entries",
-    bias: bool = False,
-    center: bool = False,
-) -> Objective:
-    """Implicit feedback with confidence 1 + alpha r on observed pairs and 1 on missing ones. It minimises, up to a
-    constant,
-
-        sum over all (u, i) of c_ui (p_ui - x_u . y_i)^2 + sum_u reg_user |x_u - m_u|^2 + sum_i reg_item |y_i - m_i|^2
-
-    with c = 1 + alpha r, p = 1 where observed; c = 1, p = 0 where missing. (The library `implicit` uses confidence
-    alpha r, without the 1: r - 1 / alpha here is r there.) A data weight v multiplies what an observed entry adds:
-    alpha r (s - 1)^2 + 1 - 2 s. An entry of value 0 is an observed pair of confidence 1, not a missing one.
-    With `epsilon` the confidence grows with the value's logarithm: log(1 + r / epsilon) stands in place of r.
-
-    `reg` ... `prior_item` are as for `explicit`; `alpha` >= 0; `epsilon` > 0, or None. A confidence must not be
-    negative: alpha r >= -1 (with epsilon r > -epsilon, and alpha log(1 + r / epsilon) >= -1). `reg_power` is nu, by
-    which lambda grows: reg_user (n_u + num_items)^nu, and items alike; `count` as for `als_wr`. (Spark's lambda, which
-    grows with n alone, is reg_user = lambda n_u, one for each row.) `unobserved_user` and `unobserved_item` are as for
-    `ials`, a0 being 1: they weigh (x_u . y_i)^2 alone, so that an observed pair adds
-    v (alpha r (s - 1)^2 + 1 - 2 s) + a_u c_i s^2. That needs v alpha r + a_u c_i >= 0.
-
-    Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
-
-    Source: Hu, Koren, Volinsky, "Collaborative filtering for implicit feedback datasets" (2008), equations (3) and (6).
-    """
-    _refuse_offsets("hu_koren", bias, center)
-    numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item, "unobserved_weight": 1.0}
-    numbers |= {"prior_user": prior_user, "prior_item": prior_item, "alpha": alpha, "epsilon": epsilon}
-    feedback = "confidence" if epsilon is None else "log_confidence"
-    return _made(feedback, (reg, reg_user, reg_item), reg_power, **numbers, count=count)
-
-
-def ials(
-    reg: Any = None,
-    unobserved_weight: Any = 1.0,
-    reg_power: Any = 1.0,
-    *,
-    reg_user: Any = None,
-    reg_item: Any = None,
-    prior_user: Any = None,
-    prior_item: Any = None,
-    unobserved_user: Any = None,
-    unobserved_item: Any = None,
-    count: str = "entries",
-    bias: bool = False,
-    center: bool = False,
-) -> Objective:
-    """Implicit feedback with one weight for all pairs, and lambda scaled by frequency. It minimises
-
-        sum_entries v (1 - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
-        + sum_u reg_user (n_u + a0 a_u sum_i c_i)^nu |x_u - m_u|^2
-        + sum_i reg_item (n_i + a0 c_i sum_u a_u)^nu |y_i - m_i|^2,
-
-    a_u = c_i = 1 unless given. The values of the table are not used.
-
-    `unobserved_weight` is a0 >= 0, `reg_power` nu; `unobserved_user` and `unobserved_item` are a_u >= 0 and c_i >= 0,
-    one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what many take says
-    more); `count` is as for `als_wr`, the others as for `explicit`.
-
-    Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
-
-    Source: Rendle, Krichene, Zhang, Koren, "Revisiting the performance of iALS on item recommendation benchmarks"
-    (2022), equations (2) to (4); for c_i He, Zhang, Kan, Chua, "Fast matrix factorization for online recommendation
-    with implicit feedback" (2016), equation (8). (Theirs is of missing pairs only: an observed one of weight w is here
-    an entry of `wals` of weight w - a0 c_i and value w / (w - a0 c_i).)
-    """
-    _refuse_offsets("ials", bias, center)
-    numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item}
-    numbers |= {"prior_user": prior_user, "prior_item": prior_item, "unobserved_weight": unobserved_weight}
-    return _made("event", (reg, reg_user, reg_item), reg_power, **numbers, count=count)
-
-
-def wals(
-    reg: Any = None,
-    unobserved_weight: Any = 1.0,
-    *,
-    reg_user: Any = None,
-    reg_item: Any = None,
-    prior_user: Any = None,
-    prior_item: Any = None,
-    reg_power: Any = 0.0,
-    unobserved_user: Any = None,
-    unobserved_item: Any = None,
-    count: str = "entries",
-    bias: bool = False,
-    center: bool = False,
-) -> Objective:
-    """Values as targets, and every pair drawn to 0: weighted alternating least squares. It minimises
-
-        sum_entries v (r - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
-        + sum_u reg_user (n_u + a0 a_u sum_i c_i)^nu |x_u - m_u|^2
-        + sum_i reg_item (n_i + a0 c_i sum_u a_u)^nu |y_i - m_i|^2,
-
-    nu = 0 unless given. Arguments as for `ials`. The sum over all pairs has the observed ones too: an observed pair of
-    weight w in all and target p, missing ones having a0, is an entry of weight v = w - a0 and value r = w p / v, up to
-    a constant. TensorFlow's WALS, where the observed pair adds w (p - s)^2 and every pair a0 s^2 but the observed ones
-    none, is so; its weights w are a0 + row weight times column weight.
-
-    Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
-
-    Source: as for `hu_koren`, whose loss it is for v = alpha r and values 1 + 1 / (alpha r).
-    """
-    _refuse_offsets("wals", bias, center)
-    numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item}
-    numbers |= {"prior_user": prior_user, "prior_item": prior_item, "unobserved_weight": unobserved_weight}
-    return _made("rating", (reg, reg_user, reg_item), reg_power, **numbers, count=count)
-
-
-def _made(
-    feedback: str, regs: tuple, reg_power: Any, *, bias: bool = False, center: bool = False, count="entries", **numbers
-) -> Objective:
-    """An objective from a preset's arguments, lists among them made arrays: a list would be a tree of numbers to jax.
-
-    Args:
-        regs: (for both sides, of users, of items).
-    """
-    both, user, item = regs
-    if (both is None) == (user is None and item is None) or (user is None) != (item is None):
-        raise ArgumentError("give either reg, or both reg_user and reg_item.")
-    user, item = (both, both) if user is None else (user, item)
-    given = {"reg_user": user, "reg_item": item, "reg_power": reg_power} | numbers
-    every = dict.fromkeys((*NUMBERS, *PRIORS)) | {
-        name: reals("the list", each) if isinstance(each, (list, tuple)) else each for name, each in given.items()
-    }
-    return Objective(**every, feedback=feedback, bias=bias, center=center, count=count)
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
@@ -454,7 +249,8 @@ def _power(base: jax.Array, power: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.where(positive, base, 1.0) ** power, jnp.where(power == 0, 1.0, 0.0))
 
 
-def _refuse_offsets(preset: str, bias: bool, center: bool) -> None:
+def refuse_offsets(preset: str, bias: bool, center: bool) -> None:
+    """Refuses biases and centering beside a sum over all pairs: it has no room for them."""
     if bias or center:
         asked = " and ".join(f"{name}=True" for name, on in (("bias", bias), ("center", center)) if on)
         raise ArgumentError(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..data.ratings import Ratings
-from ..model.objectives import hu_koren
+from ..model.conventions import hu_koren
 from .translation import Translation, entry_counts, needed, unweighted
 
 _OF_THE_RUN = ("save_factors", "num_workers", "hyper_threads", "model_path", "data_opt", "evaluation_on_learning")

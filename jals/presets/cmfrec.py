@@ -7,7 +7,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError
-from ..model.objectives import als_wr, explicit, hu_koren
+from ..model.conventions import als_wr, explicit, hu_koren
 from .translation import Translation, entry_counts, needed, refuse, unweighted, with_columns
 
 _SIDE_INFORMATION = "nothing: there is no side information"

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import DataError
-from ..model.objectives import hu_koren, wals
+from ..model.conventions import hu_koren, wals
 from .translation import Translation, targets_table, unweighted, with_columns
 
 ELSEWHERE = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import DataError, check_choice
-from ..model.objectives import ials, wals
+from ..model.conventions import ials, wals
 from .translation import (
     Translation,
     entry_counts,

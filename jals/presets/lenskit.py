@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..data.ratings import Ratings
-from ..model.objectives import als_wr, hu_koren
+from ..model.conventions import als_wr, hu_koren
 from .translation import Translation, entry_counts, unweighted, with_columns
 
 ELSEWHERE = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, DataError, check_choice
-from ..model.objectives import als_wr, explicit, hu_koren
+from ..model.conventions import als_wr, explicit, hu_koren
 from .translation import Translation, unweighted, with_columns
 
 ELSEWHERE = {

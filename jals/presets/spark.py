@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..data.ratings import Ratings
-from ..model.objectives import als_wr, hu_koren, wals
+from ..model.conventions import als_wr, hu_koren, wals
 from .translation import (
     Translation,
     entry_counts,

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError
-from ..model.objectives import wals
+from ..model.conventions import wals
 from .translation import Translation, targets_table, unweighted
 
 ELSEWHERE = {
