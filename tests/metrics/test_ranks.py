@@ -315,7 +315,6 @@ def test_popularity_scores_what_was_published():
         jals.Ratings.from_arrays(file[f"{part}_user"], file[f"{part}_item"], np.ones(len(file[f"{part}_user"])), *shape)
         for part in ("train", "test")
     )
-    popularity = np.bincount(train.item, minlength=shape[1]).astype(np.float32)
-    scores = lambda user: np.broadcast_to(popularity, (len(user), shape[1]))  # noqa: E731
-    found = jals.metrics.ranking(scores, test, train, 10, ("hit_rate", "ndcg"), file["test_neg"])
+    popular = jals.baselines.most_popular(train)
+    found = jals.metrics.ranking(popular.scores, test, train, 10, ("hit_rate", "ndcg"), file["test_neg"])
     assert {key: round(number, 4) for key, number in found.mean.items()} == {"hit_rate@10": 0.4535, "ndcg@10": 0.2543}
