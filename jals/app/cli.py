@@ -186,7 +186,10 @@ def build() -> "typer.Typer":
         k: Annotated[int, typer.Option("-k", help="How many.", min=1)] = 10,
         solver: Annotated[str | None, solver_option] = None,
         fit: Annotated[str | None, fit_option] = None,
-        min_entries: Annotated[int, typer.Option(help="Leave out items with fewer training entries.", min=0)] = 0,
+        min_entries: Annotated[
+            int | None,
+            typer.Option(help="Leave out items with fewer training entries; unasked, of ratings 30 or fewer.", min=0),
+        ] = None,
         explain: Annotated[bool, typer.Option("--explain", help="Name the entries that add most to a score.")] = False,
     ) -> None:
         """The items with the highest scores that a user has not seen, by the factors of a run.

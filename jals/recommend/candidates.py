@@ -1,4 +1,5 @@
-"""Which rows may be recommended to whom: `exclude` and `allow` in each of their forms, as a `selection.Closed`."""
+"""Which rows may be recommended to whom: `exclude` and `allow` in each of their forms, as a `selection.Closed`; and how
+many entries an item needs."""
 
 from typing import Any
 
@@ -7,7 +8,11 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, is_traced
+from ..model.feedback import KINDS
+from ..model.objectives import Objective
 from .selection import Closed
+
+ENOUGH = 30  # entries: the mean of as many ratings is known to a fifth of their standard deviation
 
 
 def closed(exclude: Any, allow: Any, query: Any, side: str, rows: int, others: int) -> Closed:
@@ -35,6 +40,30 @@ def closed(exclude: Any, allow: Any, query: Any, side: str, rows: int, others: i
         if allowed_mask is not None:
             mask = ~allowed_mask if mask is None else mask | ~allowed_mask
     return Closed(everywhere, mask, *pairs)
+
+
+def entries_of(ratings: Ratings) -> np.ndarray:
+    """How many entries of weight > 0 each item has, `(num_items,)`."""
+    item = ratings.item if ratings.weight is None else ratings.item[ratings.weight > 0]
+    return np.bincount(item, minlength=ratings.num_items)
+
+
+def least_entries(objective: Objective | None, entries: np.ndarray) -> int:
+    """How many entries an item needs to be recommended, unless the caller says.
+
+    A model of ratings, without a sum over all pairs, predicts how an item would be rated if it were taken: the highest
+    of many predictions are those that rest on the fewest ratings. Then `ENOUGH`, or as many fewer as it takes for the
+    items that are left to have half of all entries. Other models know that what few take is seldom taken: 0.
+
+    Args:
+        objective: None where it is not known: 0.
+        entries: `(num_items,)`.
+    """
+    if objective is None or objective.unobserved_weight is not None or KINDS[objective.feedback].t[1] == 0:
+        return 0
+    falling = np.sort(entries)[::-1]
+    half = int(np.searchsorted(np.cumsum(falling), falling.sum() / 2))
+    return min(ENOUGH, int(falling[half]))
 
 
 def _bits(name: str, given: Any, what: str, queries: int, others: int) -> tuple[Any, Any]:

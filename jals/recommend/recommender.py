@@ -1,6 +1,7 @@
 """Recommendations by outside ids, from a file or from memory: the one object that a service needs."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..files.storage import Saved
 from ..model.factors import Factors
 from ..model.objectives import Objective
 from ..solvers.protocol import check_kind, check_side
+from .candidates import entries_of, least_entries
 from .folding import SIDES, fold_in
 from .top import similar, top_k
 
@@ -23,9 +25,11 @@ class Recommender(Saved):
         recommender = jals.Recommender(result.factors, vocab, objective, seen=train)
 
     Attributes: those of `Saved`; None for what is not there. Without a vocabulary the ids are the rows' numbers.
+        entries: how many entries each item was fitted to, `(num_items,)`: those of `seen`, but of new users' items
+            (`fold_in`) those of the table that was fitted; None where it is not known.
     """
 
-    __slots__ = ()
+    entries: np.ndarray | None
 
     def __new__(
         cls,
@@ -54,11 +58,19 @@ class Recommender(Saved):
             if seen is not None and getattr(seen, f"num_{side}s") != rows:
                 have = getattr(seen, f"num_{side}s")
                 raise ArgumentError(f"seen has {have:,} {side}s, but the factors have {rows:,}.")
-        return super().__new__(cls, factors, vocab, objective, data_hash, seen)
+        made = super().__new__(cls, factors, vocab, objective, data_hash, seen)
+        made.entries = None if seen is None else entries_of(seen)
+        return made
 
     def __getnewargs__(self) -> tuple:
         """For pickle and copy, in the order that `__new__` takes."""
         return self.factors, self.vocab, self.objective, self.seen, self.data_hash
+
+    def _replace(self, /, **changes: Any) -> "Recommender":
+        made = type(self)(**self._asdict() | changes)
+        if "seen" not in changes:
+            made.entries = self.entries
+        return made
 
     def __repr__(self) -> str:
         """What there is, never the numbers of a row."""
@@ -66,7 +78,13 @@ class Recommender(Saved):
         return f"Recommender({', '.join(said)})"
 
     def recommend(
-        self, ids: Any, k: int = 10, exclude_seen: bool = True, allow: Any = None, exclude: Any = None
+        self,
+        ids: Any,
+        k: int = 10,
+        exclude_seen: bool = True,
+        allow: Any = None,
+        exclude: Any = None,
+        min_entries: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items of highest score for each user, see `top_k`.
 
@@ -75,13 +93,17 @@ class Recommender(Saved):
             k: at most the number of items.
             exclude_seen: whether to leave out what each user has seen.
             allow, exclude: ids of items: only these, not these.
+            min_entries: leaves out items that were fitted to fewer entries; 0 for none. None: a number where the scores
+                are predicted ratings (objectives without a sum over all pairs: `explicit`, `als_wr`), the highest of
+                which rest on few: 30, or as many fewer as it takes for the items that are left to have half of all
+                entries. Else, and with `allow`, and where neither is known, 0.
 
         Returns: (ids `(n, k)`, scores `(n, k)`), the best first. Where too few items are left the score is -inf, and
             the id -1, or "" where ids are texts.
 
         Raises:
             DataError: for an id that is not known, naming the nearest that is.
-            ArgumentError: where seen entries are to be left out, but none were saved.
+            ArgumentError: where seen entries are to be left out, or entries to be counted, but none were saved.
         """
         rows = self._rows("user", ids)
         if exclude_seen and self.seen is None:
@@ -95,6 +117,9 @@ class Recommender(Saved):
         open_ = None if allow is None else self._mask(allow)
         if closed is not None:
             open_ = ~closed if open_ is None else open_ & ~closed
+        established = self._established(min_entries, allow is not None)
+        if established is not None:
+            open_ = established if open_ is None else open_ & established
         item, score = top_k(self.factors, rows, k, self.seen if exclude_seen else None, open_)
         return self._ids("item", np.asarray(item)), np.asarray(score)
 
@@ -145,7 +170,27 @@ class Recommender(Saved):
         factors = dataclasses.replace(self.factors, **{side: rows, f"{side}_bias": bias})
         there = self.vocab or Vocabulary(*(np.arange(len(getattr(self.factors, each))) for each in SIDES))
         vocab = dataclasses.replace(there, **{side: known})
-        return Recommender(factors, vocab, self.objective, seen)
+        made = Recommender(factors, vocab, self.objective, seen)
+        if side == "user":
+            made.entries = self.entries  # the items are those that were fitted
+        return made
+
+    def _established(self, least: int | None, chosen: bool) -> np.ndarray | None:
+        """A mask of the items that have entries enough, or None for all; `chosen`: the caller names the items."""
+        if least is None:
+            if self.entries is None or chosen:
+                return None
+            least = least_entries(self.objective, self.entries)
+        elif isinstance(least, bool) or not isinstance(least, numbers.Integral) or least < 0:
+            raise ArgumentError(f"min_entries is {least!r}, but must be a whole number >= 0, or None.")
+        if not least:
+            return None
+        if self.entries is None:
+            raise ArgumentError(
+                f"min_entries is {least}, but it is not known how many entries items have: save them, jals.save(..., "
+                "seen=train), or pass min_entries=0."
+            )
+        return self.entries >= least
 
     def _rows(self, side: str, ids: Any) -> np.ndarray:
         if self.vocab is not None:

@@ -11,6 +11,7 @@ import jals
 from ...datasets import Dataset
 from ...errors import ArgumentError
 from ...model.feedback import KINDS
+from ...recommend.candidates import entries_of, least_entries
 from ..show.console import Table
 from .served import open_run, outside_id
 
@@ -23,7 +24,7 @@ def recommend(
     k: int,
     console: Console,
     solver: str | None = None,
-    min_entries: int = 0,
+    min_entries: int | None = None,
     key: str | None = None,
     items: str | None = None,
     explained: bool = False,
@@ -36,7 +37,7 @@ def recommend(
         user: the outside id, as written on a command line; None for a new user, whose
         items: are these ids with commas between them; each is given the value that `_liked` says.
         solver, key: which fit, see `open_run`.
-        min_entries: items with fewer training entries are left out: a high score may rest on one of them.
+        min_entries: items with fewer training entries are left out; None: as `jals.Recommender.recommend` says.
         explained: whether to name the user's entries that add most to each score.
 
     Returns: the exit code, 0.
@@ -68,7 +69,11 @@ def recommend(
     console.print(f"{who}: {len(seen):,} items {part}, left out{scores}")
     if not len(seen):
         console.print("This user has no training entries: items are ordered by their biases, where there are any.")
-    rare = np.flatnonzero(np.bincount(train.item, minlength=train.num_items) < min_entries)
+    entries = entries_of(train)
+    least = least_entries(objective, entries) if min_entries is None else min_entries
+    rare = np.flatnonzero(entries < least)
+    if len(rare):
+        console.print(_left_out(len(rare), least, served.config.objective.preset, min_entries is None), soft_wrap=True)
     most = min(k, train.num_items)  # fewer are fewer lines
     found, score = (np.asarray(part)[0] for part in jals.top_k(by.factors, row, most, np.union1d(seen, rare)))
     found, score = found[found >= 0], score[found >= 0]
@@ -90,6 +95,16 @@ def similar(
     console.print(f"like item {item}{title}, by cosine")
     console.print(_table(data, found[found >= 0], score[found >= 0]))
     return 0
+
+
+def _left_out(items: int, least: int, preset: str, by_default: bool) -> str:
+    said = f"{items:,} items with fewer than {least} training entries left out"
+    if not by_default:
+        return said
+    return (
+        f"{said} (--min-entries 0 keeps them): {preset} predicts ratings, and its highest rest on few. What a user "
+        "takes next is the question of ials and hu_koren."
+    )
 
 
 def _liked(objective: jals.Objective, train: jals.Ratings) -> np.floating:

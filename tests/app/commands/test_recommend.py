@@ -65,6 +65,24 @@ def test_items_with_few_entries_can_be_left_out(saved):
         for item in range(8):
             assert (str(7000 + item) in text) == (item in unseen and entries[item] >= bar)
     assert listed[0] != listed[1]
+    assert f"{(entries < least).sum()} items with fewer than {least} training entries left out\n" in listed[1]
+    assert "training entries left out" not in listed[0]
+
+
+def test_ratings_rest_on_entries_enough_unless_asked_otherwise(saved):
+    """Half of the entries are those of the items with most; it is said why, and what answers the other question."""
+    place, table, train = saved
+    entries = np.bincount(train.item, minlength=8)
+    falling = np.sort(entries)[::-1]
+    least = next(n for n, of_more in zip(falling, np.cumsum(falling), strict=True) if 2 * of_more >= len(train))
+    user = str(table.vocab.user[3])
+    default, asked = (shown(place, user, 8, min_entries=bar) for bar in (None, least))
+    assert 0 < (entries < least).sum() < 8
+    assert [line for line in default.splitlines() if "Title" in line] == [
+        line for line in asked.splitlines() if "Title" in line
+    ]
+    assert f"fewer than {least} training entries left out (--min-entries 0 keeps them): als_wr predicts" in default
+    assert "ials and hu_koren" in default and "ials and hu_koren" not in asked
 
 
 USERS = {"whole": np.arange(12) * 10 + 100, "text": np.array([f"user-{row:02d}" for row in range(12)])}
@@ -107,6 +125,7 @@ def saved(request, tmp_path, monkeypatch):
 
 
 def shown(place, user, k=3, solver="small", **options):
+    options = {"min_entries": 0} | options
     output = io.StringIO()
     assert recommend(place, user, k, Console(file=output, width=120, highlight=False), solver, **options) == 0
     return output.getvalue()
@@ -210,7 +229,7 @@ def output_of(command, place, *arguments, **options) -> str:
 
 def test_a_new_user_is_solved_from_liked_items_at_the_highest_value(saved):
     place, table, train = saved
-    output = output_of(recommend, place, None, 3, items="7001, 7004")
+    output = output_of(recommend, place, None, 3, items="7001, 7004", min_entries=0)
     factors, objective = jals.load(place / "factors-small.npz").factors, jals.als_wr(0.1, bias=True, center=True)
     liked = jals.Ratings.from_arrays([0, 0], [1, 4], np.full(2, train.value.max()), 1, 8)
     row, bias = jals.fold_in(factors, liked, objective)
@@ -229,7 +248,7 @@ def test_a_new_user_is_solved_from_liked_items_at_the_highest_value(saved):
 
 def test_explanations_name_the_entries_that_add_most(saved):
     place, table, train = saved
-    output = output_of(recommend, place, str(table.vocab.user[4]), 1, explained=True)
+    output = output_of(recommend, place, str(table.vocab.user[4]), 1, explained=True, min_entries=0)
     factors = jals.load(place / "factors-small.npz").factors
     (item, *_), _ = best_unseen(factors, 4, train.item[train.user == 4], 1)
     parts = jals.explain(factors, jals.Problem.build(train), jals.als_wr(0.1, bias=True, center=True), 4, int(item))
@@ -271,7 +290,7 @@ def test_an_export_answers_without_the_run(saved, tmp_path_factory):
     assert str(path.name) in output_of(export, place, path)
     loaded = jals.load(path)
     user = table.vocab.user[4]
-    ids, scores = loaded.recommend([user], k=3)
+    ids, scores = loaded.recommend([user], k=3, min_entries=0)
     items, best = best_unseen(loaded.factors, 4, train.item[train.user == 4], 3)
     assert ids[0].tolist() == [7000 + item for item in items]
     np.testing.assert_allclose(scores[0], best, rtol=1e-6)
