@@ -67,8 +67,6 @@ def recommend(
     seen = train_of.item[own]
     part = "in the training part" if user is not None else "given"
     console.print(f"{who}: {len(seen):,} items {part}, left out{scores}")
-    if not len(seen):
-        console.print("This user has no training entries: items are ordered by their biases, where there are any.")
     entries = entries_of(train)
     least = least_entries(objective, entries) if min_entries is None else min_entries
     rare = np.flatnonzero(entries < least)
@@ -77,6 +75,15 @@ def recommend(
     most = min(k, train.num_items)  # fewer are fewer lines
     found, score = (np.asarray(part)[0] for part in jals.top_k(by.factors, row, most, np.union1d(seen, rare)))
     found, score = found[found >= 0], score[found >= 0]
+    if not len(found):
+        some = len(np.setdiff1d(rare, seen))
+        bar = f" The others have fewer than {least} training entries: lower --min-entries." if some else ""
+        console.print(f"Nothing is left: {len(seen):,} of {train.num_items:,} items are seen.{bar}")
+        return 0
+    if not len(seen):
+        same = by.factors.item_bias is None and not np.any(by.factors.user[row])
+        order = "all scores are equal, and the order means nothing" if same else "items are ordered as for everyone"
+        console.print(f"This user has no training entries: {order}. --items takes ids of what the user likes.")
     why = [_because(by.factors, train_of, objective, row, int(item), data) for item in found] if explained else None
     console.print(_table(data, found, score, why))
     return 0
@@ -91,6 +98,9 @@ def similar(
     row = int(data.vocab.item_rows([outside_id(item, data.vocab.item, "item")])[0])
     most = min(k, len(data.vocab.item) - 1)
     found, score = (np.asarray(part)[0] for part in jals.similar(served.recommender.factors, [row], most))
+    if not np.any(served.recommender.factors.item[row]):
+        console.print(f"The factors of item {item} are 0, as of one without training entries: nothing is like it.")
+        return 0
     title = "" if data.titles is None else f", {data.titles[row]}"
     console.print(f"like item {item}{title}, by cosine")
     console.print(_table(data, found[found >= 0], score[found >= 0]))

@@ -12,6 +12,7 @@ import jals
 from jals.app import config as configs
 from jals.app.commands.evaluate import evaluate, export
 from jals.app.commands.recommend import recommend, similar
+from jals.app.commands.served import open_run
 from jals.app.run.data import SplitTable
 from jals.app.run.keeper import factors_name
 from jals.app.study import plan
@@ -282,6 +283,36 @@ def test_evaluation_stands_beside_the_most_popular(saved):
     assert "most popular" in output and f"{len(own.user)} users" in output
     with pytest.raises(jals.ArgumentError, match="no validation part"):
         output_of(evaluate, place, k=(2,), metrics=("recall",), part="validation")
+
+
+def test_a_user_who_has_seen_everything_is_told(saved):
+    place, _, _ = saved
+    every = ",".join(str(7000 + item) for item in range(8))
+    output = output_of(recommend, place, None, 3, items=every, min_entries=0)
+    assert "Nothing is left: 8 of 8 items are seen." in output and "rank" not in output and "lower" not in output
+    output = output_of(recommend, place, None, 3, items="7001", min_entries=99)
+    assert "Nothing is left: 1 of 8 items are seen. The others have fewer than 99 training entries: lower" in output
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_of_zeros_are_told(saved, bias, monkeypatch):
+    """A user and an item without training entries: what the order rests on, and that nothing is like the item."""
+    place, table, train = saved
+    served = open_run(place, Console(file=io.StringIO()), "small")
+    factors = served.recommender.factors
+    user, item = (np.asarray(rows).copy() for rows in (factors.user, factors.item))
+    user[4], item[3] = 0, 0
+    none = {} if bias else {"user_bias": None, "item_bias": None, "mean": None}
+    factors = dataclasses.replace(factors, user=user, item=item, **none)
+    fold = served.fold._replace(train=train.select(train.user != 4))
+    poor = served._replace(recommender=served.recommender._replace(factors=factors), fold=fold)
+    monkeypatch.setattr("jals.app.commands.recommend.open_run", lambda *_: poor)
+    output = output_of(recommend, place, str(table.vocab.user[4]), 1)
+    said = "items are ordered as for everyone" if bias else "all scores are equal, and the order means nothing"
+    assert f"This user has no training entries: {said}. --items takes" in output
+    assert "no training entries" not in output_of(recommend, place, str(table.vocab.user[5]), 1)
+    output = output_of(similar, place, "7003", 3)
+    assert "The factors of item 7003 are 0" in output and "rank" not in output
 
 
 def test_an_export_answers_without_the_run(saved, tmp_path_factory):
