@@ -244,7 +244,7 @@ def test_markdown_has_the_tables_and_statements(plain, tmp_path):
     )
     assert "† adamw minimises something else than the objective" in text
     assert "the unit of replication is the fold" in text and "the 2 seeds averaged within each fold first" in text
-    assert "the test part is touched once" in text and "index.html" in text
+    assert "The test part is touched once" in text and "index.html" in text
     trouble = text.split("## Fits with trouble")[1].split("\n## ")[0]
     assert trouble.count("| sgd | ") == 2 and "sweep 5: the loss is inf." in trouble
     assert record["command"] in text and "jals run" in text and record["data"][0]["hash"] in text
