@@ -350,7 +350,7 @@ class Config(ConfigTable):
         if not self.ranked:
             how = 'name ranking metrics in output.metrics, such as "ndcg@10".'
             found = [("output.relevant", f"says what a ranking is to find: {how}")] if self.output.relevant else []
-            return found + ([("baseline", f"is compared by its ranking: {how}")] if self.baseline else [])
+            return found + ([("baseline.0", f"is compared by its ranking: {how}")] if self.baseline else [])
         first, found = self.ranked[0], []
         key = "fit.metric" if first == self.fit.metric else "output.metrics"
         if self.output.relevant is None and isinstance(self.objective, Biased):
