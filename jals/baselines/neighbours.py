@@ -1,6 +1,7 @@
 """Items like those that a user has seen."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from ..errors import ArgumentError, check_choice
 from ..reals import one_real
 from .table import Rows, checked_users, gram_columns, rows_of
 
+_TERMS = 2**22  # of sums that are made at a time
 MEASURES = ("cosine", "jaccard")
 
 
@@ -37,11 +39,35 @@ class Neighbours:
         Raises:
             ArgumentError: for users that are no whole numbers, or out of range.
         """
-        dense = self.rows.dense(checked_users(users, self.rows.num_users))
-        made = np.zeros_like(dense)
-        for item, similarity in zip(self.item.T, self.similarity.T, strict=True):
-            made += dense[:, item] * similarity
+        users = checked_users(users, self.rows.num_users)
+        start, item, similarity = self._who
+        which, place = self.rows.entries(users)
+        lists = start[self.rows.item[place] + 1] - start[self.rows.item[place]]
+        made = np.zeros((len(users), self.rows.num_items), self.rows.value.dtype)
+        ends = np.searchsorted(which, np.arange(len(users) + 1))
+        upto = np.concatenate([[0], np.cumsum(lists)])
+        begin = 0
+        while begin < len(users):  # as many users at a time as stay within so many terms, or one
+            end = max(begin + 1, int(np.searchsorted(upto[ends], upto[ends[begin]] + _TERMS, "right")) - 1)
+            own = np.s_[ends[begin] : ends[end]]
+            entry = np.repeat(np.arange(own.stop - own.start), lists[own])
+            within = np.arange(len(entry)) - np.repeat(upto[own] - upto[own.start], lists[own])
+            at = start[self.rows.item[place[own]]][entry] + within
+            cell = (which[own][entry] - begin) * self.rows.num_items + item[at]
+            terms = self.rows.value[place[own]][entry] * similarity[at]
+            sums = np.bincount(cell, terms, (end - begin) * self.rows.num_items)
+            made[begin:end] = sums.reshape(end - begin, -1)
+            begin = end
         return made
+
+    @functools.cached_property
+    def _who(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Whose neighbour each item is: j is in N(i) for the i of `item[start[j]:start[j + 1]]`, with the similarity
+        there. So a user's few entries are gone through, and not the neighbours of all items."""
+        neighbour = self.item.ravel()
+        order = np.argsort(neighbour, kind="stable")
+        start = np.searchsorted(neighbour[order], np.arange(len(self.item) + 1))
+        return start, order // self.item.shape[1], self.similarity.ravel()[order]
 
 
 def item_knn(ratings: Any, neighbours: int = 100, shrink: float = 0.0, measure: str = "cosine") -> Neighbours:

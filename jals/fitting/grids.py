@@ -13,6 +13,7 @@ from ..data.ratings import Ratings
 from ..devices import memory_bytes
 from ..errors import ArgumentError, FitError, Interrupted, check_choice
 from ..forks import check_jax
+from ..metrics import RMSE, as_error
 from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..reals import one_real
@@ -38,7 +39,7 @@ class Outcomes:
 
     @property
     def validation(self) -> np.ndarray:
-        """RMSE on the validation ratings at the end; nan for a fit that broke down, or without such ratings."""
+        """The metric on the validation ratings at the end; nan for a fit that broke down, or without such ratings."""
         return self._ends("validation")
 
     @property
@@ -56,12 +57,12 @@ class Outcomes:
         return np.array(jax.tree.map(lambda outcome: last_value(outcome, name), self.results, is_leaf=is_leaf))
 
     def best_place(self) -> tuple[int, ...]:
-        """The place of the fit with the lowest validation error; among seeds of one objective without such ratings,
+        """The place of the fit with the best validation metric; among seeds of one objective without such ratings,
         with the lowest loss."""
         outcomes = jax.tree.leaves(self.results)
         if all(isinstance(outcome, FitError) for outcome in outcomes):
             raise ArgumentError(f"every fit broke down, the first with: {outcomes[0]}")
-        by = self.validation
+        by = as_error(next(each.metric for each in outcomes if isinstance(each, Result)), self.validation)
         if np.isnan(by).all() and len(by) == 1:
             by = self.loss
         if np.isnan(by).all():
@@ -103,7 +104,7 @@ class Grid(Outcomes):
     seconds: dict[str, float]
 
     def best(self) -> tuple[int, int]:
-        """(objective, key) with the lowest validation error; among keys of one objective without validation ratings,
+        """(objective, key) with the best validation metric; among keys of one objective without validation ratings,
         with the lowest loss. Fits that broke down are left out.
 
         Raises:
@@ -127,6 +128,7 @@ def fit_grid(
     loop: str = "auto",
     memory_bytes: int | None = None,
     callbacks: Iterable[Callable[[list[list[Progress | None]]], Any]] = (),
+    metric: str = RMSE,
 ) -> Grid:
     """Every objective with every key, each fitted as `fit` would, in one compiled program: `fit_many`, in as many
     groups as memory asks for.
@@ -147,6 +149,7 @@ def fit_grid(
             machine's memory. Give it where the device has a memory of its own. A group has one fit at least.
         callbacks: each is called at every record with `seen[objective][key]`, the `Progress` of each fit under way,
             None for all others. Returning True stops those under way.
+        metric: what is measured of the validation ratings, as for `fit_many`; `best` goes by it.
 
     Numbers, keys and `sweeps` never compile anything again. Groups are equal in size, or differ by one, and each of
     the two sizes is one program. Passes of measuring are not counted in any fit.
@@ -187,6 +190,7 @@ def fit_grid(
             loss_every=loss_every,
             callbacks=watchers,
             loop=loop,
+            metric=metric,
         )
 
     def shown(seen: list, places: list) -> list[list]:

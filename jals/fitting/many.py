@@ -14,6 +14,7 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, FitError, check_choice
 from ..forks import check_jax
+from ..metrics import RMSE
 from ..model.layouts import Bucket
 from ..model.objectives import CHUNK, Objective, loss
 from ..model.problem import Problem
@@ -22,6 +23,7 @@ from ..solvers.protocol import State, cast, check_problem, check_solver, checked
 from . import single
 from .loop import RUNNING, StopRules, name_errors, run_rounds
 from .single import History, Progress, Result
+from .validation import Measure, check_metric, measures_of
 
 LOOPS = ("map", "vmap")
 
@@ -38,6 +40,7 @@ def fit_many(
     loss_every: int = 1,
     callbacks: Iterable[Callable[[list[Progress | None]], Any]] = (),
     loop: str = "map",
+    metric: str = RMSE,
 ) -> list[Result | FitError]:
     """Many fits on one table in one compiled program: a grid of numbers, seeds and folds.
 
@@ -59,6 +62,8 @@ def fit_many(
             stopped. Returning True stops all.
         loop: "map", one fit after another, right on a CPU; "vmap", all at once, right on an accelerator while the
             table is small. Static.
+        metric: what is measured of the validation ratings, as for `fit`; a ranking metric takes a pass over all scores
+            for each fit at every record, on the host's side of the program.
 
     What comes as a list says how many fits there are. Numbers, seeds and `sweeps` never compile anything again.
 
@@ -79,6 +84,8 @@ def fit_many(
     columns, masks = _columns(solvers, objectives, keys, validation, weights)
     solvers, objectives, keys, validation, which = columns.values()
     _check(problem, columns, masks, loop)
+    check_metric(metric, validation)
+    measures = measures_of(metric, validation, problem, masks, which)
     with_loss = bool(asked.loss_every)
     watched = bool(asked.callbacks) or any(held_out is not None for held_out in validation)
     problem, fold, folds = problem.checked(), None, None
@@ -89,7 +96,8 @@ def fit_many(
 
     def start() -> list:
         states = _started(solvers, keys, problem, objectives, masks, which)
-        return [_Member(states.factors, states, History(), 0.0, False, RUNNING, 0, at) for at in range(len(keys))]
+        begun = states.factors, states, History(), 0.0, False, RUNNING, 0
+        return [_Member(*begun, at, metric=metric) for at in range(len(keys))]
 
     def compiled(now: list) -> list:
         started, nothing = time.perf_counter(), np.zeros(len(now), np.int32)
@@ -105,7 +113,7 @@ def fit_many(
         states, *told = _advance_many(group, first.state, counts, start, with_loss, loop)
         told = jax.device_get(told)
         return [
-            _after(each, states, told, wanted, start, validation[each.at]) if isinstance(each, _Member) else each
+            _after(each, states, told, wanted, start, measures[each.at]) if isinstance(each, _Member) else each
             for each in now
         ]
 
@@ -259,15 +267,15 @@ class _Member(Result):
         """The fit's own result, its state taken out of the stack of all."""
         state = _member(self.state, self.at)
         known = self.history, self.compile_seconds, reason == "tol", reason, self.sweep
-        return Result(state.factors, state, *known)
+        return Result(state.factors, state, *known, metric=self.metric)
 
 
-def _after(now: Any, states: State, told: Any, wanted: int, start: bool, held_out: Ratings | None) -> Any:
+def _after(now: Any, states: State, told: Any, wanted: int, start: bool, measure: Measure) -> Any:
     """A fit after a round of sweeps, whose results for all fits are `told`, or its error where it broke down."""
     info, count, passes, value = jax.tree.map(lambda leaf: leaf[now.at], told)
     try:
         if count or start:
-            error = np.nan if held_out is None else single.validation_rmse(_member(states, now.at).factors, held_out)
+            error = measure(_member(states, now.at).factors)
             value = None if value is None else float(value)
             now = single.extend_result(now, states, value, error, int(count), np.nan, int(passes), None)
         if count < wanted:

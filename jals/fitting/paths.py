@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import FitError, Interrupted, check_choice
+from ..metrics import RMSE
 from ..model.objectives import Objective
 from ..model.problem import Problem
 from .grids import Outcomes, as_list, check_numbers, check_objectives, last_value
@@ -56,7 +57,7 @@ class Path(Outcomes):
     comparison: StartComparison | None = None
 
     def best(self) -> int:
-        """The objective with the lowest validation error. Raises ArgumentError as `Grid.best`."""
+        """The objective with the best validation metric. Raises ArgumentError as `Grid.best`."""
         return self.best_place()[0]
 
 
@@ -71,6 +72,7 @@ def regularisation_path(
     validation: Ratings | None = None,
     order: str = "given",
     compare: bool = False,
+    metric: str = RMSE,
 ) -> Path:
     """Fits objectives one after another, each from the factors of the one before: `fit(..., init=factors)`.
 
@@ -86,9 +88,10 @@ def regularisation_path(
         sweeps: at most so many for each.
         tol: each stops once a sweep has changed its loss by no more than tol * loss, as in `fit`. Without (None)
             a warm start saves nothing, but its factors are nearer to the end.
-        validation: held-out ratings, whose RMSE goes into the histories.
+        validation: held-out ratings, whose RMSE or other `metric` goes into the histories.
         order: "given", or "reversed": from the last to the first; results are in the order given either way.
         compare: whether to make the same fits from cold starts too, and say which was faster.
+        metric: as for `fit`; `best` goes by it.
 
     Numbers, `sweeps` and the number of objectives never compile anything again: it is `fit`'s program for all. Passes
     are the solver's, as everywhere; a loss after each sweep, and one at each start, is one more each.
@@ -111,7 +114,7 @@ def regularisation_path(
 
     def fitted(row: int, init: Any) -> Result | FitError:
         try:
-            outcome = fit(solver, problem, objectives[row], sweeps, key, tol, init, validation)
+            outcome = fit(solver, problem, objectives[row], sweeps, key, tol, init, validation, metric=metric)
         except FitError as error:
             outcome = error.with_traceback(None)
         except Interrupted as stopped:

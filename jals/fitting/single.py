@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import clock, metrics
+from .. import clock
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, FitError
-from ..model.factors import Factors, predict
+from ..metrics import RMSE, as_error, spelt
+from ..model.factors import Factors
 from ..model.objectives import Objective, loss
 from ..model.problem import Problem
 from ..solvers.protocol import (
@@ -30,8 +31,7 @@ from ..solvers.protocol import (
     traits,
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
-
-RMSE = "rmse"  # the metric unless another is asked for
+from .validation import check_metric, measure_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Result:
         if self.sweep in self.history.sweep:
             at = self.best()
             said[0] += f", factors of sweep {self.sweep}" if self.sweep != self.done else ""
-            validated = f"validation {'RMSE' if self.metric == RMSE else self.metric}"
+            validated = f"validation {spelt(self.metric)}"
             for name, what in (("loss", "loss"), ("validation", validated)):
                 number = getattr(self.history, name)[at]
                 said += [f"{what} {number:.6g}"] if np.isfinite(number) else []
@@ -199,14 +199,16 @@ def fit(
     """
     asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
     check_start(solver, problem, objective, key=key, init=init, validation=validation)
-    for what, given in (("patience", patience is not None), ("metric", metric != RMSE)):
-        if given and validation is None:
-            raise ArgumentError(f"{what} needs validation ratings to watch.")
+    check_metric(metric, [validation])
+    if patience is not None and validation is None:
+        raise ArgumentError("patience needs validation ratings to watch.")
+    if validation is not None:
+        _check_history(init, metric)
     problem = problem.checked()
     objective.check(problem, solver.rank)
     objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
     key = jax.random.key(0) if key is None else key
-    measure = validation_measure(metric, validation, problem, init)
+    measure = measure_of(metric, validation, problem)
     watched = validation is not None or bool(asked.callbacks)
 
     def compiled(now: Result) -> Result:
@@ -283,9 +285,10 @@ def extend_result(
         last = now.history.last()
         record = dataclasses.replace(record, seconds=last.seconds + seconds, passes=last.passes + passes)
     history = now.history.with_record(record)
-    sign = 1 if now.metric == RMSE else -1  # of ranking metrics the higher is better
-    if patience is not None and now.history.records and sign * error >= sign * now.history.validation[now.best()]:
-        return dataclasses.replace(now, state=after, history=history)
+    if patience is not None and now.history.records:
+        newest, best = (as_error(now.metric, each) for each in (error, now.history.validation[now.best()]))
+        if newest >= best:
+            return dataclasses.replace(now, state=after, history=history)
     return dataclasses.replace(now, state=after, history=history, factors=after.factors, sweep=record.sweep)
 
 
@@ -340,31 +343,13 @@ def breakdown(now: Result, info: Info) -> FitError:
     return fit_error(now, now.done + 1, what, side=side, row=row)
 
 
-def validation_rmse(factors: Factors, ratings: Ratings) -> float:
-    """The RMSE of these factors on held-out ratings, as a history has it."""
-    predicted = predict(factors, ratings.user, ratings.item)
-    weight = None if ratings.weight is None else ratings.weight.astype(predicted.dtype)
-    return float(metrics.rmse(predicted, ratings.value.astype(predicted.dtype), weight))
-
-
-def validation_measure(
-    metric: str, validation: Ratings | None, problem: Problem, init: Any = None
-) -> Callable[[Factors], float]:
-    """What fills `history.validation`. Raises ArgumentError for an unknown metric, for k beyond the items, and where
-    the history of an `init` to go on from holds another metric."""
-    name, k = (RMSE, None) if metric == RMSE else metrics.metric_parts(metric)
-    if validation is None:
-        return lambda factors: np.nan
+def _check_history(init: Any, metric: str) -> None:
+    """Refuses to go on with a history that holds another metric."""
     if isinstance(init, Result) and init.metric != metric and np.isfinite(init.history.validation).any():
         raise ArgumentError(
             f'the history of init holds "{init.metric}", the metric is "{metric}": ask for the same, or start from '
             "init.factors."
         )
-    if name == RMSE:
-        return lambda factors: validation_rmse(factors, validation)
-    user, item, known = (np.asarray(column) for column in (problem.user, problem.item, problem.weight > 0))
-    evaluation = metrics.Evaluation(validation, (user[known], item[known]), k or 1, name)
-    return lambda factors: evaluation.ranking(factors).mean[metric]
 
 
 def check_start(solver: Any, problem: Any, objective: Any, *, key=None, init: Any = None, validation=None) -> None:

@@ -1,7 +1,6 @@
 """Exact ranking metrics: `ranking`, and what it returns."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +27,9 @@ class Ranking:
         per_user: of each metric but "coverage", float64 `(users,)`.
         user: int32 `(users,)`, increasing: the users counted, those with a relevant test entry.
         left_out: how many users have none.
+        entry: int64 `(entries,)`: where the relevant entries are in the test table, in the order of their users.
+        hits: of each k, float64 `(entries,)`: whether the item is among the user's first k, of equal scores the share
+            of their orders. For breakdowns of one's own, such as recall by the popularity of the item.
     """
 
     mean: dict[str, float]
@@ -35,6 +37,8 @@ class Ranking:
     per_user: dict[str, np.ndarray]
     user: np.ndarray
     left_out: int
+    entry: np.ndarray
+    hits: dict[int, np.ndarray]
 
     def __repr__(self) -> str:
         def said(key: str) -> str:
@@ -46,7 +50,8 @@ class Ranking:
     def minus(self, other: "Ranking") -> "Ranking":
         """The differences to another ranking of the same users, metric by metric (those that both have): `mean`, and
         `per_user` user by user, so that `stderr` is that of paired differences. What two models share of a user's
-        difficulty is gone from it; two standard errors of their own, added up, would say far too much.
+        difficulty is gone from it; two standard errors of their own, added up, would say far too much. `hits` are
+        differences too.
 
         Raises:
             ArgumentError: where the users counted are not the same, or no metric is.
@@ -60,7 +65,10 @@ class Ranking:
             raise ArgumentError(f"no metric is in both: {', '.join(self.mean)} and {', '.join(other.mean)}.")
         differences = {key: self.per_user[key] - other.per_user[key] for key in keys if key in self.per_user}
         whole = {key: self.mean[key] - other.mean[key] for key in keys if key not in differences}
-        return _ranking(keys, differences, whole, self.user, self.left_out)
+        if not np.array_equal(self.entry, other.entry):
+            raise ArgumentError("the rankings are of different entries: rank the same test table.")
+        hits = {k: own - other.hits[k] for k, own in self.hits.items() if k in other.hits}
+        return _ranking(keys, differences, whole, self.user, self.left_out, self.entry, hits)
 
 
 def ranking(
@@ -188,7 +196,8 @@ class Evaluation:
                     per_user[key] = of_users(auc(lists) if name == "auc" else AT_K[name](lists, k))
                 if name == "auc":
                     break
-        return _ranking(keys, per_user, whole, plan.user, plan.shape[0] - len(plan.user))
+        hits = {k: lists.within(k) / lists.equal for k in self.k}
+        return _ranking(keys, per_user, whole, plan.user, plan.shape[0] - len(plan.user), plan.entry, hits)
 
     def _refuse_of_all_items(self) -> None:
         for name in (*OF_TOPS, "recall_popularity"):
@@ -196,28 +205,16 @@ class Evaluation:
                 raise ArgumentError(f'"{name}" needs the whole catalogue: leave it out, or the candidates.')
 
 
-def _ranking(keys: list[str], per_user: dict, whole: dict, user: np.ndarray, left_out: int) -> Ranking:
+def _ranking(keys: list[str], per_user: dict, whole: dict, user: np.ndarray, left_out: int, *entries: Any) -> Ranking:
     count = len(user)
     mean = {key: whole[key] if key in whole else float(per_user[key].mean()) for key in keys}
     stderr = {
         key: np.nan if key in whole or count < 2 else float(per_user[key].std(ddof=1) / np.sqrt(count)) for key in keys
     }
-    return Ranking(mean, stderr, per_user, user, left_out)
+    return Ranking(mean, stderr, per_user, user, left_out, *entries)
 
 
 # ---- arguments ----
-
-
-def metric_parts(metric: Any) -> tuple[str, int | None]:
-    """("ndcg", 10) of "ndcg@10", ("auc", None) of "auc"; raises ArgumentError for what is no ranking metric."""
-    need = 'a ranking metric such as "ndcg@10" or "auc"'
-    if not isinstance(metric, str):
-        raise ArgumentError(f"metric is {metric!r}, but must be {need}.")
-    name, at, number = metric.partition("@")
-    check_choice("metric", name, METRICS)
-    if (name == "auc") != (not at) or (at and not re.fullmatch("[1-9][0-9]*", number)):
-        raise ArgumentError(f"metric is {metric!r}, but must be {need}.")
-    return name, int(number) if at else None
 
 
 def _seen_pairs(seen: Any, test: Any) -> tuple[np.ndarray, np.ndarray] | None:

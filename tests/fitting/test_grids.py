@@ -61,6 +61,18 @@ def test_a_column_may_be_a_fold():
     assert np.isnan(found.validation[:, 1]).all()
 
 
+@pytest.mark.parametrize("loop", ["map", "vmap"])
+def test_a_ranking_metric_is_measured_of_each_fit_and_its_highest_chosen(loop):
+    found = grid(weights=MASKS, validation=HELD_OUT, metric="ndcg@3", loop=loop)
+    for row, objective in enumerate(OBJECTIVES):
+        for column, key in enumerate(KEYS[:2]):
+            problem = PROBLEM.with_values(PROBLEM.value, MASKS[column])
+            expected = jals.fit(SOLVER, problem, objective, 3, key, validation=HELD_OUT, metric="ndcg@3")
+            assert_same_fit(found.results[row][column], expected, rtol=1e-9)
+            assert found.results[row][column].metric == "ndcg@3"
+    assert found.validation[found.best()] == found.validation.max() > found.validation.min()
+
+
 def test_keys_come_as_a_list_an_array_or_one():
     keys = jax.random.split(KEYS[0], 2)
     by_list, by_array, by_one = (grid(keys=each, sweeps=1) for each in (list(keys), keys, keys[1]))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.fitting import paths
-from jals.fitting import single as fitting
+from jals.fitting import paths, validation
 from jals.fitting.paths import regularisation_path
 from jals.fitting.single import History
 from tests.support.fits import HELD_OUT, ITEMS, OBJECTIVE, PROBLEM, SGD, SOLVER, TRAIN, USERS, alone, als_wr
@@ -113,6 +112,12 @@ def test_the_factors_of_a_diverging_fit_start_nothing():
     assert last.history.loss[0] < 1e4
 
 
+def test_a_path_may_be_judged_by_a_ranking_metric():
+    found = path(validation=HELD_OUT, metric="ndcg@3")
+    assert_same_ends(found.results, chain(OBJECTIVES, validation=HELD_OUT, metric="ndcg@3"))
+    assert found.best() == int(np.argmax(found.validation)) != int(np.argmin(found.validation))
+
+
 def test_a_path_that_begins_with_a_breakdown_starts_cold_after_it():
     objectives = [jals.explicit(reg) for reg in (0.0, 1.0)]
     found = path(objectives, problem=SINGULAR, compare=True)
@@ -124,7 +129,7 @@ def test_a_path_that_begins_with_a_breakdown_starts_cold_after_it():
 
 
 def test_an_interrupt_carries_what_there_was(monkeypatch):
-    calls, rmse = [], fitting.validation_rmse
+    calls, rmse = [], validation.validation_rmse
 
     def interrupted(factors, ratings):
         calls.append(1)
@@ -132,7 +137,7 @@ def test_an_interrupt_carries_what_there_was(monkeypatch):
             raise KeyboardInterrupt
         return rmse(factors, ratings)
 
-    monkeypatch.setattr(fitting, "validation_rmse", interrupted)
+    monkeypatch.setattr(validation, "validation_rmse", interrupted)
     with pytest.raises(jals.Interrupted, match=r"objectives\[1\]: interrupted after 1 of 2 sweeps") as error:
         path(sweeps=2, tol=None, validation=HELD_OUT)
     monkeypatch.undo()

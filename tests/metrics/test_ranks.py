@@ -201,6 +201,21 @@ def test_an_item_that_was_seen_or_cannot_be_shown_is_missed():
     assert found.mean["mrr@4"] == 0.5 and found.mean["auc"] == 0 and found.mean["coverage@4"] == 0.5
 
 
+def test_hits_break_recall_down():
+    """Of each relevant entry, by its place in the test table; equal scores share what places there are."""
+    scores = np.array([[4.0, 3, 3, 3, 1], [5, 4, 3, 2, 1]])
+    test = jals.Ratings.from_arrays([1, 0, 0, 1, 1], [4, 1, 0, 0, 2], [1.0, 1, 1, 0, 1], 2, 5)
+    seen = jals.Ratings.from_arrays([1], [2], [1.0], 2, 5)
+    found = jals.metrics.ranking(lambda user: scores[user], test, seen, k=(1, 2, 4), metrics="recall")
+    assert found.entry.tolist() == [1, 2, 0, 4]
+    assert found.hits[1].tolist() == [0, 1, 0, 0]
+    np.testing.assert_allclose(found.hits[2], [1 / 3, 1, 0, 0])
+    assert found.hits[4].tolist() == [1, 1, 1, 0]  # what was seen is missed
+    for k, hits in found.hits.items():
+        by_user = np.bincount(test.user[found.entry], hits) / np.bincount(test.user[found.entry])
+        np.testing.assert_allclose(found.per_user[f"recall@{k}"], by_user)
+
+
 def test_each_entry_is_ranked_among_its_candidates():
     factors, scores, relevant, seen = fitted(np.float64)
     test = table(relevant)
@@ -233,6 +248,7 @@ def test_paired_differences():
     found = two.minus(one)
     difference = two.per_user["ndcg@5"] - one.per_user["ndcg@5"]
     assert found.mean["ndcg@5"] == pytest.approx(two.mean["ndcg@5"] - one.mean["ndcg@5"], rel=1e-9)
+    np.testing.assert_array_equal(found.hits[5], two.hits[5] - one.hits[5])
     assert found.stderr["ndcg@5"] == pytest.approx(difference.std(ddof=1) / 6)
     assert found.mean["coverage@5"] == two.mean["coverage@5"] - one.mean["coverage@5"]
     assert repr(found).startswith("Ranking(ndcg@5 ") and repr(found).endswith(": 36 users, 1 left out)")

@@ -41,6 +41,7 @@ class Draw:
         self.raw["solver"] = self.solvers()
         for name in ("problem", "tune", "grid", "output"):
             self.raw[name] = getattr(self, name)()
+        self.rankings()
         if self.maybe(0.3):
             self.raw["question"] = self.one("Why?", "Which λ?\n", '"quoted"')
 
@@ -296,6 +297,23 @@ class Draw:
             return made | {"method": "grid", "trials": 2 ** len(ranges)}
         made |= self.some(seconds=lambda: self.one(1e-6, 0.01, 10.0))
         return made | ({"sampler": "optuna"} if find_spec("optuna") and self.maybe(0.3) else {})
+
+    def rankings(self) -> None:
+        """Of held-out items, in fits and baselines."""
+        if self.maybe(0.6):
+            return
+        output, fit = self.raw["output"], self.raw["fit"]
+        descent = self.raw["tune"].get("method") == "hypergradient"
+        if self.validated and not descent and self.raw["problem"].get("missing") != "zeros" and self.maybe():
+            fit["metric"] = self.one("ndcg@3", "auc", "recall@8")
+        if "metric" not in fit or self.maybe():
+            output["metrics"] = self.rng.sample(["rmse", "ndcg@3", "recall@1", "map@8", "auc", "novelty@2"], 3)
+        if self.raw["objective"]["preset"] in ("explicit", "als_wr"):
+            output["relevant"] = self.one(1.0, -1.0, 1)
+        if self.maybe():
+            kinds = [{"kind": "most_popular"}, {"kind": "ease", "reg": 2.0}, {"kind": "item_knn", "neighbours": 3}]
+            usual = self.raw["data"].get("weight") is None  # baselines know no weights, which are read where named so
+            self.raw["baseline"] = self.rng.sample(kinds, 2) if usual else [{"kind": "most_popular"}]
 
     def output(self) -> dict[str, Any]:
         return self.some(factors=lambda: self.maybe(), folder=lambda: str(self.place / "elsewhere"))

@@ -36,12 +36,16 @@ def made_run(
     data="table",
     objective: dict[str, Any] | None = None,
     sweeps=12,
+    ranked=(),
+    baselines=(),
     **changes: Any,
 ) -> dict:
     """Writes result.json and fits.jsonl, and returns the record with its fits.
 
     Args:
         diverged: (solver, seed) of fits that break down at sweep 5.
+        ranked: metrics such as "ndcg@10", the first of which decides.
+        baselines: names of some.
         changes: of result.json.
     """
     rng = np.random.default_rng(0)
@@ -55,6 +59,11 @@ def made_run(
         "fit": {"sweeps": sweeps, "seeds": list(seeds) or [0], "timed": timed, "dtype": "float32"},
         "output": {"folder": place.as_posix()},
     }
+    if ranked:
+        config["fit"]["metric"] = ranked[0]
+        config["objective"] = {"preset": "ials", "reg": 0.1, "unobserved_weight": 0.1}
+        config["output"]["metrics"] = list(ranked)
+        config["baseline"] = [{"kind": "most_popular", "name": name} for name in baselines]
     if folds != (None,):
         config["split"] = {"kind": "kfold", "folds": len(folds), "validation_fraction": 0.1, "seed": 0}
     if grid:
@@ -72,6 +81,8 @@ def made_run(
             fits.append(_fit(rng, name, 0, trial=trial, tuned={"hyper.learning_rate": rate}, bad=bad, **one))
         chosen = {"hyper.learning_rate": 0.02} if name in tuned else {}
         fits += [_fit(rng, name, seed, tuned=chosen, bad=(name, seed) in diverged, **one) for seed in seeds]
+    for fit in fits if ranked else ():
+        _rank(rng, fit, ranked)
     record = {
         "status": "finished",
         "error": None,
@@ -106,10 +117,49 @@ def made_run(
             for name in solvers
         ],
     } | changes
+    if baselines:
+        record["baselines"] = [_baseline(rng, name, fold, data, ranked) for name in baselines for fold in folds]
     place.mkdir(parents=True, exist_ok=True)
     (place / "result.json").write_text(json.dumps(record))
     write_fits(place, fits)
     return record | {"fits": fits}
+
+
+def _rank(rng, fit: dict, ranked) -> None:
+    """Turns a fit into one that was judged by rankings."""
+    fit["metric"] = ranked[0]
+    fit["history"]["validation"] = [round(0.4 - each / 4, 6) for each in fit["history"]["validation"]]
+    for part, scores in fit["metrics"].items():
+        if part != "train":
+            scores.update({name: 0.1 + 0.3 * rng.random() for name in ranked})
+    if fit["trial"] is None and fit["metrics"]:
+        fit["ranking"] = _ranking(rng, ranked)
+
+
+def _ranking(rng, ranked) -> dict:
+    bins = [(0, 0), (1, 1), (2, 3), (4, 7), (8, 15)]
+    made = [
+        {"low": low, "high": high, "count": 4 * (at + 1), "mean": rng.random(), "stderr": 0.02}
+        for at, (low, high) in enumerate(bins)
+    ]
+    return {
+        "users": 600,
+        "left_out": 71,
+        "stderr": {name: 0.01 + 0.01 * rng.random() for name in ranked},
+        "k": [1, 10, 50],
+        "curves": {
+            name: np.sort(rng.random(3)).tolist() for name in {each.split("@")[0]: 0 for each in ranked if "@" in each}
+        },
+        "hits_at": 10,
+        "by_activity": made[1:],
+        "by_popularity": made,
+    }
+
+
+def _baseline(rng, name, fold, data, ranked) -> dict:
+    scores = {part: {metric: 0.1 + 0.3 * rng.random() for metric in ranked} for part in ("validation", "test")}
+    made = {"key": f"{name} {fold}", "name": name, "kind": "most_popular", "data": data, "point": {}, "seconds": 0.1}
+    return made | {"metrics": scores, "ranking": _ranking(rng, ranked)} | ({} if fold is None else {"fold": fold})
 
 
 def write_fits(place: Path, fits: list[dict]) -> None:

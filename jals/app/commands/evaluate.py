@@ -10,6 +10,7 @@ import jals
 
 from ...data.sources import as_path
 from ...errors import ArgumentError
+from ..run.rankings import known, relevant
 from ..show.console import Table
 from .served import open_run
 
@@ -29,7 +30,8 @@ def evaluate(
     Args:
         place: the folder of a `jals run`.
         k, metrics: see `jals.metrics.ranking`.
-        part: "validation" or "test". With "test" the items of the validation part may be shown again.
+        part: "validation" or "test". What is not ranked again for a user, and from which value on an entry counts, is
+            as in the run: with "test" the items of the validation part are left out too.
         solver, key: which fit, see `open_run`.
 
     Returns: the exit code, 0.
@@ -42,8 +44,9 @@ def evaluate(
     held_out, train = getattr(served.fold, part), served.fold.train
     if held_out is None:
         raise ArgumentError("the run has no validation part: give split.validation_fraction, or take --part test.")
+    held_out, seen = relevant(held_out, served.config.output.relevant), known(served.fold, part)
     rankings = [
-        jals.metrics.ranking(scores, held_out, train, k, metrics)
+        jals.metrics.ranking(scores, held_out, seen, k, metrics)
         for scores in (served.recommender.factors, jals.baselines.most_popular(train).scores)
     ]
     rankings.append(rankings[0].minus(rankings[1]))

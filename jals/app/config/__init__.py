@@ -1,3 +1,4 @@
 """Configs: one TOML file an experiment, read and checked, every problem at once."""
 
-from .reading import applies_to, at, config_of_run, count_studies, dump, load, points, tables
+from .measures import ranked
+from .reading import applies_to, at, config_of_run, count_studies, decisive, dump, load, points, tables

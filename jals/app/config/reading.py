@@ -21,6 +21,7 @@ except ImportError as missing:
 
 from . import toml, trials, user_solvers
 from .base import MOST_FITS
+from .baselines import AnyBaseline
 from .schema import AnyObjective, AnySplit, Config, KFoldSplit
 from .solvers import KINDS
 from .toml import Key
@@ -146,7 +147,7 @@ def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
 
 _NO_AXES = {
     **dict.fromkeys(("fit.seed", "fit.seeds"), "is no axis: list the seeds in fit.seeds."),
-    **dict.fromkeys(("fit.timed", "fit.loop"), "is no axis: it holds for the whole run."),
+    **dict.fromkeys(("fit.timed", "fit.loop", "fit.metric"), "is no axis: it holds for the whole run."),
     **dict.fromkeys(("name", "kind"), "is no axis: it tells solvers apart. Write another [[solver]]."),
 }
 
@@ -209,6 +210,13 @@ def tables(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
+def decisive(config: Config) -> dict[str, Any]:
+    """The same without what decides no result: the question, and where the output goes."""
+    return config.model_dump(
+        mode="json", exclude_none=True, exclude={"question": True, "output": {"folder": True, "factors": True}}
+    )
+
+
 def config_of_run(run: RunRecord, place: Path) -> Config:
     """The config of a run that was made, from its record; keys that it does not know have their defaults.
 
@@ -232,11 +240,16 @@ def applies_to(key: str, config: Config, solver: int) -> bool:
 
 
 # The tables that come in kinds, and the key that says which: pydantic puts the kind into an error's path.
-_TAGS = {"split": "kind", "objective": "preset", "solver": "kind"}
+_TAGS = {"split": "kind", "objective": "preset", "solver": "kind", "baseline": "kind"}
 _KINDS: dict[str, dict[str, Any]] = {
     table: {get_args(model.model_fields[_TAGS[table]].annotation)[0]: model for model in get_args(union)}
-    for table, union in {"split": AnySplit, "objective": AnyObjective}.items()
+    for table, union in {
+        "split": AnySplit,
+        "objective": AnyObjective,
+        "baseline": get_args(AnyBaseline)[0],
+    }.items()
 } | {"solver": KINDS}
+_LISTS = ("solver", "baseline")  # of tables
 _WANTED = {
     "int_type": "an integer",
     "float_type": "a number",
@@ -262,7 +275,7 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
     kinds: dict[str, Any] = {}
     if key and key[0] in _KINDS:
         kinds = _KINDS[key[0]]
-        place = 2 if key[0] == "solver" else 1  # of the kind
+        place = 2 if key[0] in _LISTS else 1  # of the kind
         if len(key) > place:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
     elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
@@ -293,6 +306,8 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             return [((*key, _TAGS[key[0]]), f"is missing: one of {_quoted(kinds)}.")]
         case "union_tag_invalid":
             return [((*key, _TAGS[key[0]]), _choice(given[_TAGS[key[0]]], kinds))]
+        case "metric":
+            return [(key, error["msg"])]
         case "literal_error":
             return [(key, _choice(given, re.findall("'([^']*)'", context["expected"])))]
         case "too_short":
@@ -301,8 +316,8 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
             return [(key, f"has more than {context['max_length']:,} values.")]
         case "string_pattern_mismatch" if (key[0], key[-1]) in _PATTERNS:
             return [(key, f"{_PATTERNS[key[0], key[-1]]}, not {_shown(given)}.")]
-        case "list_type" if key == ("solver",):
-            return [(key, f"must be a list of tables: [[solver]], in double brackets, not {_shown(given)}.")]
+        case "list_type" if key in (("solver",), ("baseline",)):
+            return [(key, f"must be a list of tables: [[{key[0]}]], in double brackets, not {_shown(given)}.")]
         case "float_type" if isinstance(given, dict):
             return [(key, "must be a number, or a table of a schedule and its numbers.")]
         case type if type in _WANTED:

@@ -12,7 +12,8 @@
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
                  or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... }
-    [output]     folder = "runs/name", factors = true
+    [[baseline]] kind = "most_popular"      or "item_knn", "ease"       (what a ranking has to beat)
+    [output]     folder = "runs/name", factors = true, metrics = ["ndcg@10", "recall@20"], relevant = 4.0
 
 Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file;
 `jals.app.study.plan` lists the fits that it stands for.
@@ -28,8 +29,11 @@ import jals
 
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
+from ...metrics import is_error
 from ...reals import MOST, check_fits_dtype
 from .base import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
+from .baselines import AnyBaseline
+from .measures import FitMetric, Metric, ranked
 from .solvers import AnySolver
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
@@ -92,7 +96,12 @@ class LeaveLastOutSplit(ConfigTable):
     kind: Literal["leave_last_out"]
     count: Count = 1  # of each user's entries, the latest
     validation_fraction: Fraction | None = None
-    seed: Seed = 0  # of the validation part
+    validation_count: Count | None = None  # in its place: of each user's entries the latest before those of the test
+    seed: Seed = 0  # of a validation part that is drawn
+
+    def conflicts(self):
+        both = self.validation_count is not None and self.validation_fraction is not None
+        return [("validation_count", "stands beside validation_fraction: give one of the two.")] if both else []
 
 
 class ProblemConfig(ConfigTable):
@@ -179,6 +188,8 @@ class FitConfig(ConfigTable):
     seconds: Annotated[float, Field(gt=0)] | None = None  # of solver work, as History.seconds counts them
     tol: Annotated[float, Field(gt=0)] | None = None
     patience: Count | None = None
+    # of the validation part: for patience, for [tune], and to say which fit is the best
+    metric: FitMetric = "rmse"
     loss_every: Annotated[int, Field(ge=0, le=MOST)] = 1
     seed: Seed = 0
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_FITS)] | None = (
@@ -264,6 +275,9 @@ class TuneConfig(ConfigTable):
 class OutputConfig(ConfigTable):
     folder: Path | None = None  # default: runs/ and the config's own name
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
+    metrics: list[Metric] = Field(default=[])  # of validation and test parts, beside RMSE and MAE: "ndcg@10", "auc"
+    # From which value on a held-out entry counts as relevant in a ranking. Without: every value > 0 does.
+    relevant: float | None = None
 
 
 AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
@@ -282,6 +296,7 @@ class Config(ConfigTable):
     fit: FitConfig = FitConfig()
     grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
     tune: TuneConfig | None = None
+    baseline: list[AnyBaseline] = Field(default=[])
     output: OutputConfig = OutputConfig()
 
     @property
@@ -295,27 +310,61 @@ class Config(ConfigTable):
             return self.fit.timed
         return self.fit.seconds is not None or not (self.fit.seeds or self.grid or self.tune)
 
+    @property
+    def ranked(self) -> list[str]:
+        """The ranking metrics to measure, that of the fits first."""
+        return ranked(self)
+
+    @property
+    def validated(self) -> bool:
+        """Whether there is a validation part."""
+        return self.split.validation_fraction is not None or getattr(self.split, "validation_count", None) is not None
+
     def conflicts(self):
         found = []
-        if self.split.validation_fraction is None:
+        if not self.validated:
             if self.fit.patience is not None:
                 spoilt = "needs split.validation_fraction: stopping on the test set would spoil it."
                 found.append(("fit.patience", spoilt))
+            if not is_error(self.fit.metric):
+                found.append(("fit.metric", "needs split.validation_fraction: the test set is to decide nothing."))
             if self.tune is not None and self.tune.metric == "validation":
                 spoilt = "needs split.validation_fraction: tuning on the test set would spoil it."
                 found.append(("tune.metric", spoilt))
         if self.tune is not None and self.tune.metric == "loss" and self.fit.loss_every == 0:
             found.append(("tune.metric", "needs the loss, but fit.loss_every = 0 turns it off."))
-        times = Counter(solver.label for solver in self.solver)
-        for place, solver in enumerate(self.solver):
-            if times[solver.label] > 1:
-                found.append((f"solver.{place}.name", f'two solvers are called "{solver.label}": name each.'))
+        labels = [("solver", place, each.label) for place, each in enumerate(self.solver)]
+        labels += [("baseline", place, each.label) for place, each in enumerate(self.baseline)]
+        times = Counter(label for _, _, label in labels)
+        for table, place, label in labels:
+            if times[label] > 1:
+                found.append((f"{table}.{place}.name", f'two {table}s are called "{label}": name each.'))
         if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
             wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
             found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
         found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
-        return found + self._conflicts_of_tuning()
+        return found + self._conflicts_of_ranking() + self._conflicts_of_tuning()
+
+    def _conflicts_of_ranking(self) -> list[tuple[str, str]]:
+        if not self.ranked:
+            how = 'name ranking metrics in output.metrics, such as "ndcg@10".'
+            found = [("output.relevant", f"says what a ranking is to find: {how}")] if self.output.relevant else []
+            return found + ([("baseline.0", f"is compared by its ranking: {how}")] if self.baseline else [])
+        first, found = self.ranked[0], []
+        key = "fit.metric" if first == self.fit.metric else "output.metrics"
+        if self.output.relevant is None and isinstance(self.objective, Biased):
+            of = f'the values of preset = "{self.objective.preset}" are ratings'
+            how = "Give output.relevant, the least rating that counts as liked (4.0 of 5, say); or take a preset of"
+            how += ' implicit feedback, "ials" or "hu_koren".'
+            found.append((key, f'holds "{first}", which asks what is found of what users like, but {of}. {how}'))
+        if self.fit.metric == first and self.problem.missing == "zeros":
+            every = "every pair is a training entry there, and those are not ranked again"
+            found.append(("fit.metric", f'does not go with problem.missing = "zeros", as {every}.'))
+        if self.fit.metric == first and self.tune is not None and self.tune.method == "hypergradient":
+            how = 'the descent follows that of the RMSE. Set "rmse", or method = "random" or "grid" in [tune].'
+            found.append(("fit.metric", f'is "{first}", which has no derivative: {how}'))
+        return found
 
     def _not_held(self) -> list[tuple[str, str]]:
         """Numbers of the objective that the fit's dtype cannot hold: (key, why)."""

@@ -26,6 +26,7 @@ def save(folder: Path, key: str, result: jals.Result) -> dict[str, str]:
         "sweep": result.sweep,
         "reason": result.reason,
         "converged": result.converged,
+        "metric": result.metric,
         "history": dataclasses.asdict(result.history),  # orbax's JSON keeps nan
     }
     items = ocp.args.Composite(
@@ -67,7 +68,7 @@ def restore(folder: Path, key: str, files: dict[str, str], solver: Any, problem:
                 raise ValueError("it is of another fit")
             arrays = manager.restore(int(step), args=ocp.args.Composite(arrays=wanted)).arrays
         history, end = History(**note["history"]), (note["converged"], note["reason"], note["sweep"])
-        return jals.Result(arrays["factors"], arrays["state"], history, 0.0, *end)
+        return jals.Result(arrays["factors"], arrays["state"], history, 0.0, *end, metric=note["metric"])
     except Exception as error:  # what orbax and tensorstore raise is not documented
         raise StorageError(
             f"The checkpoint {folder / UNFINISHED} cannot be read ({type(error).__name__}: {str(error)[:200]})."

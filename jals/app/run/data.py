@@ -16,10 +16,12 @@ from ... import datasets
 from ...data.vocabulary import Vocabulary
 from ...errors import StorageError
 from ...files.runs.record import DataRecord
+from ...metrics import is_error
 from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.printing import spinner_during
 from ..study.plan import PlannedFit
+from .rankings import Rankings, relevant
 
 
 class Fold(NamedTuple):
@@ -44,8 +46,23 @@ class SplitTable:
         self.data, self.hash = data, data.ratings.data_hash()
         self.folds = {fold.number: fold for fold in folds(config, data.ratings)}
         self.masked = config.split.kind == "kfold" and not config.timed and config.problem.missing == "skipped"
-        self._config = config.problem
+        self._config, self._measured = config.problem, config
         self._built: tuple[Any, jals.Problem] | None = None  # the latest: tables are large
+        self._ranked: tuple[Any, Rankings] | None = None
+        self.rankings(next(iter(self.folds)))  # before any fit: the metrics may not fit the table
+
+    def rankings(self, number: int | None) -> Rankings:
+        """What ranks the held-out parts of a fold."""
+        if self._ranked is None or self._ranked[0] != number:
+            self._ranked = number, Rankings(self._measured, self.folds[number])
+        return self._ranked[1]
+
+    def validation(self, number: int | None, metric: str) -> jals.Ratings | None:
+        """What a fit is to measure that metric on."""
+        held_out = self.folds[number].validation
+        if held_out is None or is_error(metric):
+            return held_out
+        return relevant(held_out, self._measured.output.relevant)
 
     def problem(self, number: int | None) -> jals.Problem:
         """The problem of a fold: its training entries, and no others of weight > 0."""
@@ -125,7 +142,9 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
             pairs = enumerate(jals.split.kfold(ratings, split.folds, split.seed))
     for number, (train, test) in pairs:
         validation = None
-        if split.validation_fraction is not None:
+        if split.kind == "leave_last_out" and split.validation_count is not None:
+            train, validation = jals.split.leave_last_out(train, split.validation_count)
+        elif split.validation_fraction is not None:
             train, validation = jals.split.random(train, split.validation_fraction, split.seed)
         yield Fold(number, train, validation, test, train.data_hash())
 

@@ -32,7 +32,8 @@ class FitGroup:
     def fit(self, chunk: list[PlannedFit], loop: str, watch: Any = None, sweeps: int | None = None) -> list:
         """What `jals.fit_many` returns for them. Raises Interrupted on Ctrl-C: those of the chunk begin anew."""
         first = chunk[0]
-        settings, folds = first.config.fit, self._table.folds
+        settings = first.config.fit
+        held_out = {fold: self._table.validation(fold, settings.metric) for fold in {each.fold for each in chunk}}
         problem, weights = self._problem(chunk)
         try:
             return jals.fit_many(
@@ -43,7 +44,8 @@ class FitGroup:
                 keys=[jax.random.key(each.seed) for each in chunk],
                 weights=weights,
                 tol=settings.tol,
-                validation=[folds[each.fold].validation for each in chunk],
+                validation=[held_out[each.fold] for each in chunk],
+                metric=settings.metric,
                 loss_every=settings.loss_every,
                 callbacks=[watch] if watch is not None else (),
                 loop=loop,

@@ -51,18 +51,22 @@ class Keeper:
     ) -> FitRecord:
         """A fit's line, with metrics and certificate, once its factors are kept."""
         fit = self.record(table, planned, result, error, program)
-        fold, objective = table.folds[planned.fold], planned.config.objective.build()
+        config, fold = planned.config, table.folds[planned.fold]
         if planned.trial is not None:
-            parts = () if error is not None else ("train", "validation")
-            return fit.changed(metrics=scores.metrics(objective, result.factors, fold, parts))
+            if error is not None:
+                return fit.changed(metrics={})
+            return fit.changed(
+                metrics=scores.trial_metrics(config, result.factors, fold, table.rankings(planned.fold))
+            )
         try:
             self.save_factors(table, planned, result.factors)
         except StorageError as full:
             raise self.rescue_factors(table, planned, result, full) from full
         if error is None:
-            cert = scores.certify_fit(planned.config, result.factors, table.problem(planned.fold))
-            metrics = scores.metrics(objective, result.factors, fold, ("train", "validation", "test"))
-            return fit.changed(metrics=metrics, certificate=scores.proof_of(cert, planned.solver, fit.sweeps))
+            cert = scores.certify_fit(config, result.factors, table.problem(planned.fold))
+            metrics, ranking = scores.fit_metrics(config, result.factors, fold, table.rankings(planned.fold))
+            fit = fit.changed(metrics=metrics, certificate=scores.proof_of(cert, planned.solver, fit.sweeps))
+            return fit if ranking is None else fit.changed(ranking=ranking)
         return fit
 
     def record(
@@ -110,6 +114,7 @@ class Keeper:
             compile_seconds=result.compile_seconds,
             program=program,
             history=HistoryRecord(**columns),
+            metric=settings.metric,
         )
 
     def save_factors(

@@ -97,6 +97,7 @@ def _run(
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
+        run.baselines = earlier.run.baselines
         if not extend:
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
     session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)
@@ -119,12 +120,12 @@ def _kept(place: Path, config: Config) -> bool:
         there = configs.load(place / folder.CONFIG, classes=False)
     except ConfigError:
         return False
-    return not _differences(configs.tables(there), configs.tables(config))
+    return not _differences(configs.decisive(there), configs.decisive(config))
 
 
 def _decisive(run: RunRecord, place: Path) -> dict[str, Any]:
     """What two runs must have in common for the fits of the one to be those of the other."""
-    tables = configs.tables(configs.config_of_run(run, place))
+    tables = configs.decisive(configs.config_of_run(run, place))
     return tables | ({"modules": run.modules} if run.modules else {})
 
 
@@ -226,10 +227,9 @@ def _earlier(place: Path, run: RunRecord, extend: bool, console: Console) -> fol
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """(key, before, now) wherever two configs differ; where the output goes is no difference."""
+    """(key, before, now) wherever two configs differ."""
     if isinstance(before, dict) and isinstance(now, dict):
-        unlike = () if key else ("output", "question")
-        keys = [name for name in dict.fromkeys([*before, *now]) if name not in unlike]
+        keys = dict.fromkeys([*before, *now])
         pairs = [(f"{key}.{name}".lstrip("."), before.get(name), now.get(name)) for name in keys]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(f"{key}[{place}]", one, other) for place, (one, other) in enumerate(zip(before, now, strict=True))]

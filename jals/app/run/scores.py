@@ -6,11 +6,12 @@ import numpy as np
 
 import jals
 
-from ...files.runs.record import Proof, finite
+from ...files.runs.record import Proof, RankingRecord, finite
 from ...solvers.protocol import traits
 from ..config.schema import Config
 from ..config.solvers import Solver
 from .data import Fold
+from .rankings import Rankings
 
 
 def certify_fit(config: Config, factors: Any, problem: jals.Problem) -> jals.Certificate:
@@ -56,3 +57,23 @@ def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts:
                 "mae": finite(jals.metrics.mae(predicted, target, part.weight)),
             }
     return found
+
+
+def trial_metrics(config: Config, factors: jals.Factors, fold: Fold, rankings: Rankings) -> dict:
+    """What is measured of a trial: the metric of its fits too, on the validation part."""
+    found = metrics(config.objective.build(), factors, fold, ("train", "validation"))
+    if "validation" in found:
+        found["validation"] |= rankings.means("validation", factors, [config.fit.metric])
+    return found
+
+
+def fit_metrics(
+    config: Config, factors: jals.Factors, fold: Fold, rankings: Rankings
+) -> tuple[dict, RankingRecord | None]:
+    """(what is measured of a fit, and what its ranking of the test part is besides)."""
+    found = metrics(config.objective.build(), factors, fold, ("train", "validation", "test"))
+    if "validation" in found:
+        found["validation"] |= rankings.means("validation", factors)
+    told, ranking = rankings.test(factors)
+    found["test"] |= told
+    return found, ranking

@@ -22,7 +22,7 @@ from ..show.progress_bar import Watch
 from ..study import best_fit, plan
 from ..study.plan import PlannedFit, Study
 from ..study.search import Search
-from . import checkpoint, gradient_tuning, scores
+from . import baselines, checkpoint, gradient_tuning, scores
 from .data import SplitTable, Tables
 from .fit_group import FitGroup
 from .keeper import Keeper, over_budget
@@ -47,6 +47,7 @@ class Session:
         self.config, self.started = config, started
         whole, self.spoilt = folder.split_intact(self.place, found.fits)
         self.done = {fit.key: fit for fit in whole}
+        self.wanted: set[str] = set()  # baselines of this config, by key
         self.earlier = self.earlier_fits()
         self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
@@ -59,7 +60,8 @@ class Session:
         try:
             with self.watch:
                 for studies in plan.by_table(self.config):
-                    self.tables.of(studies[0].fits({})[0])
+                    first = studies[0].fits({})[0]
+                    self.measure_baselines(first, self.tables.of(first))
                     self.tune_and_fit(studies)
         except KeyboardInterrupt as error:
             stopped = error
@@ -94,6 +96,7 @@ class Session:
             program.fits = sum(fit.program == place for fit in kept.values())
         self.run.wall_seconds = time.perf_counter() - self.started
         if stopped is None:
+            self.run.baselines = [each for each in self.run.baselines if each.key in self.wanted]
             folder.forget_earlier(self.place)
             folder.seal(self.place, self.run)
         else:
@@ -116,10 +119,24 @@ class Session:
         whole, _ = folder.split_intact(self.place, folder.earlier_fits(self.place).values())
         return {fit.key: fit for fit in whole}
 
+    def measure_baselines(self, planned: PlannedFit, table: SplitTable) -> None:
+        """Those of the config on each fold of a table that have not been measured yet."""
+        for fold in table.folds if self.config.baseline else ():
+            for each in self.config.baseline:
+                wanted = baselines.key(each, planned, table, fold)
+                self.wanted.add(wanted)
+                if wanted not in {made.key for made in self.run.baselines}:
+                    with self.watch.fit(each.label if fold is None else f"{each.label}/{fold}"):
+                        made = baselines.measure(each, planned, table, fold)
+                    with defer_stops():
+                        self.run.baselines.append(made)
+                        self.write("running")
+
     def tune_and_fit(self, studies: list[Study]) -> None:
         """Tunes the studies of one table, and makes their fits."""
         tune = self.config.tune
-        searches = [Search(tune, study.ranges, study.seconds) if tune is not None else None for study in studies]
+        metric = self.config.fit.metric
+        searches = [Search(tune, study.ranges, study.seconds, metric) if tune else None for study in studies]
         trials: list[list[PlannedFit]] = [[] for _ in studies]
         while True:
             asked = []
@@ -215,7 +232,7 @@ class Session:
     def run_fit(self, table: SplitTable, planned: PlannedFit, program: int) -> tuple[jals.Result, FitError | None]:
         """(result, None), or (what there was by then, why it broke down)."""
         settings = planned.config.fit
-        problem, fold = table.problem(planned.fold), table.folds[planned.fold]
+        problem = table.problem(planned.fold)
         made, objective = planned.solver.build(), planned.config.objective.build()
         init = self.restore(planned.key(table.hash), made, problem, objective)
         if init is not None and init.reason not in ("running", "interrupted"):
@@ -244,7 +261,8 @@ class Session:
                     key=jax.random.key(settings.seed),
                     tol=settings.tol,
                     init=init,
-                    validation=fold.validation,
+                    validation=table.validation(planned.fold, settings.metric),
+                    metric=settings.metric,
                     patience=settings.patience,
                     loss_every=settings.loss_every,
                     callbacks=[watch, keep, lambda at: _budget_spent(settings, at)],

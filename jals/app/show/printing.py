@@ -13,7 +13,9 @@ from rich.text import Text
 from ...data.vocabulary import Vocabulary
 from ...diagnostics.certificate import WHAT_UNJUDGED
 from ...files.runs.folder import FITS, PAGE, REPORT, RESULT, StoredRun
-from ...files.runs.record import DataRecord, FitRecord, Proof
+from ...files.runs.record import BaselineRecord, DataRecord, FitRecord, Proof
+from ...metrics import spelt
+from .. import config as configs
 from ..config import schema
 from .console import Table, spinner
 
@@ -34,6 +36,8 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
         grid.add_row(name, _table_text(getattr(config, name)))
     for solver in config.solver:
         grid.add_row("solver", _table_text(solver) if solver.name is None else f"{solver.name}: {_table_text(solver)}")
+    for baseline in config.baseline:
+        grid.add_row("baseline", f"{baseline.label}: {_table_text(baseline)}")
     for key, values in config.grid.items():
         grid.add_row("grid", f"{key}: {', '.join(map(str, values))}")
     for key, (low, high) in config.tune.range.items() if config.tune else ():
@@ -93,16 +97,21 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     proven = [fit for fit in fits if fit.certificate is not None]
     if not proven:
         return
-    headings = ("train\nRMSE", "train\nMAE", "test\nRMSE", "test\nMAE")
+    ranked = configs.ranked(configs.config_of_run(found.run, place))
+    measured = [("test", name) for name in ranked[:_RANKED]] if ranked else _SCORES
+    headings = [f"{part}\n{_heading(name)}" for part, name in measured]
     if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
         from .report import competitors
         from .report import table as statistics
 
-        table = _table("", "fits", "test\nRMSE", "± se", "test\nMAE", "± se", "statio-\nnarity")
+        shown = [name for part, name in measured if part == "test"][:2]
+        errors = [heading for name in shown for heading in (f"test\n{_heading(name)}", "± se")]
+        table = _table("", "fits", *errors, "statio-\nnarity")
         for row in statistics.rows(competitors.read([place])):
             if row.fits:
-                means = [row.means[name] for name in ("test RMSE", "test MAE")]
-                numbers = [f"{number:.4f}".replace("nan", "-") for mean in means for number in (mean.mean, mean.error)]
+                means = [row.means.get(statistics.tested(name)) for name in shown]
+                both = [(math.nan, math.nan) if mean is None else mean[:2] for mean in means]
+                numbers = [f"{number:.4f}".replace("nan", "-") for pair in both for number in pair]
                 worst = "-" if row.stationarity is None else f"{row.stationarity:.1e}"
                 name = row.fits[0].record.changed(fold=None).label
                 table.add_row(name, str(len(row.fits)), *numbers, worst)
@@ -113,16 +122,29 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
             sweeps, seconds = fit.history.last("sweep"), fit.history.last("seconds")
             table.add_row(
                 fit.label,
-                *(_number(fit.score(part, metric)) for part, metric in _SCORES),
+                *(_number(fit.score(part, metric)) for part, metric in measured),
                 *_proof(fit.certificate),
                 "-" if seconds is None or not sweeps else f"{seconds / sweeps:.3f}",
                 f"{fit.compile_seconds:.2f}",
             )
         for name, group in _grouped(proven).items():
             if len(group) > 1:
-                table.add_row(f"{name} mean", *(_number(_mean(group, *score)) for score in _SCORES))
+                table.add_row(f"{name} mean", *(_number(_mean(group, *score)) for score in measured))
     console.print(table)
+    if found.run.baselines:
+        _print_baselines(console, found.run.baselines, ranked[:_RANKED])
     _verdict(console, fits)
+
+
+def _print_baselines(console: Console, made: list[BaselineRecord], ranked: list[str]) -> None:
+    """What the rankings have to beat: a line a baseline, table and fold."""
+    table = _table("baseline", *(f"test\n{_heading(name)}" for name in ranked), "s")
+    for each in made:
+        name = each.name + ("" if each.fold is None else f"/{each.fold}")
+        point = "".join(f" {key.rpartition('.')[2]}={value}" for key, value in each.point.items())
+        scores = (each.metrics["test"].get(metric) for metric in ranked)
+        table.add_row(name + point, *map(_number, scores), f"{each.seconds:.2f}")
+    console.print(table)
 
 
 def print_certificates(console: Console, fits: list[FitRecord]) -> None:
@@ -220,6 +242,14 @@ def _table(*headings: str) -> Table:
 
 
 _SCORES = [(part, metric) for part in ("train", "test") for metric in ("rmse", "mae")]
+
+
+_RANKED = 3  # ranking metrics in a table
+
+
+def _heading(metric: str) -> str:
+    """In few letters: ndcg over @10."""
+    return spelt(metric).replace("recall_popularity", "recall_pop")
 
 
 def _number(score: float | None) -> str:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 import jals
 
+from ...metrics import RMSE, spelt
 from ..config import schema
 from .console import printable, spinner
 
@@ -84,9 +85,9 @@ class Watch:
                 return
             now, at = time.monotonic(), some[0]
             pace = pace or Pace(settings, at, now)
-            said = (
-                progress_line(at, pace, now) if not isinstance(progress, list) else progress_line_many(some, pace, now)
-            )
+            metric = RMSE if settings is None else settings.metric
+            several = isinstance(progress, list)
+            said = progress_line_many(some, pace, now) if several else progress_line(at, pace, now, metric)
             share = pace.share(at)
             self._bars.update(task, completed=share or 0, total=None if share is None else 1, said=said)
             self._say(f"{label}: {said}")
@@ -134,13 +135,13 @@ class Pace:
         return f"{at.sweep}/{at.sweeps}" if "sweep" in self._limits else f"{at.sweep} sweeps"
 
 
-def progress_line(at: jals.Progress, pace: Pace, now: float) -> str:
+def progress_line(at: jals.Progress, pace: Pace, now: float, metric: str = RMSE) -> str:
     """One line on a fit that is under way, at a time."""
     parts = [pace.sweeps(at)]
     if not math.isnan(at.loss):
         parts.append(f"loss {at.loss:.4g}")
     if not math.isnan(at.validation):
-        parts.append(f"val. RMSE {at.validation:.4f}")
+        parts.append(f"val. {spelt(metric)} {at.validation:.4f}")
     if at.sweep and at.seconds:
         parts.append(f"{at.seconds / at.sweep:.3g} s a sweep")
     return "  ".join([*parts, *_left(pace.left(at, now))])

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ...errors import ArgumentError, StorageError, did_you_mean
 from ...files.runs.record import FitRecord, Unfinished, label
+from ...metrics import as_error, is_error, spelt
 from ...model.feedback import KINDS
 from .. import config as configs
 from ..config.schema import Config
@@ -24,12 +25,14 @@ class Competitor:
 
     Attributes:
         fits: those that ended, in their order, and of a run that was stopped the one under way.
-        scores: their validation RMSE by fold and seed.
+        scores: their validation metric by fold and seed.
+        metric: which that is, "rmse" or "ndcg@10".
         mean: that of the scores that are compared; None where it is ranked on none.
     """
 
     fits: list[FitRecord]
     scores: dict[Cell, float]
+    metric: str
     mean: float | None = None
 
     @property
@@ -39,11 +42,11 @@ class Competitor:
 
     @property
     def best(self) -> FitRecord:
-        """Of those of its first fold (whose factors have not seen that fold's test part) the seed with the lowest
-        validation RMSE; the first of equal ones."""
+        """Of those of its first fold (whose factors have not seen that fold's test part) the seed with the best
+        validation metric; the first of equal ones."""
         first = min(self.scores, key=lambda cell: -1 if cell[0] is None else cell[0])[0]
         known = [fit for fit in self.fits if fit.fold == first and _cell(fit) in self.scores]
-        return min(known, key=lambda fit: self.scores[_cell(fit)])
+        return min(known, key=lambda fit: as_error(self.metric, self.scores[_cell(fit)]))
 
     @property
     def left_out(self) -> str | None:
@@ -51,8 +54,8 @@ class Competitor:
         for fit in self.fits:
             if fit.broken:
                 return f"{fit_name(fit, several=True)} broke down"
-            if fit.metrics is not None and "validation" in fit.metrics and fit.score("validation", "rmse") is None:
-                return f"{fit_name(fit, several=True)} has no finite validation RMSE"
+            if fit.metrics is not None and "validation" in fit.metrics and fit.score("validation", self.metric) is None:
+                return f"{fit_name(fit, several=True)} has no finite validation {spelt(self.metric)}"
         return None if self.scores else f"{self.name} has not ended"
 
 
@@ -60,16 +63,28 @@ class Ranking(NamedTuple):
     """Who is the best, as far as the validation part says so.
 
     Attributes:
-        ranked: the lowest mean first, equal ones in the order of the fits.
+        metric: of the validation part, "rmse" or "ndcg@10", which is compared.
+        ranked: the best mean first, equal ones in the order of the fits.
         left_out: those ranked on none, each with why.
         refused: why nothing says which is best (then none is ranked), or None.
         cells: the folds and seeds of the means: those that all ranked ones share.
     """
 
+    metric: str
     ranked: list[Competitor]
     left_out: list[str]
     refused: str | None
     cells: list[Cell]
+
+    @property
+    def measured(self) -> str:
+        """validation RMSE"""
+        return f"validation {spelt(self.metric)}"
+
+    @property
+    def extreme(self) -> str:
+        """Which of several is the best."""
+        return "lowest" if is_error(self.metric) else "highest"
 
     @property
     def fits(self) -> int:
@@ -88,7 +103,7 @@ class Ranking(NamedTuple):
             return None
         mean = "mean " if self.averaged else ""
         of = f"{self.fits:,} fits" if len(self.ranked) > 1 else f"{seeds:,} seeds"
-        return f"lowest {mean}validation RMSE{number} of {of}"
+        return f"{self.extreme} {mean}{self.measured}{number} of {of}"
 
     @property
     def averaged(self) -> bool:
@@ -102,9 +117,9 @@ class Ranking(NamedTuple):
         said = self.mark(f", {first.mean if self.averaged else own:.4f},")
         if said is None:
             rest = "the first of its folds" if self.fits > 1 else "no other fit has one"
-            return f"validation RMSE {own:.4f}; {rest}"
+            return f"{self.measured} {own:.4f}; {rest}"
         seeds = len({seed for _, seed in first.scores})
-        its = f"; {own:.4f} itself" + (", the lowest of its seeds" if seeds > 1 else "")
+        its = f"; {own:.4f} itself" + (f", the {self.extreme} of its seeds" if seeds > 1 else "")
         return said + (its if self.averaged else "")
 
 
@@ -130,14 +145,15 @@ def summarise(left_out: list[str]) -> str:
 
 
 def ranking(fits: Iterable[FitRecord], config: Config) -> Ranking:
-    """Ranks what competes in a run, solvers at points of the grid, by validation RMSE: its mean over the folds and
-    seeds that all of them have.
+    """Ranks what competes in a run, solvers at points of the grid, by the validation metric of its fits: its mean over
+    the folds and seeds that all of them have.
 
     Args:
         fits: of the run, or some of them; trials are passed over.
         config: the run's.
     """
-    every = list(_competitors(fits))
+    metric = config.fit.metric
+    every = list(_competitors(fits, metric))
     whole = [each for each in every if each.left_out is None]
     left_out = [each.left_out for each in every if each.left_out is not None]
     cells = [cell for cell in whole[0].scores if all(cell in each.scores for each in whole)] if whole else []
@@ -148,9 +164,9 @@ def ranking(fits: Iterable[FitRecord], config: Config) -> Ranking:
     elif refused is None and not cells:
         refused = "there is no fold and seed of which all have a fit"
     if refused is not None:
-        return Ranking([], [], refused, [])
+        return Ranking(metric, [], [], refused, [])
     means = [dataclasses.replace(each, mean=sum(each.scores[cell] for cell in cells) / len(cells)) for each in whole]
-    return Ranking(sorted(means, key=lambda each: each.mean or 0.0), left_out, None, cells)
+    return Ranking(metric, sorted(means, key=lambda each: as_error(metric, each.mean or 0.0)), left_out, None, cells)
 
 
 def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None, key: str | None = None) -> ServedFit:
@@ -188,7 +204,7 @@ def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None,
     if found.refused is not None:
         raise ArgumentError(
             f"{len(own):,} fits could be served, and nothing says which is best: {found.refused}.\n"
-            f"{_listed(own)}\nChoose one {_ways(own)}{_NEXT if found.refused == _NO_PART else ''}."
+            f"{_listed(own, config.fit.metric)}\nChoose one {_ways(own)}{_NEXT if found.refused == _NO_PART else ''}."
         )
     return ServedFit(found.ranked[0].best, found.reason(), found.left_out)
 
@@ -214,25 +230,25 @@ def _cell(fit: FitRecord) -> Cell:
     return fit.fold, fit.seed
 
 
-def _competitors(fits: Iterable[FitRecord]) -> Iterable[Competitor]:
+def _competitors(fits: Iterable[FitRecord], metric: str) -> Iterable[Competitor]:
     groups: dict[str, list[FitRecord]] = {}
     for fit in fits:
         if fit.trial is None:
             groups.setdefault(json.dumps([fit.solver, sorted(fit.point.items())]), []).append(fit)
     for own in groups.values():
-        scores = {_cell(fit): fit.score("validation", "rmse") for fit in own if not fit.broken}
-        yield Competitor(own, {cell: score for cell, score in scores.items() if score is not None})
+        scores = {_cell(fit): fit.score("validation", metric) for fit in own if not fit.broken}
+        yield Competitor(own, {cell: score for cell, score in scores.items() if score is not None}, metric)
 
 
 def _incomparable(competitors: list[Competitor], config: Config) -> str | None:
-    """Why their errors are of different entries, or of different targets; None if they are of the same."""
+    """Why their metrics are of different entries, or of different targets; None if they are of the same."""
     points = [each.fits[0].point for each in competitors]
     for axis in dict.fromkeys(axis for point in points for axis in point if axis.startswith(("data.", "split."))):
         if len({json.dumps(point.get(axis)) for point in points}) > 1:
-            return f"the grid changes {axis}, and RMSE of different entries do not compare"
+            return f"the grid changes {axis}, and {spelt(config.fit.metric)} of different entries do not compare"
     presets = {point["objective.preset"]: point for point in points if "objective.preset" in point}
     targets = {KINDS[configs.at(config, point).objective.build().feedback].target for point in presets.values()}
-    if len(targets) > 1:
+    if len(targets) > 1 and is_error(config.fit.metric):
         return "objective.preset is of ratings and of implicit feedback, and RMSE of different targets do not compare"
     return None
 
@@ -247,16 +263,17 @@ def _of_key(fits: list[FitRecord], key: str) -> FitRecord:
         what = f'"{key}" begins the keys of {len(found):,} fits'
     else:
         what, found = f'no fit that could be served has a key that begins with "{key}"', fits
-    raise ArgumentError(f"{what}. There are:\n{_listed(found)}")
+    raise ArgumentError(f"{what}. There are:\n{_listed(found, fits[0].metric)}")
 
 
-def _listed(fits: list[FitRecord]) -> str:
-    """A fit a line: key, name, errors."""
+def _listed(fits: list[FitRecord], metric: str) -> str:
+    """A fit a line: key, name, what is measured of it."""
     length = 8 if len({fit.key[:8] for fit in fits}) == len(fits) else None
     rows = [(fit.key[:length], fit_name(fit, several=True), fit) for fit in fits[:_LISTED]]
     width = max(len(name) for _, name, _ in rows)
     lines = [
-        f"  {key}  {name:<{width}}  validation RMSE {_number(fit, 'validation')}  test RMSE {_number(fit, 'test')}"
+        f"  {key}  {name:<{width}}  "
+        + "  ".join(f"{part} {spelt(metric)} {_number(fit, part, metric)}" for part in ("validation", "test"))
         + ("  unfinished" if isinstance(fit, Unfinished) else "")
         for key, name, fit in rows
     ]
@@ -264,8 +281,8 @@ def _listed(fits: list[FitRecord]) -> str:
     return "\n".join(lines + ([f"  and {more:,} more"] if more else []))
 
 
-def _number(fit: FitRecord, part: str) -> str:
-    score = fit.score(part, "rmse")
+def _number(fit: FitRecord, part: str, metric: str) -> str:
+    score = fit.score(part, metric)
     return "–" if score is None else f"{score:.4f}"
 
 

@@ -110,7 +110,8 @@ class Study(NamedTuple):
 
     def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "PlannedFit":
         resolved = configs.at(self.config, self.point | tuned)
-        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune"})
+        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune", "baseline"})
+        raw["output"] = resolved.output.model_dump(include={"metrics", "relevant"}, exclude_none=True)
         raw["solver"] = [raw["solver"][self.place]]
         raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
         tune, budget = self.config.tune, resolved.fit

@@ -13,19 +13,24 @@ from typing import Any
 import numpy as np
 
 from ...files.runs.record import FitRecord
+from ...metrics import RMSE, as_error
 from ..config.schema import TuneConfig
 from ..config.trials import points_of_range
 
 Numbers = dict[str, float]
+LOSS = "loss"
 
 
 class Search:
     """The trials of one study. Same seed, ranges and scores: same trials. A descent is one trial."""
 
-    def __init__(self, tune: TuneConfig, ranges: dict[str, list[Any]], seconds: float | None = None):
+    def __init__(
+        self, tune: TuneConfig, ranges: dict[str, list[Any]], seconds: float | None = None, metric: str = RMSE
+    ):
         """`seconds` is what the trials may take together, as far as their lines tell it: no trial is begun once they
-        are spent, but the first always is."""
+        are spent, but the first always is. `metric` is that of the fits."""
         self._tune, self._ranges, self._seconds = tune, ranges, seconds
+        self._metric = LOSS if tune.metric == "loss" else metric
         self._sampler = _Tpe(tune.seed, ranges) if tune.sampler == "optuna" else None
         self._left = expected_trials(tune, ranges)
         self._made: list[FitRecord] = []
@@ -41,14 +46,14 @@ class Search:
     def tell(self, fits: list[FitRecord]) -> None:
         """The lines of the trials asked for last, in their order."""
         if self._sampler is not None:
-            self._sampler.tell(score(fits[0], self._tune.metric))
+            self._sampler.tell(score(fits[0], self._metric))
         self._made += fits
 
     def chosen(self) -> Numbers:
         """The numbers with the lowest score, the first of equals; of trials that all broke down, the longest's."""
         if not self._made:
             return {}
-        best = min(self._made, key=lambda fit: (score(fit, self._tune.metric), -fit.sweeps))
+        best = min(self._made, key=lambda fit: (score(fit, self._metric), -fit.sweeps))
         return dict(zip(self._ranges, best.tuned.values(), strict=True))
 
 
@@ -95,11 +100,14 @@ def _seconds(fit: FitRecord) -> float:
 
 
 def score(fit: FitRecord, metric: str) -> float:
-    """What tuning minimises, of a trial's line: inf where it broke down."""
+    """What tuning minimises, of a trial's line: the loss, or a metric of the validation part, the lower the better; inf
+    where it broke down."""
     if fit.error is not None:
         return math.inf
-    found = fit.score("validation", "rmse") if metric == "validation" else fit.history.last("loss")
-    return math.inf if found is None or math.isnan(found) else found
+    found = fit.history.last("loss") if metric == LOSS else fit.score("validation", metric)
+    if found is None or math.isnan(found):
+        return math.inf
+    return found if metric == LOSS else as_error(metric, found)
 
 
 class _Tpe:

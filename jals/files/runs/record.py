@@ -10,6 +10,8 @@ try:
 except ImportError as missing:
     raise ImportError('runs are read by the extra "cli": pip install "jals[cli]"') from missing
 
+from ...metrics import RMSE
+
 Count = Annotated[int, Field(ge=0)]
 Real = float | None  # null: not finite, or not known
 Status = Literal["running", "interrupted", "finished"]
@@ -92,6 +94,37 @@ class DescentRecord(_Kept):
     numbers: list[dict[str, float]] | None = None
 
 
+class Bin(_Kept):
+    """Users, or held-out entries, whose row has `low` to `high` training entries: how many, and the mean of theirs."""
+
+    low: Count
+    high: Count
+    count: Count
+    mean: float
+    stderr: Real = None
+
+
+class RankingRecord(_Kept):
+    """How a test part is ranked, besides the means in `metrics`.
+
+    Attributes:
+        users, left_out: with a relevant entry there, and without.
+        stderr: standard error over users of each metric asked for.
+        curves: of each metric with a k, its means at every `k`.
+        by_activity: the first metric asked for, by its user's training entries; of one that is no mean over users none.
+        by_popularity: whether a relevant entry is among the first `hits_at`, by its item's training entries.
+    """
+
+    users: Count
+    left_out: Count
+    stderr: dict[str, Real]
+    k: list[Count]
+    curves: dict[str, list[Real]]
+    hits_at: Count
+    by_popularity: list[Bin]
+    by_activity: list[Bin] = []
+
+
 class FitRecord(_Kept):
     """A fit, a trial or a descent. The docstring of `jals.experiment.Loaded` says what the numbers mean."""
 
@@ -117,6 +150,8 @@ class FitRecord(_Kept):
     metrics: dict[str, dict[str, Real]] | None = None
     certificate: Proof | None = None
     descent: DescentRecord | None = None
+    metric: str = RMSE  # what history.validation is
+    ranking: RankingRecord | None = None
 
     @property
     def open(self) -> bool:
@@ -169,6 +204,20 @@ class DataRecord(_Kept):
     reading: dict[str, Any] | None = None
 
 
+class BaselineRecord(_Kept):
+    """What a baseline came to on a fold of a table; `point` holds the axes of the grid that decide the table."""
+
+    key: str
+    name: str
+    kind: str
+    data: str
+    fold: Count | None = None
+    point: dict[str, str | bool | int | float]
+    seconds: float
+    metrics: dict[str, dict[str, Real]]
+    ranking: RankingRecord
+
+
 class Program(_Kept):
     """Fits that shared a compiled program, or one that ran alone. `first` is the key of the first of several."""
 
@@ -213,6 +262,7 @@ class RunRecord(_Kept):
     data: list[DataRecord] = []
     programs: list[Program] = []
     loops: dict[str, Loop] = {}
+    baselines: list[BaselineRecord] = []
     seal: Seal | None = None
 
     def json(self) -> dict[str, Any]:

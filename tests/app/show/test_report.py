@@ -82,6 +82,62 @@ def test_means_are_over_folds_with_seeds_averaged_first(plain):
     assert "loss" not in rows["adamw"].means and rows["adamw"].stationarity is None
 
 
+RANKED = ("ndcg@10", "recall@5", "auc")
+
+
+def test_the_highest_ranking_is_the_best_be_it_a_baselines(tmp_path, undrawn):
+    """Of a single fit the error is that over users."""
+    options: Any = {"folds": (None,), "seeds": (0,), "tuned": (), "ranked": RANKED, "baselines": ("popular", "knn")}
+    record = made_run(tmp_path, **options)
+    record["baselines"][1]["metrics"]["test"]["auc"] = 0.9
+    (tmp_path / "result.json").write_text(json.dumps({name: of for name, of in record.items() if name != "fits"}))
+    rows = md_table(markdown(tmp_path), "Results")
+    fits = {solver: final(record, solver)[0] for solver in ("als", "adam", "sgd", "adamw")}
+    scores = {name: fit["metrics"]["test"] for name, fit in fits.items()}
+    scores |= {each["name"]: each["metrics"]["test"] for each in record["baselines"]}
+    errors = {name: fit["ranking"]["stderr"] for name, fit in fits.items()}
+    errors |= {each["name"]: each["ranking"]["stderr"] for each in record["baselines"]}
+    assert list(rows) == [*scores] and list(rows["als"])[2:5] == [f"test {name}" for name in RANKED]
+    for metric in RANKED:
+        best = max(scores, key=lambda name: scores[name][metric])
+        for name, row in rows.items():
+            said, error = row[f"test {metric}"].replace("*", "").split(" ± ")
+            assert float(said) == pytest.approx(scores[name][metric], abs=0.006)
+            assert float(error) == pytest.approx(errors[name][metric], abs=0.006)
+            assert row[f"test {metric}"].startswith("**") == (name == best)
+    assert rows["knn"]["loss"] == rows["knn"]["sweeps"] == "" and rows["als"]["test RMSE"]
+
+
+def test_baselines_are_means_over_folds(tmp_path):
+    record = made_run(tmp_path, ranked=RANKED, baselines=("popular",))
+    (row,) = table.baseline_rows(competitors.read([tmp_path]))
+    a, b = (each["metrics"]["test"]["auc"] for each in record["baselines"])
+    assert row.means["test auc"] == pytest.approx(((a + b) / 2, abs(a - b) / 2, 2, 2))
+
+
+def test_pairs_are_won_by_the_higher_ranking(tmp_path):
+    record = made_run(tmp_path, ranked=RANKED, tuned=())
+    found = {each.name: each for each in table.paired(competitors.read([tmp_path]), "ndcg@10")}
+    score = lambda fit: fit["metrics"]["test"]["ndcg@10"]  # noqa: E731
+    reference = {(fit["fold"], fit["seed"]): score(fit) for fit in final(record, "als")}
+    wins = sum(score(fit) > reference[fit["fold"], fit["seed"]] for fit in final(record, "adam"))
+    assert found["adam"].wins == wins not in (0, 4)
+
+
+def test_rankings_are_told_by_length_user_item_and_loss(tmp_path, undrawn):
+    record = made_run(tmp_path, solvers=("als", "adam"), ranked=RANKED, tuned=(), baselines=("popular",))
+    section = markdown(tmp_path).split("## Rankings")[1].split("\n## ")[0]
+    als, baseline = final(record, "als")[0], record["baselines"][0]
+    for ranking, name in ((als["ranking"], "als"), (baseline["ranking"], "popular")):
+        first, *_, last = ranking["curves"]["ndcg"]
+        assert f"{name} {words.number(first, 3)} to {words.number(last, 3)}" in section
+        for of in ("by_activity", "by_popularity"):
+            ends = (words.number(ranking[of][place]["mean"], 2) for place in (0, -1))
+            assert f"{name} {' and '.join(ends)}" in section
+    top = int(np.argmax(als["history"]["validation"]))
+    assert f"als: highest {words.number(als['history']['validation'][top], 3)} after {top} sweeps" in section
+
+
 def test_means_are_over_seeds_without_folds(tmp_path):
     record = made_run(tmp_path, folds=(None,), seeds=(3, 4, 5), tuned=())
     (row, *_) = table.rows(competitors.read([tmp_path]))
@@ -244,7 +300,7 @@ def test_markdown_has_the_tables_and_statements(plain, tmp_path):
     )
     assert "† adamw minimises something else than the objective" in text
     assert "the unit of replication is the fold" in text and "the 2 seeds averaged within each fold first" in text
-    assert "the test part is touched once" in text and "index.html" in text
+    assert "The test part is touched once" in text and "index.html" in text
     trouble = text.split("## Fits with trouble")[1].split("\n## ")[0]
     assert trouble.count("| sgd | ") == 2 and "sweep 5: the loss is inf." in trouble
     assert record["command"] in text and "jals run" in text and record["data"][0]["hash"] in text

@@ -62,6 +62,27 @@ def test_lowest_validation_wins_whatever_the_test_part_says():
     assert best_fit.fit_name(chosen.fit, several=False) == "als rank=8"
 
 
+def test_the_highest_wins_where_a_ranking_decides():
+    ranked = config(grid=RANKS, fit={"metric": "ndcg@5"}, output={"relevant": 4.0})
+    scores = [{"validation": {"rmse": rmse, "ndcg@5": ndcg}} for rmse, ndcg in ((0.7, 0.1), (0.8, 0.3), (0.6, 0.2))]
+    fits = [fit(rank=rank, metrics=each, metric="ndcg@5") for rank, each in zip((4, 8, 16), scores, strict=True)]
+    chosen = best_fit.choose(fits, ranked)
+    assert chosen.fit is fits[1] and chosen.why == "highest validation ndcg@5, 0.3000, of 3 fits"
+    fits[1] = fit(rank=8, metrics={"validation": {"rmse": 0.1, "ndcg@5": None}}, metric="ndcg@5")
+    chosen = best_fit.choose(fits, ranked)
+    assert chosen.fit is fits[2] and chosen.left_out == ["als rank=8 seed 0 has no finite validation ndcg@5"]
+
+
+def test_rankings_of_ratings_and_of_clicks_compare_but_their_errors_do_not():
+    grid = {"objective.preset": ["als_wr", "hu_koren"]}
+    fits = [fit(0.9, point={"objective.preset": preset}) for preset in ("als_wr", "hu_koren")]
+    refused = best_fit.ranking(fits, config(grid=grid)).refused
+    assert refused is not None and "RMSE of different targets do not compare" in refused
+    ranked = config(grid=grid, fit={"metric": "auc"}, output={"relevant": 4.0})
+    scored = [each.changed(metrics={"validation": {"auc": 0.8}}) for each in fits]
+    assert best_fit.ranking(scored, ranked).refused is None
+
+
 def test_of_equal_ones_the_first():
     fits = [fit(0.9, rank=4, test=0.9), fit(0.8, rank=8, test=0.8), fit(0.8, rank=16, test=0.1)]
     assert best_fit.choose(fits, config(grid=RANKS)).fit is fits[1]

@@ -20,6 +20,7 @@ except ImportError as missing:
 from ....errors import StorageError
 from ....files.runs import folder
 from ....files.runs.record import FitRecord, RunRecord, label
+from ....metrics import spelt
 from ....model.feedback import KINDS
 from ...config.schema import Config
 from ...study import best_fit
@@ -98,6 +99,7 @@ def write(
         best=None if best is None or ranking.mark() is None else best,
         best_name=None if best is None else best_fit.fit_name(best, several),
         ranking=ranking,
+        ranked=config.ranked,
         rivals=len(first) > 1 or compared > len(fits),
         left_out=best_fit.summarise(ranking.left_out),
         key=first[0].key[:8] if ranking.refused and compared > 1 else None,
@@ -130,6 +132,7 @@ def templates(folder: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["lines"] = _lines
+    environment.filters["metric"] = spelt
     return environment
 
 

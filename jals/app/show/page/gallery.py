@@ -10,9 +10,9 @@ import numpy as np
 import jals
 
 from ....files.runs.record import FitRecord
+from ....metrics import spelt
 from . import plots, summaries
 
-_HISTORY = {"loss": "loss L", "validation": "RMSE of validation entries"}
 _ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work"}
 
 
@@ -48,9 +48,11 @@ class PageFigure(NamedTuple):
 
 
 def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
-    """Loss and validation RMSE, by sweeps and by seconds: what of them the histories hold."""
+    """Loss and validation metric, by sweeps and by seconds: what of them the histories hold."""
+    metrics = {fit.metric for fit in fits}
+    watched = spelt(metrics.pop()) if len(metrics) == 1 else "metric"
     histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
-    for name, ylabel in _HISTORY.items():
+    for name, ylabel in {"loss": "loss L", "validation": f"{watched} of validation entries"}.items():
         for across, xlabel in _ACROSS.items():
             lines = [
                 plots.Line(label, np.array(history[across]), np.array(history[name], float))
@@ -62,7 +64,7 @@ def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
                 yield PageFigure(
                     f"{name}-by-{across}",
                     f"{ylabel} against {xlabel}, first to last: {last}.",
-                    f"{_capital(ylabel)} against {xlabel}.",
+                    f"{ylabel[:1].upper() + ylabel[1:] if name == 'loss' else ylabel} against {xlabel}.",
                     plots.picture(plots.curves, lines, xlabel, ylabel),
                 )
 

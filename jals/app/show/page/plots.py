@@ -146,7 +146,7 @@ def certificate(sides: list[tuple[str, Histogram]], bound: float, required: bool
         colours = np.where(over & held, RED, _BLUE)
         axes.bar(edges[:-1], histogram.counts, np.diff(edges), align="edge", color=colours, edgecolor=PAPER, lw=0.4)
         axes.bar(zero, histogram.zeros, 0.5, color=INK)
-        _above(axes, zero, histogram.zeros, f"{histogram.zeros:,}")
+        above(axes, zero, histogram.zeros, f"{histogram.zeros:,}")
         axes.axvline(np.log10(bound), color=RED, ls="--", lw=1.2, gid="bound")
         notes = [] if held else ["not required of this solver"]
         notes += [f"{histogram.not_finite:,} not finite"] if histogram.not_finite else []
@@ -229,9 +229,9 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
         upper.axhline(error.overall, color=colour, ls=":", lw=1)
     lower.bar(bins + 0.5, counts[bins], 0.9, color=FAINT)
     for place in bins:
-        _above(lower, place + 0.5, 0, _short(int(counts[place])))
+        above(lower, place + 0.5, 0, few_letters(int(counts[place])))
     ticks = np.arange(bins[0], bins[-1] + 2)
-    lower.set_xticks(ticks, [_short(int(edge), 0) for edge in edges[ticks]])
+    lower.set_xticks(ticks, [few_letters(int(edge), 0) for edge in edges[ticks]])
     xlabel = f"training entries of the {side} (each bin from its left number)"
     lower.set(xlabel=xlabel, ylabel=counted.replace(" ", "\n"), yticks=[])
     upper.set_ylabel("RMSE")
@@ -311,7 +311,7 @@ def log(axes: Any, axis: str, numbers: np.ndarray) -> None:
     of.set_minor_formatter(NullFormatter())
 
 
-def _above(axes: Any, x: float, y: float, text: str) -> None:
+def above(axes: Any, x: float, y: float, text: str) -> None:
     axes.annotate(text, (x, y), (0, 2), textcoords="offset points", ha="center", fontsize=8)
 
 
@@ -320,7 +320,7 @@ def tick_label(number: float, _: int) -> str:
     return f"{number:,.6g}"
 
 
-def _short(number: int, digits: int = 1) -> str:
+def few_letters(number: int, digits: int = 1) -> str:
     """999, 1k, 1.2k, 34k, 5.6M: a number in few letters."""
     for unit, size in (("M", 10**6), ("k", 10**3)):
         if number >= size:

@@ -158,11 +158,7 @@ def residual_bands(value: np.ndarray, residual: np.ndarray, values: np.ndarray, 
 
 def error_by_degree(entries: Scored, side: str, degree: np.ndarray) -> ErrorByDegree:
     """RMSE of these entries by the training degree of their user or item."""
-    most = int(degree.max(initial=0))
-    base = 2 if most < 4096 else 4
-    edges = [0, 1]
-    while edges[-1] <= most:
-        edges.append(base * edges[-1])
+    edges = degree_edges(int(degree.max(initial=0)))
     bins = len(edges) - 1
     place = np.searchsorted(edges, degree[getattr(entries, side)], side="right") - 1
     weight, square = entries.weight.astype(np.float64), entries.residual**2
@@ -175,6 +171,15 @@ def error_by_degree(entries: Scored, side: str, degree: np.ndarray) -> ErrorByDe
     low, high = np.sqrt(np.maximum(mean - 1.96 * error, 0)), np.sqrt(mean + 1.96 * error)
     overall = float(np.sqrt(np.sum(weight * square) / np.sum(weight)))
     return ErrorByDegree(np.array(edges), np.sqrt(mean), low, high, counts, overall)
+
+
+def degree_edges(most: int) -> list[int]:
+    """Edges of bins of degrees up to `most`: 0, 1, 2, 4, 8, ..., or where a row has thousands 0, 1, 4, 16, ..."""
+    base = 2 if most < 4096 else 4
+    edges = [0, 1]
+    while edges[-1] <= most:
+        edges.append(base * edges[-1])
+    return edges
 
 
 def at_least(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,13 @@ from ....data.sources import as_path
 from ....errors import StorageError
 from ....files.runs import folder
 from ..page import templates
-from . import competitors, sections, sensitivity, setting, words
+from . import competitors, ranking, results, sections, sensitivity, setting, words
 
 MARKDOWN = "report.md"
 _SECTIONS = (
-    sections.results,
-    sections.differences,
+    results.results,
+    results.differences,
+    ranking.ranking,
     sections.curves,
     sections.profiles,
     sensitivity.tuned,

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ....data.sources import as_path
 from ....files.runs import folder, record
+from ....metrics import RMSE
 from ... import config as configs
 from ...config import toml
 
@@ -98,6 +99,11 @@ class ComparedFit:
     def metric(self, part: str, name: str) -> float | None:
         return self.record.score(part, name)
 
+    def metric_error(self, name: str) -> float | None:
+        """The standard error over users of a ranking metric of the test part."""
+        ranking = self.record.ranking
+        return None if ranking is None else ranking.stderr.get(name)
+
     def column(self, name: str) -> np.ndarray | None:
         """A column of the history, NaN where it holds null."""
         found = getattr(self.record.history, name)
@@ -106,6 +112,32 @@ class ComparedFit:
     def cost(self, name: str) -> float | None:
         """What the whole fit cost, in sweeps, seconds, passes or operations."""
         return self.record.history.last("sweep" if name == "sweeps" else name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ComparedBaseline:
+    """A baseline on a fold of a table; `data` and `split` as of the fits that it is compared with."""
+
+    record: record.BaselineRecord
+    data: str
+    split: str
+
+    @property
+    def group(self) -> tuple:
+        """What it is a mean over folds of."""
+        return self.record.name, self.data, self.split
+
+    def metric(self, part: str, name: str) -> float | None:
+        return self.record.metrics.get(part, {}).get(name)
+
+    @property
+    def fold(self) -> int | None:
+        return self.record.fold
+
+    seed = 0  # it has none
+
+    def metric_error(self, name: str) -> float | None:
+        return self.record.ranking.stderr.get(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +158,14 @@ class Comparison:
         fits: those that ended, trials apart.
         trials: those made while numbers were tuned.
         unfinished: those that were stopped, or have not ended.
+        baselines: what the rankings have to beat.
     """
 
     runs: list[ComparedRun]
     fits: list[ComparedFit]
     trials: list[ComparedFit]
     unfinished: list[ComparedFit]
+    baselines: list[ComparedBaseline] = dataclasses.field(default_factory=list)
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -160,6 +194,24 @@ class Comparison:
     @functools.cached_property
     def points(self) -> list[tuple]:
         return list(dict.fromkeys(fit.point for fit in self.fits))
+
+    @functools.cached_property
+    def ranked(self) -> list[str]:
+        """The ranking metrics that were measured, in the order of the configs."""
+        asked = (configs.ranked(configs.config_of_run(run.record, run.place)) for run in self.runs)
+        return list(dict.fromkeys(metric for each in asked for metric in each))
+
+    @functools.cached_property
+    def metrics(self) -> list[str]:
+        """What errors and rankings are compared by: RMSE where it decided anything, and the ranking metrics."""
+        chosen = {run.config["fit"].get("metric", RMSE) for run in self.runs}
+        return [RMSE] * (RMSE in chosen) + self.ranked
+
+    @functools.cached_property
+    def watched(self) -> str | None:
+        """The metric of all histories' validation part; None where they differ."""
+        found = {fit.record.metric for fit in self.fits + self.trials + self.unfinished}
+        return found.pop() if len(found) == 1 else None
 
     @functools.cached_property
     def folds(self) -> list[int]:
@@ -198,7 +250,7 @@ def read(places: Iterable[Path]) -> Comparison:
         seen = set()
         for line in own:
             others = known[:number] + known[number + 1 :]
-            clash = any((line.solver, _hash(run, line)) in other for other in others)
+            clash = any((line.solver, _hash(run, line.data)) in other for other in others)
             name = f"{run.name}/{line.solver}" if clash else line.solver
             fit = _fit(run, number, line, name, constant, partial[number])
             # A solver may have been fitted again at each value of an axis that is another solver's.
@@ -212,7 +264,13 @@ def read(places: Iterable[Path]) -> Comparison:
         [fit for fit in done if fit.record.trial is None],
         [fit for fit in done if fit.record.trial is not None],
         [fit for fit in fits if fit.record.open],
+        list({each.record.key: each for run in runs for each in _baselines(run)}.values()),
     )
+
+
+def _baselines(run: ComparedRun) -> Iterator[ComparedBaseline]:
+    for each in run.record.baselines:
+        yield ComparedBaseline(each, each.data, _split(run, each.data, each.point))
 
 
 def spelt(values: Values) -> str:
@@ -254,7 +312,7 @@ def _fit(
         tuple(own.items()),
         tuple(shared.items()),
         line.data,
-        json.dumps([_hash(run, line), words(_changed(run.config, "split", point))]),
+        _split(run, line.data, point),
         *(f"{words(_changed(run.config, 'objective', changes))}{missing}" for changes in (point, tuned)),
     )
 
@@ -307,13 +365,17 @@ def words(table: dict) -> str:
     )
 
 
-def _hash(run: ComparedRun, line: record.FitRecord) -> str:
+def _split(run: ComparedRun, data: str, point: dict) -> str:
+    return json.dumps([_hash(run, data), words(_changed(run.config, "split", point))])
+
+
+def _hash(run: ComparedRun, data: str) -> str:
     tables = {table.name: table.hash for table in run.record.data}
-    return tables.get(line.data, line.data)
+    return tables.get(data, data)
 
 
 def _labels(run: ComparedRun, fits: list[record.FitRecord]) -> set[tuple[str, str]]:
-    return {(fit.solver, _hash(run, fit)) for fit in fits}
+    return {(fit.solver, _hash(run, fit.data)) for fit in fits}
 
 
 def _names(places: list[Path]) -> list[str]:

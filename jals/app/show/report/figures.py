@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from ..page.plots import INK, PAPER, SERIES, WIDTH, legend, log, tick_label
+from ..page.plots import FAINT, INK, PAPER, SERIES, WIDTH, above, few_letters, legend, log, tick_label
 
 POINTS = 300  # of a line, at most
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
 _DASHES: Any = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 3)), (0, (4, 1, 1, 1, 1, 1)))
+_FLOOR, _GREY = 1000, "#848d97"  # places of baselines, and their colour
 _MANY = 150  # dots, from which they are drawn as an image
 
 
@@ -61,8 +62,16 @@ class Trials(NamedTuple):
     what: str = "trial"
 
 
+def floor(number: int) -> int:
+    """The place of the n-th baseline, for its look."""
+    return _FLOOR + number
+
+
 def look(place: int) -> dict[str, Any]:
-    """Colour, dashes and marker of the n-th solver; from the seventh on the marker is hollow."""
+    """Colour, dashes and marker of the n-th solver, from the seventh on with a hollow marker; of baselines a grey."""
+    if place >= _FLOOR:
+        at = place - _FLOOR
+        return {"color": _GREY, "ls": _DASHES[(at + 1) % len(_DASHES)], "marker": _MARKERS[at], "mfc": PAPER, "ms": 4}
     return {
         "color": SERIES[place % len(SERIES)],
         "ls": _DASHES[place % len(_DASHES)],
@@ -160,6 +169,7 @@ def axis_lines(panels: list[tuple[str, list[Dots]]], xlabel: str) -> Figure:
     for (ylabel, shown), its in zip(panels, axes, strict=True):
         for order, dots in enumerate(shown):
             aside = 0.012 * (order - (len(shown) - 1) / 2)  # so that bars do not hide each other
+            aside *= any(np.isfinite(each.error).any() for each in shown)
             x = np.asarray(dots.x, float)
             x = x * (values[-1] / values[0]) ** aside if on_log else x + (values[-1] - values[0]) * aside
             its.errorbar(x, dots.y, dots.error, label=dots.label, elinewidth=1, capsize=2, **look(dots.place))
@@ -174,6 +184,47 @@ def axis_lines(panels: list[tuple[str, list[Dots]]], xlabel: str) -> Figure:
         axes[-1].xaxis.set_major_formatter(tick_label)
     axes[-1].set_xlabel(xlabel)
     _key(figure, {dots.label: dots.place for _, shown in panels for dots in shown})
+    return figure
+
+
+def binned(lines: list[Dots], bins: list[str], counts: list[int], said: tuple[str, str, str]) -> Figure:
+    """Means with bars of one standard error by bin, above how many there are in each; `said` are the labels of the
+    axes: of the bins, the means, and what is counted. Dots without an error are hollow."""
+    xlabel, ylabel, counted = said
+    figure = Figure(figsize=(WIDTH, 3.7))
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 1])
+    for order, dots in enumerate(lines):
+        at = np.asarray(dots.x) + (order - (len(lines) - 1) / 2) * min(0.16, 0.7 / len(lines))
+        style: dict[str, Any] = look(dots.place)
+        upper.plot(at, dots.y, color=style["color"], ls=style["ls"], lw=0.8, alpha=0.6)
+        sure = np.isfinite(dots.error)
+        style |= {"ls": ""}
+        upper.errorbar(at[sure], dots.y[sure], dots.error[sure], elinewidth=1, capsize=2, **style)
+        upper.plot(at[~sure], dots.y[~sure], **(style | {"mfc": PAPER}))
+    lower.bar(np.arange(len(bins)), counts, 0.9, color=FAINT)
+    for place, count in enumerate(counts):
+        above(lower, place, 0, few_letters(count))
+    small = {"fontsize": 7, "rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(bins) > 6 else {}
+    lower.set_xticks(range(len(bins)), bins, **small)
+    lower.set(xlabel=xlabel, ylabel=counted.replace(" ", "\n"), yticks=[])
+    upper.set_ylabel(ylabel)
+    upper.set_ylim(bottom=min(0.0, upper.get_ylim()[0]))
+    for axes in (upper, lower):
+        axes.grid(axis="x", visible=False)
+    _key(figure, {dots.label: dots.place for dots in lines})
+    return figure
+
+
+def against(lines: list[tuple[str, int, np.ndarray, np.ndarray, int]], xlabel: str, ylabel: str) -> Figure:
+    """(label, place, x, y, which point is ringed) of each solver: a path of points, x on a log axis where it spans
+    much."""
+    figure, (axes,) = _stack(1, 3.0)
+    for _, place, x, y, top in lines:
+        axes.plot(x, y, **(look(place) | {"ms": 3, "lw": 1}))
+        axes.plot(x[top], y[top], "o", ms=10, mfc="none", mec=look(place)["color"], mew=1.2)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _logs(axes, "x", [x for _, _, x, *_ in lines], 3)
+    _key(figure, {label: place for label, place, *_ in lines})
     return figure
 
 

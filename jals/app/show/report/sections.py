@@ -6,23 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ....metrics import spelt
 from ..page import plots
 from ..page.gallery import PageFigure
 from . import figures, table
 from .competitors import COSTS, ComparedFit, Comparison
 from .words import (
-    LONG,
     Cell,
-    Folded,
     Pictures,
     Section,
     Text,
     counted,
-    decimals,
-    joined,
     make_table,
     number,
-    with_error,
 )
 
 AXES = {
@@ -33,123 +29,6 @@ AXES = {
 _PANELS = 4  # points with curves of their own
 _SPELT = 6  # solvers in a caption
 _EXCESS = "(L − L_best) / L_best"
-
-
-def results(comparison: Comparison) -> Iterator[Section]:
-    rows = table.rows(comparison)
-    if not rows:
-        return
-    unit = "fold" if comparison.folds else "seed"
-    measures = ["test RMSE", "test MAE", "loss", "sweeps", "passes", "seconds"]
-    bold = {column: table.best(rows, column) for column in measures[:3]}
-    titles = {point: comparison.title(point) for point in comparison.points}
-    broken = any(row.broken for row in rows)
-    worst = any(row.stationarity is not None for row in rows)
-    others = _others(comparison)
-    places = {}
-    for column in bold:
-        means = [row.means[column] for row in rows if column in row.means]
-        places[column] = decimals([mean.mean for mean in means], [mean.error for mean in means])
-    cells = []
-    for place, row in enumerate(rows):
-        n = max((mean.n for mean in row.means.values()), default=0)
-        line = [Cell(row.name), Cell(titles[row.point]), Cell(str(n))]
-        for column in measures:
-            mean = row.means.get(column)
-            if mean is None:
-                missing = any(column in other.means for other in rows)
-                line.append(Cell(("–†" if column == "loss" and row.name in others else "–") if missing else ""))
-            elif column in bold:
-                line.append(Cell(*with_error(mean.mean, mean.error, places[column]), place in bold[column]))
-            else:
-                line.append(Cell(number(mean.mean, 3)))
-        dash = "–†" if row.name in others else "–"
-        line.append(Cell((dash if row.stationarity is None else number(row.stationarity, 2)) if worst else ""))
-        line.append(Cell(f"{row.broken} of {row.broken + len(row.fits)}" if broken else ""))
-        cells.append(line)
-    columns = ["solver:", "point:", f"{unit}s", *measures, "stationarity", "broke down"]
-    whole = make_table(columns, cells, "All points")
-    blocks: list = [whole]
-    if isinstance(whole, Folded):
-        first = [line for row, line in zip(rows, cells, strict=True) if row.point == comparison.points[0]][:LONG]
-        blocks = [Text(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first, ""), whole]
-    notes = [_replication(comparison, rows, unit)]
-    notes.append(
-        "Bold: the lowest mean among rows that share the test part, and for the loss also objective and rank"
-        + (", rows with a fit that broke down left aside." if broken else ".")
-        + " Errors are of unclipped predictions on the test part, which no choice was made by; loss is that of the "
-        "factors kept, over the training part. Sweeps, passes and seconds are means up to where each fit stopped, "
-        "stationarity is the worst of the row's fits."
-    )
-    if broken:
-        notes.append(
-            "Fits that broke down are counted, and left out of every mean: a row that has some shows only its good "
-            "cases."
-        )
-    if others:
-        notes.append(
-            f"† {joined(others)} minimise{'s' if len(others) == 1 else ''} something else than the objective (a weight "
-            "decay of its own, or the like): compared by error only, in no loss, stationarity or cost to a loss."
-        )
-    yield Section("results", "Results", [*blocks, *map(Text, notes)])
-
-
-def _others(comparison: Comparison) -> list[str]:
-    other = {fit.name for fit in comparison.fits if not fit.comparable}
-    return [name for name in comparison.names if name in other]
-
-
-def _replication(comparison: Comparison, rows: list[table.Row], unit: str) -> str:
-    most = max((mean.n for row in rows for mean in row.means.values()), default=0)
-    if most < 2:
-        return "One fit for each row: there is no standard error, and small differences may be chance."
-    if unit == "fold":
-        seeds = len({fit.seed for fit in comparison.fits})
-        within = f", the {seeds} seeds averaged within each fold first" if seeds > 1 else ""
-        return (
-            f"± is the standard error over folds{within}: the unit of replication is the fold. Training parts of folds "
-            "overlap, so it is somewhat too small."
-        )
-    return (
-        "± is the standard error over seeds, on one split: it measures the randomness of initialisation (and of "
-        "minibatches) only, not that of the data. A new split could change any of these numbers by more."
-    )
-
-
-def differences(comparison: Comparison) -> Iterator[Section]:
-    pairs = table.paired(comparison)
-    if not pairs:
-        return
-    several = len({each.data for each in pairs}) > 1
-    places = decimals([each.mean for each in pairs], [each.error for each in pairs])
-    cells = [
-        [
-            Cell(each.name),
-            Cell(each.data if several else ""),
-            Cell(*with_error(each.mean, each.error, places, "+")),
-            Cell(str(each.pairs)),
-            Cell(f"{each.wins} of {each.pairs}"),
-        ]
-        for each in pairs
-    ]
-    notes = [
-        f"Test RMSE minus that of {comparison.reference}, over pairs of fits with the same fold, seed and point: below "
-        "0 the solver predicts better. A pair counts as a win where its RMSE is the lower. ± is the standard error "
-        "over pairs."
-    ]
-    if comparison.folds:
-        notes.append(
-            "Pairs of one fold share their data: with several seeds or points a fold, they are fewer independent "
-            "witnesses than their number says."
-        )
-    else:
-        notes.append(
-            "All pairs are on one split: seeds measure the randomness of initialisation, not that of the data, and "
-            "± says nothing about another split."
-        )
-    columns = ["solver:", "data:", "difference", "pairs", "wins"]
-    title = f"Paired differences to {comparison.reference}"
-    yield Section("differences", title, [make_table(columns, cells, title), *map(Text, notes)])
 
 
 def curves(comparison: Comparison) -> Iterator[Section]:
@@ -177,14 +56,13 @@ def curves(comparison: Comparison) -> Iterator[Section]:
         )
     if any(fit.record.history.validation is not None for fit in comparison.fits):
         words.append(
-            "Errors along the way are of the validation part. Test errors are not tracked: the test part is touched "
-            "once, at the end."
+            "What is measured along the way is of the validation part. The test part is touched once, at the end."
         )
     if len(points) < len(comparison.points):
         title = comparison.title(points[0])
         words.append(f"Only the first of {len(comparison.points)} points is drawn: {title}.")
     words += _left_out(comparison)
-    yield Section("curves", "Loss and validation error by cost", [*map(Text, words), *blocks])
+    yield Section("curves", "Loss and validation by cost", [*map(Text, words), *blocks])
 
 
 def _left_out(comparison: Comparison) -> list[str]:
@@ -197,10 +75,11 @@ def _measured(comparison: Comparison) -> list[str]:
 
 
 def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | None:
-    """Excess loss above validation error, against one cost."""
+    """Excess loss above the validation metric, against one cost."""
     least = table.lowest(comparison)
     panels, ends = [], collections.defaultdict(list)
-    for name, label in (("loss", f"excess loss {_EXCESS}"), ("validation", "validation RMSE")):
+    watched = f"validation {spelt(comparison.watched)}" if comparison.watched else "validation metric"
+    for name, label in (("loss", f"excess loss {_EXCESS}"), ("validation", watched)):
         made = []
         for place, solver in enumerate(comparison.drawn):
             fits = [fit for fit in comparison.fits if fit.point == point and fit.name == solver]

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ....metrics import RMSE, as_error, is_error, spelt
 from . import figures, table
 from .competitors import ComparedFit, Comparison, as_text, short
 from .sections import pictured
 from .words import Cell, Folded, Pictures, Section, Text, brief, counted, joined, make_table, number
 
 _FEW = 8  # figures, from which the others are folded away
+_METRICS = 2  # panels beside the loss
 _LINES = 6  # values of a second axis that can be lines
 
 
@@ -45,7 +47,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     if not cells and not shown:
         return
     words = [
-        "Every trial, or step of a descent, by its number, on a log axis: what the loss and the validation error "
+        "Every trial, or step of a descent, by its number, on a log axis: what the loss and the validation metric "
         "became. Dashed: what was chosen. A trial that broke down is a cross at the top."
     ]
     unseen = max((fit.record.descent.unseen for fit in comparison.trials if fit.record.descent), default=0)
@@ -83,9 +85,11 @@ def _spent(comparison: Comparison) -> list[Any]:
     for (run, name, point, fold), trials in groups.items():
         fits = _served(comparison, trials)
         numbers = fits[0].record.tuned if fits else {}
-        after = [error for fit in fits if (error := fit.metric("validation", "rmse")) is not None]
+        metric = trials[0].record.metric
+        after = [error for fit in fits if (error := fit.metric("validation", metric)) is not None]
         found = [tried.validation for fit in trials for tried in steps(fit) if tried.tuned == numbers]
-        least = min((each for each in found if each is not None), default=None)
+        known = [each for each in found if each is not None]
+        best = min(known, key=lambda each: as_error(metric, each), default=None)
         made, tune = [fit.record.descent.steps for fit in trials if fit.record.descent], _tune(comparison, run)
         tried = sum(made) if made else len(trials)
         most = tune.get("trials", tried)  # fewer where seconds ended it, or integers repeated
@@ -95,20 +99,27 @@ def _spent(comparison: Comparison) -> list[Any]:
                 Cell(tune.get("method", "random")),
                 Cell(counted(tried, "step" if made else "trial") + (f" of {most:,}" if tried < most else "")),
                 Cell(number(sum(fit.cost("passes") or 0 for fit in trials))),
-                Cell(number(least)),
+                Cell(number(best)),
                 Cell(", ".join(f"{short(key)} {brief(value)}" for key, value in numbers.items())),
                 Cell(number(float(np.mean(after))) if after else ""),
             ]
         )
     if not cells:
         return []
-    columns = ["solver:", "point:", "fold", "method:", "tried", "passes", "validation RMSE", "chosen:", "of the fits"]
+    columns = ["solver:", "point:", "fold", "method:", "tried", "passes", _validated(comparison), "chosen:"]
+    columns.append("of the fits")
     words = (
         "Passes are over the training entries, by all trials or the whole descent, its derivatives included. The "
-        "validation RMSE is what the chosen numbers had there: in a descent, whose factors start from the step before, "
-        "it flatters. The last column is the mean of the fits that were then made with them: compare methods by that."
+        f"{_validated(comparison)} is what the chosen numbers had there: in a descent, whose factors start from the "
+        "step before, it flatters. The last column is the mean of the fits that were then made with them: compare "
+        "methods by that."
     )
     return [Text("What tuning took", 3), make_table(columns, cells, "What tuning took"), Text(words)]
+
+
+def _validated(comparison: Comparison) -> str:
+    """What the validation part was measured by."""
+    return f"validation {spelt(comparison.watched)}" if comparison.watched else "validation metric"
 
 
 def _served(comparison: Comparison, trials: list[ComparedFit]) -> list[ComparedFit]:
@@ -123,7 +134,7 @@ def steps(trial: ComparedFit) -> list[Tried]:
     descent, errors = trial.record.descent, trial.record.history.validation
     if descent and descent.numbers and errors:
         return [Tried(tuned, None, error) for tuned, error in zip(descent.numbers, errors[1:], strict=False)]
-    measured = (None, None) if trial.broken else (trial.loss, trial.metric("validation", "rmse"))
+    measured = (None, None) if trial.broken else (trial.loss, trial.metric("validation", trial.record.metric))
     return [Tried(trial.record.tuned, *measured)]
 
 
@@ -156,8 +167,9 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
     x = np.array([tried.tuned[key] for tried in made], float)
     y = {
         "final loss L": np.array([tried.loss for tried in made], float),
-        "validation RMSE": np.array([tried.validation for tried in made], float),
+        _validated(comparison): np.array([tried.validation for tried in made], float),
     }
+    metric = trials[0].record.metric
     y = {label: values for label, values in y.items() if np.isfinite(values).any()} or y
     point = trials[0].point
     taken = choices(comparison).items()
@@ -168,8 +180,9 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
     said += f", {bad} broke down" if bad else ""
     for label, each in y.items():
         if np.isfinite(each).any():
-            place = int(np.nanargmin(each))
-            said += f"; lowest {label} {number(each[place])} at {brief(x[place])}"
+            high = label == _validated(comparison) and not is_error(metric)
+            place = int(np.nanargmax(each) if high else np.nanargmin(each))
+            said += f"; {'highest' if high else 'lowest'} {label} {number(each[place])} at {brief(x[place])}"
     said += f"; chosen {joined([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
     other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
     said += " Each value is another loss: the lowest says nothing." if other else ""
@@ -190,7 +203,7 @@ def axes(comparison: Comparison) -> Iterator[Section]:
             words += [said] if said else []
     if shown:
         words = [
-            "Means over folds or seeds with bars of one standard error, as in the table of results. The test error is "
+            "Means over folds or seeds with bars of one standard error, as in the table of results. The test part is "
             "shown, not used: a point chosen by it would have to be tested elsewhere.",
             *dict.fromkeys(words),
         ]
@@ -228,7 +241,8 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     captions: dict[str, list[str]] = {}
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in points)
     points = sorted(points) if numeric else points
-    for measure in ("test RMSE", "loss"):
+    columns = table.measures(comparison)
+    for measure in (*map(table.tested, comparison.metrics[:_METRICS]), "loss"):
         if measure == "loss" and axis.startswith(("data.", "split.")):
             continue
         made = []
@@ -236,14 +250,15 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
             own = {
                 value: [fit for fit in fits if labels[fit] == label and fit.values[axis] == value] for value in points
             }
-            means = {value: table.mean(its, table.MEASURES[measure]) for value, its in own.items()}
+            means = {value: table.mean(its, columns[measure]) for value, its in own.items()}
             means = {value: mean for value, mean in means.items() if mean}
             if means:
                 x = list(means) if numeric else [as_text(value) for value in means]
                 numbers = np.array([mean[:2] for mean in means.values()])
                 made.append(figures.Dots(label, places[label], x, *numbers.T))
-                low = min(means, key=lambda value: means[value].mean)
-                captions.setdefault(label, []).append(f"lowest {measure} {number(means[low].mean)} at {as_text(low)}")
+                low = min(means, key=lambda value: columns[measure].as_error(means[value].mean))
+                which = "lowest" if is_error(columns[measure].metric or RMSE) else "highest"
+                captions.setdefault(label, []).append(f"{which} {measure} {number(means[low].mean)} at {as_text(low)}")
         if made:
             panels.append(("final loss L" if measure == "loss" else measure, made))
     if not panels:

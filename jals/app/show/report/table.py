@@ -2,17 +2,35 @@
 the lowest loss."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .competitors import ComparedFit, Comparison
+from ....metrics import RMSE, as_error, spelt
+from .competitors import ComparedBaseline, ComparedFit, Comparison
 
 NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
 
 
+class Measure(NamedTuple):
+    """A column of numbers.
+
+    Attributes:
+        of: a fit's number.
+        metric: of the test part, where it is one: that says whether the lowest or the highest is the best.
+    """
+
+    of: Callable[[ComparedFit], float | None]
+    metric: str | None = None
+
+    def as_error(self, number: float) -> float:
+        """The lower the better."""
+        return number if self.metric is None else as_error(self.metric, number)
+
+
 class Mean(NamedTuple):
-    """Of `n` folds or seeds; `error` is the standard error, NaN for n = 1; `fits` of them in all."""
+    """Of `n` folds or seeds; `error` is the standard error, for n = 1 NaN, or of a ranking metric that over its users;
+    `fits` of them in all."""
 
     mean: float
     error: float
@@ -38,15 +56,25 @@ class Row(NamedTuple):
     stationarity: float | None
 
 
+class BaselineRow(NamedTuple):
+    """One baseline on one table and split: means as of a `Row`, of ranking metrics."""
+
+    name: str
+    data: str
+    split: str
+    means: dict[str, Mean]
+
+
 class Paired(NamedTuple):
-    """Test RMSE of a solver minus that of the reference, over pairs of the same table, split, fold, seed and point."""
+    """A metric of the test part of a solver minus that of the reference, over pairs of the same table, split, fold,
+    seed and point."""
 
     name: str
     data: str
     mean: float
     error: float
     pairs: int
-    wins: int  # pairs in which the solver's is the lower
+    wins: int  # pairs in which the solver's is the better
 
 
 class Profile(NamedTuple):
@@ -66,17 +94,24 @@ class Reached(NamedTuple):
     problems: int
 
 
-MEASURES: dict[str, Callable[[ComparedFit], float | None]] = {
-    "test RMSE": lambda fit: fit.metric("test", "rmse"),
-    "test MAE": lambda fit: fit.metric("test", "mae"),
-    "loss": lambda fit: fit.loss,
-    **{cost: lambda fit, cost=cost: fit.cost(cost) for cost in ("sweeps", "passes", "operations", "seconds")},
-}
+def tested(metric: str) -> str:
+    """The column of a metric: test RMSE."""
+    return f"test {spelt(metric)}"
 
 
-def mean(fits: Iterable[ComparedFit], measure: Callable[[ComparedFit], float | None]) -> Mean | None:
+def measures(comparison: Comparison) -> dict[str, Measure]:
+    """The columns that there may be, in their order: what was measured of the test part, the loss, and the costs."""
+    of_test = [*comparison.ranked, "rmse", "mae"] if "rmse" not in comparison.metrics else ["rmse", "mae"]
+    of_test += [metric for metric in comparison.ranked if metric not in of_test]
+    found = {tested(name): Measure(lambda fit, name=name: fit.metric("test", name), name) for name in of_test}
+    found["loss"] = Measure(lambda fit: fit.loss)
+    costs = ("sweeps", "passes", "operations", "seconds")
+    return found | {cost: Measure(lambda fit, cost=cost: fit.cost(cost)) for cost in costs}
+
+
+def mean(fits: Iterable[Any], measure: Measure) -> Mean | None:
     """Over folds, seeds averaged within each first; over seeds where there are no folds."""
-    found = [(fit, number) for fit in fits if (number := measure(fit)) is not None]
+    found = [(fit, number) for fit in fits if (number := measure.of(fit)) is not None]
     if not found:
         return None
     groups: dict[object, list[float]] = {}
@@ -84,34 +119,53 @@ def mean(fits: Iterable[ComparedFit], measure: Callable[[ComparedFit], float | N
         groups.setdefault(("seed", fit.seed) if fit.fold is None else fit.fold, []).append(number)
     numbers = np.array([np.mean(group) for group in groups.values()])
     error = numbers.std(ddof=1) / np.sqrt(len(numbers)) if len(numbers) > 1 else np.nan
+    if len(found) == 1 and measure.metric is not None:
+        own = found[0][0].metric_error(measure.metric)
+        error = np.nan if own is None else own
     return Mean(float(numbers.mean()), float(error), len(numbers), len(found))
 
 
 def rows(comparison: Comparison) -> list[Row]:
     """The main table, points in the order of the fits, solvers in that of the configs."""
-    found = []
+    found, columns = [], measures(comparison)
     for point in comparison.points:
         for name in comparison.names:
             here = [fit for fit in comparison.fits if fit.point == point and fit.name == name]
             if here:
                 whole = [fit for fit in here if not fit.broken]
-                means = {column: mean(whole, measure) for column, measure in MEASURES.items()}
+                means = {column: mean(whole, measure) for column, measure in columns.items()}
                 worst = [fit.stationarity for fit in whole if fit.stationarity is not None]
                 means = {column: of for column, of in means.items() if of}
                 found.append(Row(name, point, whole, len(here) - len(whole), means, max(worst, default=None)))
     return found
 
 
-def best(rows: list[Row], column: str) -> set[int]:
-    """The places of the rows whose mean is the lowest among those it compares with: the same test part, and for a loss
-    the same function. Rows with fits that broke down do not enter: their mean leaves the hard cases out."""
+def baseline_rows(comparison: Comparison) -> list[BaselineRow]:
+    """In the order of the configs."""
+    groups: dict[tuple, list[ComparedBaseline]] = {}
+    for each in comparison.baselines:
+        groups.setdefault(each.group, []).append(each)
+    columns = {name: each for name, each in measures(comparison).items() if each.metric is not None}
+    return [
+        BaselineRow(name, data, split, {column: of for column, each in columns.items() if (of := mean(own, each))})
+        for (name, data, split), own in groups.items()
+    ]
+
+
+def best(rows: list[Row], column: str, measure: Measure, baselines: list[BaselineRow]) -> set[int]:
+    """The places of the rows whose mean is the best among those it compares with: the same test part, and for a loss
+    the same function. Rows with fits that broke down do not enter: their mean leaves the hard cases out. Those of the
+    baselines, which do, are counted on from the last row."""
     groups: dict[object, dict[int, float]] = {}
     for place, row in enumerate(rows):
         of = row.means.get(column)
         if of and not row.broken:
             first = row.fits[0]
             group = (first.split, first.objective, first.record.rank) if column == "loss" else first.split
-            groups.setdefault(group, {})[place] = of.mean
+            groups.setdefault(group, {})[place] = measure.as_error(of.mean)
+    for place, baseline in enumerate(baselines, start=len(rows)):
+        if column in baseline.means and baseline.split in groups:
+            groups[baseline.split][place] = measure.as_error(baseline.means[column].mean)
     return {
         place
         for group in groups.values()
@@ -120,10 +174,10 @@ def best(rows: list[Row], column: str) -> set[int]:
     }
 
 
-def paired(comparison: Comparison) -> list[Paired]:
+def paired(comparison: Comparison, metric: str = RMSE) -> list[Paired]:
     """Every other solver against the reference."""
-    measure = MEASURES["test RMSE"]
-    whole = [(fit, error) for fit in comparison.fits if not fit.broken and (error := measure(fit)) is not None]
+    measure = measures(comparison)[tested(metric)]
+    whole = [(fit, error) for fit in comparison.fits if not fit.broken and (error := measure.of(fit)) is not None]
     reference = {fit.instance: error for fit, error in whole if fit.name == comparison.reference}
     found = []
     for data in dict.fromkeys(fit.data for fit, _ in whole):
@@ -135,7 +189,7 @@ def paired(comparison: Comparison) -> list[Paired]:
             ]
             if against:
                 error = np.std(against, ddof=1) / np.sqrt(len(against)) if len(against) > 1 else np.nan
-                wins = sum(each < 0 for each in against)
+                wins = sum(measure.as_error(each) < 0 for each in against)
                 found.append(Paired(name, data, float(np.mean(against)), float(error), len(against), wins))
     return found
 

@@ -1,0 +1,34 @@
+"""Metrics as a config names them."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from ...errors import ArgumentError
+from ...metrics import is_error, metric_parts
+
+
+def _known(metric: str) -> str:
+    try:
+        if not is_error(metric):
+            metric_parts(metric)
+    except ArgumentError as error:
+        said = str(error).removeprefix("metric ")
+        raise PydanticCustomError("metric", "{said}", {"said": said}) from None
+    return metric
+
+
+def _of_a_fit(metric: str) -> str:
+    if metric == "mae":
+        raise PydanticCustomError("metric", 'is "mae", which is measured at the end only: choose "rmse" or a ranking.')
+    return _known(metric)
+
+
+Metric = Annotated[str, AfterValidator(_known)]  # "rmse", "mae", or a key of `jals.metrics.ranking`: "ndcg@10"
+FitMetric = Annotated[str, AfterValidator(_of_a_fit)]  # the same without "mae"
+
+
+def ranked(config: Any) -> list[str]:
+    """The ranking metrics that a config asks for, that of its fits first."""
+    return [metric for metric in dict.fromkeys([config.fit.metric, *config.output.metrics]) if not is_error(metric)]

@@ -1,0 +1,206 @@
+"""Runs that are judged by how they rank: what is measured, what it decides, and the baselines beside it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jals
+from jals.app.run import baselines, session
+from jals.files.runs import folder
+from tests.support.commands import jals_command, write_experiment
+from tests.support.records import read_run as recorded
+
+SEGMENTED = ("[objective]", '[problem]\nlayout = "segmented"\n\n[objective]')  # compiles quickest
+VALIDATED = ("test_fraction = 0.2", "test_fraction = 0.2\nvalidation_fraction = 0.2")
+IMPLICIT = ('"als_wr"\nreg = 0.1\nbias = true\ncenter = true', '"ials"\nreg = 0.1\nunobserved_weight = 0.3')
+RANKED = ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"')
+MEASURED = '\n[output]\nmetrics = ["recall@2", "auc", "coverage@2"]\n'
+BASELINES = '\n[[baseline]]\nkind = "most_popular"\n\n[[baseline]]\nkind = "item_knn"\nname = "knn"\nneighbours = 2\n'
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Drawing takes as long as all else."""
+    monkeypatch.setattr(session.Session, "draw", lambda self: (self.place / folder.PAGE).write_text("drawn"))
+
+
+def experiment(place, *changes, more=""):
+    path = write_experiment(place, SEGMENTED, VALIDATED, *changes)
+    path.write_text(path.read_text() + more)
+    return path
+
+
+def parts(place):
+    table = jals.read_ratings(place / "table.npz")[0]
+    train, test = jals.split.random(table, 0.2, 0)
+    train, validation = jals.split.random(train, 0.2, 0)
+    return train, validation, test
+
+
+def together(*tables):
+    columns = (np.concatenate([getattr(each, name) for each in tables]) for name in ("user", "item", "value"))
+    return jals.Ratings.from_arrays(*columns, tables[0].num_users, tables[0].num_items)
+
+
+def run(path, out, *more):
+    done = jals_command("run", path, "--out", out, *more)
+    assert done.exit_code == 0, done.output
+    return done.output, recorded(out)["fits"]
+
+
+def test_what_is_measured_is_the_ranking_of_the_factors(tmp_path):
+    """Of the validation part beside the training part, of the test part beside both; liked is what is rated 3 or more,
+    which makes the explicit preset no mistake."""
+    path = experiment(tmp_path, RANKED, more=MEASURED + "relevant = 3.0\n")
+    shown, (fit,) = run(path, tmp_path / "run")
+    train, validation, test = parts(tmp_path)
+    factors = jals.load(tmp_path / "run" / fit["factors"]).factors
+    liked = lambda part: jals.Ratings.from_arrays(part.user, part.item, part.value >= 3, part.num_users, part.num_items)  # noqa: E731
+    for part, held_out, seen in (("validation", validation, train), ("test", test, together(train, validation))):
+        expected = jals.metrics.ranking(factors, liked(held_out), seen, (2, 3), ("ndcg", "recall", "auc", "coverage"))
+        for name in ("ndcg@3", "recall@2", "auc", "coverage@2"):
+            assert fit["metrics"][part][name] == pytest.approx(expected.mean[name]), (part, name)
+    assert fit["history"]["validation"][-1] == fit["metrics"]["validation"]["ndcg@3"]
+    assert (fit["metric"], set(fit["metrics"]["train"])) == ("ndcg@3", {"rmse", "mae"})
+    kept = fit["ranking"]
+    assert kept["users"] == len(expected.user) and kept["left_out"] == expected.left_out
+    assert kept["stderr"]["ndcg@3"] == pytest.approx(expected.stderr["ndcg@3"])
+    every = jals.metrics.ranking(factors, liked(test), together(train, validation), kept["k"], ("ndcg", "recall"))
+    for name in ("ndcg", "recall"):
+        np.testing.assert_allclose(kept["curves"][name], [every.mean[f"{name}@{k}"] for k in kept["k"]])
+    for of, row, numbers in (
+        ("by_activity", every.user, every.per_user["ndcg@3"]),
+        ("by_popularity", test.item[every.entry], every.hits[3]),
+    ):
+        degree = np.bincount(getattr(train, "user" if of == "by_activity" else "item"), minlength=20)[row]
+        for each in kept[of]:
+            own = numbers[(degree >= each["low"]) & (degree <= each["high"])]
+            assert (each["count"], each["mean"]) == (len(own), pytest.approx(own.mean()))
+        assert sum(each["count"] for each in kept[of]) == len(row)
+    assert "ndcg@3" in shown and "coverage@2" not in shown  # of a table of 80 columns the first three
+
+    output = jals_command("evaluate", tmp_path / "run", "-k", 3, "--metric", "ndcg").output
+    assert f"{fit['metrics']['test']['ndcg@3']:.4f}" in output
+
+
+def test_patience_tuning_and_the_best_fit_go_by_it(tmp_path):
+    """The highest wins; with RMSE another would."""
+    tune = '\n[tune]\ntrials = 5\nrange = { "objective.reg" = [0.001, 30.0] }\n\n[output]\nrelevant = 3.0\n'
+    settings = ("sweeps = 3", 'sweeps = 6\nmetric = "auc"\npatience = 2\nseeds = [0, 1, 2]')
+    path = experiment(tmp_path, settings, more=tune)
+    _, fits = run(path, tmp_path / "run")
+    trials = [fit for fit in fits if fit["trial"] is not None]
+    score = lambda fit: fit["metrics"]["validation"]["auc"]  # noqa: E731
+    assert set(trials[0]["metrics"]["validation"]) == {"rmse", "mae", "auc"}
+    best = max(trials, key=score)
+    assert best["metrics"]["validation"]["rmse"] > min(fit["metrics"]["validation"]["rmse"] for fit in trials)
+    own = [fit for fit in fits if fit["trial"] is None]
+    assert all(fit["tuned"] == best["tuned"] for fit in own)
+    for fit in fits:
+        assert score(fit) == max(fit["history"]["validation"])
+        assert fit["reason"] == "patience" or len(fit["history"]["sweep"]) == 7
+    output = " ".join(jals_command("recommend", tmp_path / "run", "--user", 100, "-k", 2).output.split())
+    seed = max(own, key=score)["seed"]
+    assert f"als seed {seed} " in output and f"highest validation auc, {max(map(score, own)):.4f}, of 3 seeds" in output
+
+
+def test_fits_of_one_program_are_measured_as_alone(tmp_path):
+    changes = [IMPLICIT, ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"\nseeds = [0, 1]')]
+    path = experiment(tmp_path, *changes)
+    found = []
+    for timed in ("true", "false"):
+        _, fits = run(path, tmp_path / timed, "--set", f"fit.timed={timed}")
+        found.append({fit["seed"]: fit for fit in fits})
+    for seed, alone in found[0].items():
+        shared = found[1][seed]
+        np.testing.assert_allclose(shared["history"]["validation"], alone["history"]["validation"], rtol=1e-5)
+        assert shared["metrics"]["test"]["ndcg@3"] == pytest.approx(alone["metrics"]["test"]["ndcg@3"], rel=1e-5)
+
+
+def test_a_stopped_fit_goes_on_by_the_same_metric(tmp_path, monkeypatch):
+    path = experiment(tmp_path, IMPLICIT, ("sweeps = 3", 'sweeps = 4\nmetric = "ndcg@3"'))
+    _, (whole,) = run(path, tmp_path / "whole")
+    measured = []
+
+    def stopping(at, *more):
+        measured.append(at.sweep)
+        if at.sweep == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_budget_spent", lambda settings, at: stopping(at) if hasattr(at, "result") else False)
+        assert jals_command("run", path, "--out", tmp_path / "run").exit_code == 130
+    _, (fit,) = run(path, tmp_path / "run")
+    assert measured[-1] == 2 and fit["history"]["validation"] == whole["history"]["validation"]
+
+
+def test_baselines_are_ranked_beside_the_fits(tmp_path, monkeypatch):
+    path = experiment(tmp_path, IMPLICIT, RANKED, more=BASELINES)
+    shown, _ = run(path, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / folder.RESULT).read_text())
+    train, validation, test = parts(tmp_path)
+    seen = together(train, validation)
+    scores = {
+        "most_popular": jals.baselines.most_popular(train).scores,
+        "knn": jals.baselines.item_knn(train, neighbours=2).scores,
+    }
+    assert [each["name"] for each in record["baselines"]] == [*scores]
+    for each in record["baselines"]:
+        for part, held_out, known in (("validation", validation, train), ("test", test, seen)):
+            expected = jals.metrics.ranking(scores[each["name"]], held_out, known, 3, "ndcg").mean["ndcg@3"]
+            assert each["metrics"][part]["ndcg@3"] == pytest.approx(expected)
+        assert f"{each['metrics']['test']['ndcg@3']:.4f}" in shown
+    measured = []
+    measure = baselines.measure
+    monkeypatch.setattr(baselines, "measure", lambda each, *more: measured.append(each.label) or measure(each, *more))
+    path.write_text(path.read_text() + '\n[[baseline]]\nkind = "ease"\nreg = 2.0\n')
+    assert "another config" in jals_command("run", path, "--out", tmp_path / "run").output
+    output, _ = run(path, tmp_path / "run", "--extend")
+    assert measured == ["ease"] and "ease" in output
+
+
+def test_another_metric_is_another_run(tmp_path):
+    path = experiment(tmp_path, IMPLICIT, RANKED, more=MEASURED)
+    run(path, tmp_path / "run")
+    refused = jals_command("run", path, "--out", tmp_path / "run", "--set", 'output.metrics=["map@3"]')
+    assert refused.exit_code == 2 and "output.metrics" in refused.output
+    _, fits = run(path, tmp_path / "run", "--extend", "--set", 'output.metrics=["map@3"]')
+    assert set(fits[0]["metrics"]["test"]) == {"rmse", "mae", "ndcg@3", "map@3"}
+    run(path, tmp_path / "run", "--set", 'output.metrics=["map@3"]', "--set", "output.factors=false")  # no difference
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((RANKED[0], 'metric = "ndcg@99"'), "k is 99, but must be a whole number from 1 to the number of items, 8"),
+        ((RANKED[0], 'metric = "ndcg@3"\n[output]\nrelevant = 7.0'), "output.relevant: the validation part cannot be"),
+    ],
+)
+def test_what_does_not_fit_the_table_is_said_before_any_fit(tmp_path, change, words):
+    done = jals_command("run", experiment(tmp_path, IMPLICIT, change), "--out", tmp_path / "run")
+    assert done.exit_code == 2 and words in " ".join(done.output.split())
+    assert not (tmp_path / "run" / folder.RESULT).exists()
+
+
+def test_the_latest_entries_may_be_the_validation_part(tmp_path):
+    """Of each user the last is for the test, the one before for validation."""
+    user, item, time = [0, 0, 0, 0, 1, 1, 1, 1], [0, 1, 2, 3, 3, 2, 1, 0], [4, 3, 2, 1, 1, 2, 3, 4]
+    np.savez(tmp_path / "table.npz", user=user, item=item, rating=np.ones(8), timestamp=time)
+    latest = ('kind = "random"\ntest_fraction = 0.2', 'kind = "leave_last_out"\nvalidation_count = 1')
+    path = write_experiment(tmp_path, SEGMENTED, latest, IMPLICIT, RANKED)
+    np.savez(tmp_path / "table.npz", user=user, item=item, rating=np.ones(8), timestamp=time)
+    _, (fit,) = run(path, tmp_path / "run")
+    data = recorded(tmp_path / "run")["data"][0]
+    assert (data["train"], data["validation"], data["test"]) == (4, 2, 2)
+    train = jals.Ratings.from_arrays([0, 0, 1, 1], [2, 3, 3, 2], np.ones(4), 2, 4)
+    factors = jals.load(tmp_path / "run" / fit["factors"]).factors
+    held_out = jals.Ratings.from_arrays([0, 1], [1, 1], np.ones(2), 2, 4)
+    expected = jals.metrics.ranking(factors, held_out, train, 3, "ndcg").mean["ndcg@3"]
+    assert fit["metrics"]["validation"]["ndcg@3"] == expected
+
+
+def test_columns_of_a_frame_hold_the_rankings(tmp_path):
+    run(experiment(tmp_path, IMPLICIT, RANKED), tmp_path / "run")
+    frames = jals.experiment.load(tmp_path / "run")
+    assert frames.fits["validation_ndcg@3"][0] == frames.sweeps["validation"][-1]
