@@ -84,7 +84,7 @@ class Recommender(Saved):
         exclude_seen: bool = True,
         allow: Any = None,
         exclude: Any = None,
-        min_entries: int | None = None,
+        min_entries: int | None = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items of highest score for each user, see `top_k`.
 
@@ -93,10 +93,10 @@ class Recommender(Saved):
             k: at most the number of items.
             exclude_seen: whether to leave out what each user has seen.
             allow, exclude: ids of items: only these, not these.
-            min_entries: leaves out items that were fitted to fewer entries; 0 for none. None: a number where the scores
-                are predicted ratings (objectives without a sum over all pairs: `explicit`, `als_wr`), the highest of
-                which rest on few: 30, or as many fewer as it takes for the items that are left to have half of all
-                entries. Else, and with `allow`, and where neither is known, 0.
+            min_entries: leaves out items that were fitted to fewer entries. None: a number where the scores are
+                predicted ratings (objectives without a sum over all pairs: `explicit`, `als_wr`), the highest of which
+                rest on few: 30, or as many fewer as it takes for the items that are left to have half of all entries.
+                Else, and with `allow`, and where neither is known, 0.
 
         Returns: (ids `(n, k)`, scores `(n, k)`), the best first. Where too few items are left the score is -inf, and
             the id -1, or "" where ids are texts.
@@ -188,7 +188,7 @@ class Recommender(Saved):
         if self.entries is None:
             raise ArgumentError(
                 f"min_entries is {least}, but it is not known how many entries items have: save them, jals.save(..., "
-                "seen=train), or pass min_entries=0."
+                "seen=train), or leave min_entries out."
             )
         return self.entries >= least
 

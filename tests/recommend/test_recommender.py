@@ -41,11 +41,11 @@ def test_outside_ids_in_and_out(recommender, parts):
     rows, k = [4, 1], 12
     names = vocab.user[rows]
     for exclude_seen in (True, False):
-        ids, scores = recommender.recommend(names, k, exclude_seen, min_entries=0)
+        ids, scores = recommender.recommend(names, k, exclude_seen)
         item, expected = sorted_all(all_scores(factors)[rows], k, full[rows] & exclude_seen)
         np.testing.assert_array_equal(ids, vocab.item[item])
         np.testing.assert_allclose(scores, expected, rtol=1e-6)
-    alone, _ = recommender.recommend("user 4", k, exclude_seen=False, min_entries=0)
+    alone, _ = recommender.recommend("user 4", k, exclude_seen=False)
     np.testing.assert_array_equal(alone, ids[:1])
     three, scores = recommender.recommend(names, k, allow=[100, 120, 490], exclude=[120])
     named = np.isin(vocab.item, [100, 490])
@@ -68,7 +68,7 @@ def test_newcomers(recommender, parts):
     new = recommender.fold_in(who, what, np.float32(values))
     assert new.vocab.user.tolist() == ["amy", "zoe"]
     np.testing.assert_array_equal(new.factors.user, rows)
-    ids, scores = new.recommend(["zoe"], ITEMS, min_entries=0)
+    ids, scores = new.recommend(["zoe"], ITEMS)
     expected = dataclasses.replace(factors, user=rows, user_bias=bias)
     seen = np.isin(np.arange(ITEMS), [3, 39])
     np.testing.assert_allclose(scores, sorted_all(all_scores(expected)[1:], ITEMS, seen)[1], rtol=1e-5)
@@ -101,11 +101,11 @@ def test_ratings_are_predicted_from_entries_enough(kind, divided):
     ratings = jals.Ratings.from_arrays(user, item, np.ones(len(item)), 50, 8, weight=np.ones(len(item)))
     factors = some_factors(bias=objective is None or objective.bias, users=50, items=8)
     one = jals.Recommender(factors, None, objective, ratings)
-    every, _ = one.recommend(0, 8, min_entries=0)
-    found, score = one.recommend(0, 8)
+    every, _ = one.recommend(0, 8)
+    found, score = one.recommend(0, 8, min_entries=None)
     expected = [each for each in every[0] if entries[each] >= least]
     assert found[0].tolist() == expected + [-1] * (8 - len(expected)) and (score[0, len(expected) :] == -np.inf).all()
-    assert one.recommend(0, 8, allow=np.arange(8))[0].tolist() == every.tolist()
+    assert one.recommend(0, 8, allow=np.arange(8), min_entries=None)[0].tolist() == every.tolist()
     some = one.recommend(0, 8, allow=[0, 1, 4], min_entries=4)[0][0]
     assert set(some.tolist()) == {each for each in (0, 1, 4) if entries[each] >= 4} | {-1}
     masked = ratings.weight * (item != 1)
@@ -136,7 +136,7 @@ def test_it_travels_and_shows_little(parts):
 def test_rows_are_ids_without_a_vocabulary(parts):
     factors, _, objective, seen, full = parts
     plain = jals.Recommender(factors, None, objective, seen)
-    found, _ = plain.recommend(2, 4, min_entries=0)
+    found, _ = plain.recommend(2, 4)
     np.testing.assert_array_equal(found, sorted_all(all_scores(factors)[[2]], 4, full[[2]])[0])
     assert plain.fold_in(7, [1, 2]).recommend(7, 2)[0].shape == (1, 2)
     for ids, words in ((USERS, "user 7 is not there: the factors have 7 users"), ("user 2", "no vocabulary")):

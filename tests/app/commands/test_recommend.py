@@ -321,7 +321,7 @@ def test_an_export_answers_without_the_run(saved, tmp_path_factory):
     assert str(path.name) in output_of(export, place, path)
     loaded = jals.load(path)
     user = table.vocab.user[4]
-    ids, scores = loaded.recommend([user], k=3, min_entries=0)
+    ids, scores = loaded.recommend([user], k=3)
     items, best = best_unseen(loaded.factors, 4, train.item[train.user == 4], 3)
     assert ids[0].tolist() == [7000 + item for item in items]
     np.testing.assert_allclose(scores[0], best, rtol=1e-6)
