@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import unittest.mock
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -207,6 +208,31 @@ def test_a_kernel_that_is_missing_is_told_with_a_cure(tmp_path, monkeypatch, nam
     assert not finding.wrong, "everything works without it"
     assert what in finding.what and finding.what.endswith("XLA solves instead, slower.")
     assert finding.cure.startswith("Install ") and "Install" not in finding.what
+
+
+@pytest.mark.parametrize("calls", [None, 1, native.CALLS + 1])
+def test_a_kernel_built_of_other_sources_is_not_called(tmp_path, monkeypatch, calls):
+    """It knows other targets or attributes: called all the same, it would fail inside a program, or worse."""
+    path = tmp_path / "_kernel_0_3.so"
+    path.touch()
+
+    class Library:
+        def __getattr__(self, name):
+            if name == "jals_calls" and calls is None:
+                raise AttributeError(name)
+            return unittest.mock.Mock(return_value=calls)
+
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: Library())
+    monkeypatch.setattr(native.jax.ffi, "register_ffi_target", unittest.mock.Mock())
+    monkeypatch.setattr(native.jax.ffi, "pycapsule", unittest.mock.Mock())
+    native._load.cache_clear()
+    try:
+        found, selects = native.status(), native.available()
+    finally:
+        native._load.cache_clear()
+    assert not found.available and not selects and not native.jax.ffi.register_ffi_target.called
+    assert path.name in found.reason and "other sources" in found.reason and "Install jals again" in found.reason
 
 
 def test_settings_tell_x64_and_what_slows_a_fit(monkeypatch):

@@ -73,6 +73,22 @@ class Problem:
         user, item, user_side, item_side = jax.tree.map(jnp.asarray, (ratings.user, ratings.item, user_side, item_side))
         return cls(user, item, value, weight, user_side, item_side, None, None, ratings.num_users, ratings.num_items)
 
+    @classmethod
+    def of_side(cls, ratings: Ratings, side: str) -> "Problem":
+        """What one half-sweep needs, arranged: the layout of `side` alone, "user" or "item", in which no fit can be
+        made. The other side has no bucket, and its counts are NaN, as of a layout that is not one of the table."""
+        value = jnp.asarray(ratings.value)
+        weight = jnp.ones_like(value) if ratings.weight is None else jnp.asarray(ratings.weight, value.dtype)
+        column = {name: jnp.asarray(getattr(ratings, name)) for name in ("user", "item")}
+        rows = {name: getattr(ratings, f"num_{name}s") for name in column}
+        opposite = "item" if side == "user" else "user"
+        here = build_side(getattr(ratings, side), getattr(ratings, opposite), rows[side], "bucketed")
+        sides = {side: jax.tree.map(jnp.asarray, here), opposite: Side((), rows[opposite], len(ratings.user))}
+        slots = {side: _side_slots(sides[side], value, weight)}
+        slots[opposite] = Slots((), (), jnp.full(rows[opposite], jnp.nan, value.dtype))
+        arranged = (sides["user"], sides["item"], slots["user"], slots["item"])
+        return cls(column["user"], column["item"], value, weight, *arranged, rows["user"], rows["item"])
+
     def __repr__(self) -> str:
         shape = f"{self.num_users:,} users x {self.num_items:,} items"
         return f"Problem({shape}, {self.num_entries:,} entries, {self.dtype})"
@@ -286,18 +302,22 @@ def _arranged(problem: Problem) -> tuple[Slots, Slots]:
     # reaches everything (`Objective.row_reg`).
     table = layout_checks.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
 
-    numbers = [jnp.pad(column, (0, 1)) for column in (problem.value, problem.weight)]  # the 0 that padding reads
-
     def slots(side: Side, row_first: bool) -> Slots:
-        entries = [bucket.entry for bucket in side.buckets]
-        values, weights = (
-            tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
-        )
-        count = _summed(side, _seen(weights), problem.weight.dtype)
+        found = _side_slots(side, problem.value, problem.weight)
         sound = layout_checks.has_rows(side) & (layout_checks.fingerprint(side, row_first) == table)
-        return Slots(values, weights, jnp.where(sound, count, jnp.asarray(jnp.nan, count.dtype)))
+        return found._replace(count=jnp.where(sound, found.count, jnp.asarray(jnp.nan, found.count.dtype)))
 
     return slots(problem.user_side, True), slots(problem.item_side, False)
+
+
+@jax.jit
+def _side_slots(side: Side, value: jax.Array, weight: jax.Array) -> Slots:
+    numbers = [jnp.pad(column, (0, 1)) for column in (value, weight)]  # the 0 that padding reads
+    entries = [bucket.entry for bucket in side.buckets]
+    values, weights = (
+        tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries) for column in numbers
+    )  # fmt: skip
+    return Slots(values, weights, _summed(side, _seen(weights), weight.dtype))
 
 
 def _seen(weights: Any) -> list[jax.Array]:
@@ -306,6 +326,8 @@ def _seen(weights: Any) -> list[jax.Array]:
 
 def _summed(side: Side, numbers: Any, dtype: Any) -> jax.Array:
     """The sums by row of numbers of each bucket's slots: of `_seen`, n."""
+    if not side.buckets:  # not laid out
+        return jnp.zeros(side.num_rows, dtype)
     rows = jnp.concatenate([side.of_pieces(bucket).reshape(-1) for bucket in side.buckets])
     here = jnp.concatenate([each.sum(axis=-1).reshape(-1) for each in numbers])
     return jnp.zeros(side.num_rows, dtype).at[rows].add(here.astype(dtype), mode="drop")

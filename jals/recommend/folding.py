@@ -11,6 +11,7 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..devices import match_varying
 from ..errors import ArgumentError, DataError, is_traced
+from ..forks import check_jax
 from ..model.factors import Factors, consistent
 from ..model.objectives import Objective
 from ..model.problem import Problem
@@ -45,8 +46,10 @@ def fold_in(
         DataError: for values that the objective cannot take.
     """
     check_side(side)
-    if isinstance(ratings, Ratings):
-        ratings = Problem.build(ratings)
+    from_ratings = isinstance(ratings, Ratings)
+    if from_ratings:
+        check_jax()
+        ratings = Problem.of_side(ratings, side)
     check_problem(ratings, objective)
     factors = consistent(factors)
     opposite = SIDES[side]
@@ -57,7 +60,8 @@ def fold_in(
             f"and give num_{opposite}s={others} where the ratings are made."
         )
     given, (factors, problem, objective) = objective, _with_new_rows(factors, ratings, objective, side)
-    if is_traced(problem.weight) or (problem.weight != 0).any():  # rows without any entry are rows, too
+    # Ratings are checked already; and rows without any entry are rows, too.
+    if not from_ratings and (is_traced(problem.weight) or (problem.weight != 0).any()):
         problem = problem.checked()
     given.check(problem, factors.rank)
     rows, bias, good = _solved(*match_varying(factors, problem, objective), side)

@@ -1,10 +1,10 @@
 """The k largest of many inner products, exactly, a batch of queries at a time.
 
-On a CPU with the kernel of `jals.native` a batch is a product, which C++ reads once. Elsewhere XLA selects, from scores
-that lie item by item, so that it reduces along queries, which vectorises. Instead of sorting all of a query's scores,
-the largest of each block of neighbouring items is found, then the k blocks with the largest of these, then the k
-largest within: whatever is among the k largest lies there. For an item outside of these blocks there is in each of the
-k a score that is larger, or as large and of a lower item.
+On a CPU with the kernel of `jals.native` a batch is a few products, each of which C++ reads once. Elsewhere XLA
+selects, from scores that lie item by item, so that it reduces along queries, which vectorises. Instead of sorting all
+of a query's scores, the largest of each block of neighbouring items is found, then the k blocks with the largest of
+these, then the k largest within: whatever is among the k largest lies there. For an item outside of these blocks there
+is in each of the k a score that is larger, or as large and of a lower item.
 """
 
 import functools
@@ -20,7 +20,9 @@ from ..rows import native
 BATCH_BYTES = 2**25  # of scores at a time: enough rows for a fast product, and little to keep
 _MOST_QUERIES = 1024  # in a batch
 TILE_BYTES = 2**22  # of scores that the kernel selects from at a time
+HELD_BYTES = 2**26  # of what it holds meanwhile, at most
 _LEAST_TILE = 1024  # items
+_TILE_OF = 128  # items: a tile has a multiple, which neither the product nor the kernel has to finish one by one
 _CLOSED_AT_ONCE = 4096  # pairs that are left out at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -57,48 +59,52 @@ def largest(
         where fewer are left. An item whose score is NaN or -inf counts as closed. Without derivatives.
     """
     query, table, offset, closed = match_varying(*jax.lax.stop_gradient((query, table, offset, closed)))
-    queries, items = len(query), len(table)
     if closed.everywhere is not None:
-        offset = jnp.zeros(items, table.dtype) if offset is None else offset
+        offset = jnp.zeros(len(table), table.dtype) if offset is None else offset
         offset = jnp.where(closed.everywhere, -jnp.inf, offset)
-    room = max(1, BATCH_BYTES // (items * table.dtype.itemsize))
-    batches = -(-queries // min(room, _MOST_QUERIES))
-    size = -(-queries // batches)
-    padded = _padded(table, offset, _block(items, k))
-    general = functools.partial(_by_blocks, items, _block(items, k), k)
-    own_of = {"cpu": functools.partial(_by_kernel, k)} if native.selects() else {}
+    given = ((query, closed.mask, closed.start, closed.stop), table, offset, closed.item)
+    by_xla = functools.partial(_by_blocks, k)
+    if not native.available():
+        return by_xla(*given)
+    return jax.lax.platform_dependent(*given, cpu=functools.partial(_by_kernel, k), default=by_xla)
 
-    def one(own: tuple) -> tuple[jax.Array, jax.Array]:
-        given = (own, table, offset, padded, closed.item)
-        return jax.lax.platform_dependent(*given, **own_of, default=general) if own_of else general(*given)
 
-    own = (query, closed.mask, closed.start, closed.stop)
+def _in_batches(one: Any, own: tuple, most: int) -> tuple[jax.Array, jax.Array]:
+    """`one` of at most so many queries at a time; `own` is theirs, by query."""
+    queries = len(own[0])
+    batches = -(-queries // min(max(1, most), _MOST_QUERIES))
     if batches == 1:
         return one(own)
+    size = -(-queries // batches)
     fill = lambda array: jnp.pad(array, [(0, batches * size - queries)] + [(0, 0)] * (array.ndim - 1))  # noqa: E731
     own = jax.tree.map(lambda array: fill(array).reshape(batches, size, *array.shape[1:]), own)
     item, score = jax.lax.map(one, own)
-    return item.reshape(-1, k)[:queries], score.reshape(-1, k)[:queries]
+    return tuple(found.reshape(-1, found.shape[-1])[:queries] for found in (item, score))
 
 
-def _by_kernel(k: int, own: tuple, table: jax.Array, offset: Any, _: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
-    query, mask, start, stop = own
+def _by_kernel(k: int, own: tuple, table: jax.Array, offset: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
     items, dtype = len(table), table.dtype
+    most = HELD_BYTES // (native.room(k) * 2 * dtype.itemsize)
     # So many items at a time that their scores stay in cache from the product to the selection.
-    tile = max(_LEAST_TILE, TILE_BYTES // (len(query) * dtype.itemsize))
+    tile = max(_LEAST_TILE, TILE_BYTES // (min(max(1, most), _MOST_QUERIES, len(own[0])) * dtype.itemsize))
     tiles = -(-items // tile)
     tile = -(-items // tiles)
+    tile += -tile % _TILE_OF
     table = jnp.pad(table, ((0, tiles * tile - items), (0, 0)))
 
-    def add(number, best):
-        first = number * tile
-        part = jax.lax.dynamic_slice_in_dim(table, first, tile)
-        score = jnp.matmul(query, part.T, precision=_HIGHEST)
-        return native.select(score, first, best, items, offset, mask, start, stop, pairs)
+    def one(own: tuple) -> tuple[jax.Array, jax.Array]:
+        query, mask, start, stop = own
 
-    nothing = jnp.full((len(query), k), -1, jnp.int32), jnp.full((len(query), k), -jnp.inf, dtype)
-    nothing = match_varying(nothing, (query, table))[0]
-    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles), add, nothing)
+        def add(number, held):
+            first = number * tile
+            part = jax.lax.dynamic_slice_in_dim(table, first, tile)
+            score = jnp.matmul(query, part.T, precision=_HIGHEST)
+            return native.select(score, first, held, items, k, offset, mask, start, stop, pairs)
+
+        nothing = match_varying(native.nothing_held(len(query), k, dtype), (query, table))[0]
+        return native.selected(jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles), add, nothing), k)
+
+    return _in_batches(one, own, most)
 
 
 # ---- by XLA ----
@@ -120,7 +126,13 @@ def _block(items: int, k: int) -> int:
     return block if items > 2 * k * block else 1
 
 
-def _by_blocks(items: int, block: int, k: int, own: tuple, _: Any, __: Any, padded: Any, pairs: Any) -> Any:
+def _by_blocks(k: int, own: tuple, table: jax.Array, offset: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
+    items, block = len(table), _block(len(table), k)
+    one = functools.partial(_of_batch, items, block, k, _padded(table, offset, block), pairs)
+    return _in_batches(one, own, BATCH_BYTES // (items * table.dtype.itemsize))
+
+
+def _of_batch(items: int, block: int, k: int, padded: Any, pairs: Any, own: tuple) -> tuple[jax.Array, jax.Array]:
     (query, mask, start, stop), (table, offset) = own, padded
     score = jnp.matmul(table, query.T, precision=_HIGHEST)
     if offset is not None:

@@ -56,16 +56,16 @@ def assert_found(found, expected):
 def batches(request):
     """By the kernel in batches of 9 queries and 70 items; by XLA in batches of 4, and few pairs left out at a time."""
     if request.param == "native":
-        if not jals.native.selects():
-            pytest.skip("the kernel is not built, or older than its selection")
+        if not jals.native.available():
+            pytest.skip("the kernel is not built")
         jax.clear_caches()
-        with mock.patch.multiple("jals.recommend.selection", _MOST_QUERIES=9, TILE_BYTES=0, _LEAST_TILE=77):
+        with mock.patch.multiple("jals.recommend.selection", _MOST_QUERIES=9, TILE_BYTES=0, _LEAST_TILE=77, _TILE_OF=1):
             yield
         jax.clear_caches()
         return
     jax.clear_caches()
     with (
-        mock.patch.object(jals.native, "selects", return_value=False),
+        mock.patch.object(jals.native, "available", return_value=False),
         mock.patch.multiple("jals.recommend.selection", _MOST_QUERIES=4, _CLOSED_AT_ONCE=7),
     ):
         yield
@@ -223,8 +223,8 @@ def test_it_lowers_for_accelerators(platform):
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def kernel_isa(request):
-    if not jals.native.selects():
-        pytest.skip("the kernel is not built, or older than its selection")
+    if not jals.native.available():
+        pytest.skip("the kernel is not built")
     library = jals.native._load()[0]
     best = library.jals_isa()
     if not library.jals_use_isa(request.param.encode()):
@@ -247,8 +247,9 @@ def test_every_instruction_set_selects_the_same(kernel_isa):
         is_closed = mask.copy()
         for query in range(queries):
             is_closed[query, closed[4 : stop[query]]] = True
-        best = sorted_all(np.nan_to_num(scores, nan=-np.inf)[:, :first] + offset[:first], k, is_closed[:, :first])
         rest = jnp.asarray(np.pad(scores[:, first:], ((0, 0), (0, 11)), constant_values=99))
-        before = jnp.asarray(best[0], jnp.int32), jnp.asarray(best[1], dtype)
-        found = jals.native.select(rest, jnp.int32(first), before, items, offset, mask, start, stop, closed)
+        held = jals.native.nothing_held(queries, k, dtype)
+        for part, at in ((jnp.asarray(scores[:, :first]), 0), (rest, first)):
+            held = jals.native.select(part, jnp.int32(at), held, items, k, offset, mask, start, stop, closed)
+        found = jals.native.selected(held, k)
         assert_found(found, sorted_all(np.nan_to_num(scores, nan=-np.inf) + offset, k, is_closed))

@@ -9,48 +9,15 @@
 #include "kernel.cpp"
 #include "schedule.hpp"
 
-#include <cstdio>
-#include <functional>
-#include <random>
-#include <string>
-#include <thread>
+#include "fuzzing.hpp"
+
 #include <tuple>
-#include <utility>
 
 namespace jals {
 namespace {
 
 using namespace JALS_ISA;
 using Real = long double;
-
-// ---- pools ----
-
-// Starts a thread for every task, as a pool with idle threads does.
-struct Threads {
-  int64_t threads;
-  std::vector<std::thread> started{};
-  int64_t num_threads() const { return threads; }
-  template <class Task>
-  void Schedule(Task task) {
-    started.emplace_back(std::move(task));
-  }
-  ~Threads() {
-    for (std::thread& thread : started) thread.join();
-  }
-};
-
-// All its threads are taken: tasks start when `run` is called, or never.
-struct Busy {
-  std::vector<std::function<void()>> tasks{};
-  int64_t num_threads() const { return 4; }
-  template <class Task>
-  void Schedule(Task task) {
-    tasks.emplace_back(std::move(task));
-  }
-  void run() {
-    for (auto& task : tasks) task();
-  }
-};
 
 // ---- cases ----
 
@@ -86,9 +53,9 @@ struct Results {
 enum class Kind { good, bad, either };
 
 template <class T>
-class Case {
+class Case : private Draws {
  public:
-  explicit Case(uint64_t seed) : random_(seed) {
+  explicit Case(uint64_t seed) : Draws(seed) {
     draw_shape();
     draw_numbers();
     draw_layout();
@@ -185,13 +152,6 @@ class Case {
   }
 
  private:
-  int64_t whole(int64_t from, int64_t to) { return std::uniform_int_distribution<int64_t>(from, to)(random_); }
-  bool chance(double p) { return std::bernoulli_distribution(p)(random_); }
-  double normal() { return std::normal_distribution<double>()(random_); }
-  template <class Range>
-  auto any_of(const Range& range) {
-    return *(std::begin(range) + whole(0, int64_t(std::size(range)) - 1));
-  }
   Results<T> results() const { return Results<T>(side_.num_rows, k_); }
 
   void draw_shape() {
@@ -530,7 +490,6 @@ class Case {
     return characters;
   }
 
-  std::mt19937_64 random_;
   Side<T> side_{};
   int64_t k_ = 0;
   bool bias_ = false, value_ = false, cholesky_ = false, inverse_ = false, norms_ = false;
@@ -543,39 +502,7 @@ class Case {
   std::vector<Kind> kinds_;
 };
 
-template <class T>
-bool passes(uint64_t seed) {
-  Case<T> drawn(seed);
-  const std::string what = drawn.describe(), why = drawn.check();
-  if (!why.empty()) std::printf("%s\n%s\nagain: fuzz 1 %llu\n", why.c_str(), what.c_str(), (unsigned long long)seed);
-  return why.empty();
-}
-
-bool runs_here() {
-#if JALS_BYTES > 16
-  __builtin_cpu_init();
-#endif
-#if JALS_BYTES == 64
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bw");
-#elif JALS_BYTES == 32
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
 }  // namespace
 }  // namespace jals
 
-int main(int count, char** words) {
-  if (!jals::runs_here()) {
-    std::puts("skipped: this machine lacks the instruction set");
-    return 77;
-  }
-  const uint64_t cases = count > 1 ? std::stoull(words[1]) : 1000, seed = count > 2 ? std::stoull(words[2]) : 0;
-  for (uint64_t i = seed; i < seed + cases; ++i)
-    if (!(i % 2 ? jals::passes<double>(i) : jals::passes<float>(i))) return 1;
-  std::printf("%llu cases pass\n", (unsigned long long)cases);
-  return 0;
-}
+int main(int count, char** words) { return jals::fuzz<jals::Case>(count, words); }

@@ -1,4 +1,4 @@
-"""The kernel without XLA on cases nobody thought of (fuzz.cpp), under sanitizers too.
+"""The kernel without XLA on cases nobody thought of (fuzz.cpp, fuzz_select.cpp), under sanitizers too.
 
 Short here; `make sanitize` runs JALS_FUZZ cases of each instruction set under each sanitizer.
 """
@@ -41,7 +41,8 @@ def build(source, program, *flags):
 
 
 @pytest.mark.parametrize("isa, sanitizer", BUILDS)
-def test_the_kernel_agrees_with_plain_sums(tmp_path, isa, sanitizer):
+@pytest.mark.parametrize("program", ["fuzz", "fuzz_select"])  # plain sums, a plain sort
+def test_the_kernel_agrees_with_the_plain_way(tmp_path, program, isa, sanitizer):
     flags = list(SANITIZERS[sanitizer])
     if sanitizer != "plain":
         flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
@@ -49,7 +50,7 @@ def test_the_kernel_agrees_with_plain_sums(tmp_path, isa, sanitizer):
         tried = build(tmp_path / "nothing.cpp", tmp_path / "nothing", *flags)
         if tried.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
             pytest.skip(f"needs a compiler with -fsanitize={sanitizer}")
-    source = ROOT / "tests/rows/fuzz.cpp"
+    source = ROOT / f"tests/rows/{program}.cpp"
     flags += [f"-I{SOURCES}", f"-DJALS_ISA={isa}", *ISAS[isa].split()]
     built = build(source, tmp_path / "fuzz", *flags)
     assert built.returncode == 0, built.stderr
