@@ -1,6 +1,6 @@
 """The k largest of many inner products, exactly, a batch of queries at a time.
 
-On a CPU with the kernel of `jals.native` a batch is a few products, each of which C++ reads once. Elsewhere XLA
+On a CPU with the kernel of `jals.native` C++ makes the scores in registers, and most never leave them. Elsewhere XLA
 selects, from scores that lie item by item, so that it reduces along queries, which vectorises. Instead of sorting all
 of a query's scores, the largest of each block of neighbouring items is found, then the k blocks with the largest of
 these, then the k largest within: whatever is among the k largest lies there. For an item outside of these blocks there
@@ -19,10 +19,6 @@ from ..rows import native
 
 BATCH_BYTES = 2**25  # of scores at a time: enough rows for a fast product, and little to keep
 _MOST_QUERIES = 1024  # in a batch
-TILE_BYTES = 2**22  # of scores that the kernel selects from at a time
-HELD_BYTES = 2**26  # of what it holds meanwhile, at most
-_LEAST_TILE = 1024  # items
-_TILE_OF = 128  # items: a tile has a multiple, which neither the product nor the kernel has to finish one by one
 _CLOSED_AT_ONCE = 4096  # pairs that are left out at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -83,28 +79,8 @@ def _in_batches(one: Any, own: tuple, most: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _by_kernel(k: int, own: tuple, table: jax.Array, offset: Any, pairs: Any) -> tuple[jax.Array, jax.Array]:
-    items, dtype = len(table), table.dtype
-    most = HELD_BYTES // (native.room(k) * 2 * dtype.itemsize)
-    # So many items at a time that their scores stay in cache from the product to the selection.
-    tile = max(_LEAST_TILE, TILE_BYTES // (min(max(1, most), _MOST_QUERIES, len(own[0])) * dtype.itemsize))
-    tiles = -(-items // tile)
-    tile = -(-items // tiles)
-    tile += -tile % _TILE_OF
-    table = jnp.pad(table, ((0, tiles * tile - items), (0, 0)))
-
-    def one(own: tuple) -> tuple[jax.Array, jax.Array]:
-        query, mask, start, stop = own
-
-        def add(number, held):
-            first = number * tile
-            part = jax.lax.dynamic_slice_in_dim(table, first, tile)
-            score = jnp.matmul(query, part.T, precision=_HIGHEST)
-            return native.select(score, first, held, items, k, offset, mask, start, stop, pairs)
-
-        nothing = match_varying(native.nothing_held(len(query), k, dtype), (query, table))[0]
-        return native.selected(jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles), add, nothing), k)
-
-    return _in_batches(one, own, most)
+    query, mask, start, stop = own
+    return native.largest(query, table, k, offset, mask, start, stop, pairs)
 
 
 # ---- by XLA ----

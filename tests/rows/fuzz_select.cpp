@@ -2,13 +2,12 @@
 //
 //     fuzz [cases] [seed]
 //
-// A case draws scores, often equal ones, and what is closed in each way; hands them over a few items at a time, on pools
-// of several kinds, which must agree bit for bit; and compares with a plain sort. Every array ends where it should, so
-// that the address sanitizer sees a read beyond. The first case that fails ends the run and names the seed that draws it
-// again.
+// A case draws queries and items of whole numbers, whose products are exact and often equal, and what is closed in each
+// way; selects on pools of several kinds, which must agree bit for bit; and compares with a plain sort. Every array ends
+// where it should, so that the address sanitizer sees a read beyond. The first case that fails ends the run and names the
+// seed that draws it again.
 
 #include "select.cpp"
-#include "parallel.hpp"
 
 #include "fuzzing.hpp"
 
@@ -31,12 +30,11 @@ template <class T>
 class Case : private Draws {
  public:
   explicit Case(uint64_t seed) : Draws(seed) {
-    queries_ = whole(1, 20);
+    queries_ = chance(0.1) ? whole(90, 300) : whole(1, 30);
+    rank_ = whole(1, chance(0.1) ? 70 : 9);
     items_ = chance(0.2) ? whole(1, 5) : whole(1, chance(0.1) ? 3000 : 400);
     k_ = chance(0.15) ? items_ : chance(0.3) ? 1 : whole(1, chance(0.5) ? std::min<int64_t>(items_, 12) : items_);
-    room_ = 2 * k_ + (chance(0.3) ? 0 : whole(0, 20));
-    draw_tiles();
-    draw_scores();
+    draw_numbers();
     draw_closed();
   }
 
@@ -52,38 +50,29 @@ class Case : private Draws {
 
   std::string describe() const {
     std::string text = std::string(sizeof(T) == 4 ? "float" : "double") + ", " + std::to_string(queries_) + " queries, ";
-    text += std::to_string(items_) + " items, k " + std::to_string(k_) + ", room " + std::to_string(room_);
+    text += std::to_string(items_) + " items, rank " + std::to_string(rank_) + ", k " + std::to_string(k_);
     auto add = [&](bool there, const char* name) { text += there ? std::string(", ") + name : ""; };
     add(!offset_.empty(), "offset"), add(!mask_.empty(), "mask"), add(!start_.empty(), "pairs");
-    text += ", from:";
-    for (int64_t first : tiles_) text += " " + std::to_string(first);
     return text;
   }
 
  private:
-  // Where each part of the items begins, and where the last would end: beyond the last item, sometimes.
-  void draw_tiles() {
-    const int64_t size = chance(0.3) ? items_ + whole(0, 40) : whole(std::max<int64_t>(1, items_ / 8), items_);
-    for (int64_t first = 0; first < items_; first += size) tiles_.push_back(first);
-    columns_ = size;
-  }
-
-  void draw_scores() {
+  void draw_numbers() {
     constexpr T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
-    const double odd = chance(0.3) ? 0.2 : 0.005;
-    const int kind = int(whole(0, 4));
-    auto number = [&](int64_t item) -> T {
-      constexpr T few[] = {nan, -nan, inf, -inf, T(-0.0), T(0), std::numeric_limits<T>::denorm_min(), nan};
-      if (chance(odd)) return any_of(few);
-      if (kind == 0) return T(whole(-2, 2));  // many are equal
-      if (kind == 1) return T(item);          // each is the best so far
-      if (kind == 2) return T(-item);
-      return T(normal());
-    };
-    score_.resize(queries_ * items_);
-    for (int64_t i = 0; i < queries_ * items_; ++i) score_[i] = number(i % items_);
+    constexpr T few[] = {nan, -nan, inf, -inf, T(-0.0), T(0), nan};
+    const double odd = chance(0.3) ? 0.05 : 0.001;
+    const int kind = int(whole(0, 3));
+    const int64_t most = kind == 0 ? 1 : 9;
+    auto number = [&] { return chance(odd) ? any_of(few) : T(whole(-most, most)); };
+    query_.resize(queries_ * rank_);
+    table_.resize(items_ * rank_);
+    for (T& each : query_) each = number();
+    for (T& each : table_) each = number();
+    for (int64_t i = 0; i < items_ && kind > 1; ++i) table_[i * rank_] = T(kind == 2 ? i : -i);  // each the best so far
+    for (int64_t q = 0; q < queries_; ++q)
+      if (chance(0.1)) std::fill_n(&query_[q * rank_], rank_, T(0));  // all are equal
     if (chance(0.4))
-      for (int64_t i = 0; i < items_; ++i) offset_.push_back(number(i));
+      for (int64_t i = 0; i < items_; ++i) offset_.push_back(number());
   }
 
   void draw_closed() {
@@ -107,50 +96,31 @@ class Case : private Draws {
     }
   }
 
-  // What is one beyond the items is the best of all, and must not be found.
-  std::vector<T> tile(int64_t first) const {
-    std::vector<T> part(queries_ * columns_, std::numeric_limits<T>::infinity());
-    for (int64_t q = 0; q < queries_; ++q)
-      std::copy_n(&score_[q * items_ + first], std::min(columns_, items_ - first), &part[q * columns_]);
-    return part;
-  }
-
   template <class Pool>
   Chosen<T> select_on(Pool&& pool) const {
     Chosen<T> chosen{std::vector<int32_t>(queries_ * k_, 7), std::vector<T>(queries_ * k_, T(7))};
-    std::vector<Key<T>> held(queries_ * room_, ~Key<T>(0));
-    std::vector<int32_t> size(queries_, 0);
-    std::vector<T> bar(queries_, -std::numeric_limits<T>::infinity());
     Selection<T> all{};
-    all.queries = queries_, all.items = items_, all.k = k_, all.pairs = pair_.size(), all.room = room_;
+    all.queries = queries_, all.items = items_, all.rank = rank_, all.k = k_, all.pairs = pair_.size();
+    all.query = query_.data(), all.table = table_.data();
     all.offset = offset_.empty() ? nullptr : offset_.data();
     all.mask = mask_.empty() ? nullptr : reinterpret_cast<const bool*>(mask_.data());
     if (!start_.empty()) all.start = start_.data(), all.stop = stop_.data(), all.closed = pair_.data();
-    all.held = held.data(), all.size = size.data(), all.bar = bar.data();
     all.item = chosen.item.data(), all.best = chosen.best.data();
-    const Select<T> kernel = JALS_ISA::make_select<T>();
-    for (int64_t first : tiles_) {
-      std::vector<T> part = tile(first);
-      all.first = first, all.columns = columns_, all.count = std::min(columns_, items_ - first), all.score = part.data();
-      for_each(pool, queries_, [all, kernel](int64_t query) { kernel.add(all, query, query + 1); });
-      join(pool);  // what is here must not go while a thread that came late looks for work
-    }
-    for_each(pool, queries_, [all, kernel](int64_t query) { kernel.sorted(all, query, query + 1); });
+    select_all(all, JALS_ISA::make_select<T>(), pool);
     return chosen;
   }
 
-  static void join(Threads& pool) {
-    for (std::thread& thread : pool.started) thread.join();
-    pool.started.clear();
+  T score_of(int64_t q, int64_t item) const {
+    T sum = 0;
+    for (int64_t r = 0; r < rank_; ++r) sum += query_[q * rank_ + r] * table_[item * rank_ + r];
+    return offset_.empty() ? sum : sum + offset_[item];
   }
-  static void join(Busy& pool) { pool.tasks.clear(); }
 
   std::string compare(const Chosen<T>& chosen) const {
     for (int64_t q = 0; q < queries_; ++q) {
       std::vector<std::pair<T, int32_t>> open;  // (minus the score, item)
       for (int64_t i = 0; i < items_; ++i) {
-        T score = score_[q * items_ + i];
-        if (!offset_.empty()) score += offset_[i];
+        const T score = score_of(q, i);
         if (!closed_[q * items_ + i] && score > -std::numeric_limits<T>::infinity()) open.push_back({-score, int32_t(i)});
       }
       std::sort(open.begin(), open.end());
@@ -178,9 +148,8 @@ class Case : private Draws {
     return "";
   }
 
-  int64_t queries_, items_, k_, room_, columns_ = 0;
-  std::vector<int64_t> tiles_;
-  std::vector<T> score_, offset_;
+  int64_t queries_, items_, rank_, k_;
+  std::vector<T> query_, table_, offset_;
   std::vector<char> mask_, closed_;  // closed_: in any way
   std::vector<int32_t> start_, stop_, pair_;
 };

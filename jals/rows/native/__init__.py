@@ -21,8 +21,7 @@ from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
 SELECTS = {"float32": "jals_select_f32", "float64": "jals_select_f64"}
-SELECTED = {"float32": "jals_selected_f32", "float64": "jals_selected_f64"}
-CALLS = 2  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
+CALLS = 3  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
 RETURNS = ("value", "cholesky", "inverse", "norms")
 
 
@@ -67,7 +66,7 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
                 raise ImportError(f"it was built of other sources (its calls are version {calls}, here {CALLS})")
             library.jals_isa.restype = ctypes.c_char_p
             library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
-            for target in [*TARGETS.values(), *SELECTS.values(), *SELECTED.values()]:
+            for target in [*TARGETS.values(), *SELECTS.values()]:
                 jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
         except Exception as error:  # damaged, older, for another machine or a newer jax: XLA solves instead
             why = (
@@ -89,82 +88,37 @@ def available() -> bool:
     return _load()[0] is not None
 
 
-class Held(NamedTuple):
-    """What a selection has found so far; opaque.
-
-    Attributes:
-        held: int32 `(queries, room, 2 or 4)`: scores and items as they lie in memory, those of `size` places.
-        size: int32 `(queries,)`.
-        bar: `(queries,)`, what a score must exceed.
-    """
-
-    held: jax.Array
-    size: jax.Array
-    bar: jax.Array
-
-
-def room(k: int) -> int:
-    """Places that a query has in `Held`: more than k come together before the best of them are looked for."""
-    return 2 * k + 8
-
-
-def nothing_held(queries: int, k: int, dtype: Any) -> Held:
-    """To begin with."""
-    words = 2 * jnp.dtype(dtype).itemsize // 4
-    held = jnp.zeros((queries, room(k), words), jnp.int32)
-    return Held(held, jnp.zeros(queries, jnp.int32), jnp.full(queries, -jnp.inf, dtype))
-
-
-def select(
-    score: jax.Array,
-    first: jax.Array,
-    before: Held,
-    items: int,
+def largest(
+    query: jax.Array,
+    table: jax.Array,
     k: int,
     offset: Any = None,
     mask: Any = None,
     start: Any = None,
     stop: Any = None,
     closed: Any = None,
-) -> Held:
-    """Takes the scores of some items, after those of the items before; on XLA's threads.
+) -> tuple[jax.Array, jax.Array]:
+    """The k largest of query . table[i] + offset[i] over the items i that are open, for each query; on XLA's threads.
 
     Args:
-        score: `(queries, columns)`, of the items from `first` on; columns beyond the last item are not read. What is
-            closed is overwritten: XLA copies the scores where they are needed again.
-        first: int32 `()`.
-        before: of `nothing_held`, or as returned.
-        items: how many there are, k at least.
+        query: `(queries, rank)`.
+        table: `(items, rank)`, items >= k.
         k: how many are wanted.
-        offset: `(items,)`, added to each query's; or None.
+        offset: `(items,)`; or None.
         mask: bool `(queries, items)`, True where closed; or None.
         start, stop, closed: int32 `(queries,)` twice, and `(pairs,)`: to each query `closed[start:stop]`, increasing,
             are closed; or None.
+
+    Returns: (item int32 `(queries, k)`, score `(queries, k)`), the largest first, equal ones by item; -1 and -inf where
+        none is left that is above -inf.
     """
     given = {"offset": offset, "mask": mask, "pairs": start}
-    changed = (*before, score)
-    operands = [*changed, first, *(each for each in (offset, mask, start, stop, closed) if each is not None)]
-    results = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in changed]
-    aliases = {place: place for place in range(len(changed))}
-    call = jax.ffi.ffi_call(
-        SELECTS[score.dtype.name], results, vmap_method="sequential", input_output_aliases=aliases
-    )  # fmt: skip
-    attributes = {f"with_{name}": each is not None for name, each in given.items()}
-    after = call(*operands, items=np.int64(items), k=np.int64(k), **attributes)[:-1]
-    return Held(*match_varying(tuple(after), score)[0])
-
-
-def selected(held: Held, k: int) -> tuple[jax.Array, jax.Array]:
-    """(item int32 `(queries, k)`, score `(queries, k)`) of what was held, the largest first, equal ones by item; -1 and
-    -inf where none is left that is above -inf."""
-    queries, dtype = len(held.bar), held.bar.dtype
-    results = [jax.ShapeDtypeStruct((queries, k), jnp.int32), jax.ShapeDtypeStruct((queries, k), dtype)]
-    results.append(jax.ShapeDtypeStruct(held.held.shape, jnp.int32))
-    call = jax.ffi.ffi_call(
-        SELECTED[dtype.name], results, vmap_method="sequential", input_output_aliases={0: 2}
-    )  # fmt: skip
-    item, score, _ = call(held.held, held.size)
-    return match_varying((item, score), held.bar)[0]
+    operands = [query, table, *(each for each in (offset, mask, start, stop, closed) if each is not None)]
+    shape = len(query), k
+    results = [jax.ShapeDtypeStruct(shape, jnp.int32), jax.ShapeDtypeStruct(shape, table.dtype)]
+    call = jax.ffi.ffi_call(SELECTS[table.dtype.name], results, vmap_method="sequential")
+    found = call(*operands, **{f"with_{name}": each is not None for name, each in given.items()})
+    return match_varying(tuple(found), (query, table))[0]
 
 
 def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want: tuple[str, ...]) -> list[Any]:

@@ -212,49 +212,17 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
   return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
 }
 
-// What each of the selection's calls is given and returns first; each of the results after is an operand, in its place.
+// The order of the arguments is that of __init__.py, `largest`.
 template <class T>
-void read_held(Arguments& next, Selection<T>& all, int64_t k) {
-  require(k >= 1, "k is less than 1");
-  all.k = k;
-  constexpr int64_t words = sizeof(Key<T>) / sizeof(int32_t);
-  all.held = reinterpret_cast<Key<T>*>(const_cast<int32_t*>(next.take<int32_t>("held", ffi::S32, {kAny, kAny, words})));
-  all.queries = next.length(0);
-  all.room = next.length(1);
-  require(all.room >= 2 * k, "held has room for " + std::to_string(all.room) + ", expected at least twice k");
-  all.size = const_cast<int32_t*>(next.take<int32_t>("size", ffi::S32, {all.queries}));
-}
-
-// run(selection, first, last) over all queries, some at a time.
-template <class T, class Run>
-void over_queries(ffi::ThreadPool& pool, const Selection<T>& all, Run run) {
-  constexpr int64_t kQueries = 8;  // in a piece of work
-  if (!all.queries) return;
-  for_each(pool, (all.queries + kQueries - 1) / kQueries, [all, run](int64_t piece) {
-    run(all, piece * kQueries, std::min((piece + 1) * kQueries, all.queries));
-  });
-}
-
-// The operands are those of __init__.py, `select`. The first four are changed where they lie, and are the results.
-template <class T>
-ffi::Error select_add(ffi::ThreadPool pool, int64_t items, int64_t k, bool with_offset, bool with_mask, bool with_pairs,
-                      ffi::RemainingArgs given, ffi::RemainingRets results) try {
+ffi::Error select(ffi::ThreadPool pool, bool with_offset, bool with_mask, bool with_pairs, ffi::RemainingArgs given,
+                  ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
   Selection<T> all{};
-  read_held(next, all, k);
-  all.bar = const_cast<T*>(next.take<T>("bar", real, {all.queries}));
-  all.score = const_cast<T*>(next.take<T>("score", real, {all.queries, kAny}));
-  all.columns = next.length(1);
-  const void* changed[] = {all.held, all.size, all.bar, all.score};
-  for (size_t i = 0; i < 4; ++i) {
-    auto result = results.get<ffi::AnyBuffer>(i);
-    require(result.has_value() && (*result)->untyped_data() == changed[i], "a result does not lie where its operand does");
-  }
-  all.items = items;
-  all.first = *next.take<int32_t>("first", ffi::S32, {});
-  require(all.first >= 0 && all.first < items, "first is out of range");
-  all.count = std::min(all.columns, items - all.first);
+  all.query = next.take<T>("query", real, {kAny, kAny});
+  all.queries = next.length(0), all.rank = next.length(1);
+  all.table = next.take<T>("table", real, {kAny, all.rank});
+  all.items = next.length(0);
   if (with_offset) all.offset = next.take<T>("offset", real, {all.items});
   if (with_mask) all.mask = next.take<bool>("mask", ffi::PRED, {all.queries, all.items});
   if (with_pairs) {
@@ -264,28 +232,14 @@ ffi::Error select_add(ffi::ThreadPool pool, int64_t items, int64_t k, bool with_
     all.pairs = next.length(0);
   }
   require(next.done(), "there are more operands than were expected");
-  over_queries(pool, all, select_kernel<T>().add);
-  return ffi::Error::Success();
-} catch (const Refused& refused) {
-  return ffi::Error::InvalidArgument(refused.why);
-} catch (const std::bad_alloc&) {
-  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
-}
-
-// The operands are those of __init__.py, `selected`. The first is put in order where it lies, and is the third result.
-template <class T>
-ffi::Error select_sorted(ffi::ThreadPool pool, ffi::RemainingArgs given, ffi::RemainingRets results) try {
-  Arguments next(given);
-  Selection<T> all{};
-  auto item = results.get<ffi::AnyBuffer>(0), best = results.get<ffi::AnyBuffer>(1), held = results.get<ffi::AnyBuffer>(2);
-  require(item.has_value() && best.has_value() && held.has_value(), "item, best or held is missing");
-  require((*item)->dimensions().size() == 2, "item is no matrix");
-  read_held(next, all, (*item)->dimensions().begin()[1]);
-  require(next.done(), "there are more operands than were expected");
-  require((*held)->untyped_data() == all.held, "a result does not lie where its operand does");
-  all.item = checked<int32_t>(**item, "item", ffi::S32, {all.queries, all.k});
-  all.best = checked<T>(**best, "best", kType<T>, {all.queries, all.k});
-  over_queries(pool, all, select_kernel<T>().sorted);
+  auto item = results.get<ffi::AnyBuffer>(0), best = results.get<ffi::AnyBuffer>(1);
+  require(item.has_value() && best.has_value(), "item or best is missing");
+  all.item = checked<int32_t>(**item, "item", ffi::S32, {all.queries, kAny});
+  all.k = (*item)->dimensions().begin()[1];
+  require(all.k >= 1 && all.k <= all.items, "k is not from 1 to the number of items");
+  all.best = checked<T>(**best, "best", real, {all.queries, all.k});
+  if (!select_all(all, select_kernel<T>(), pool))
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
   return ffi::Error::Success();
 } catch (const Refused& refused) {
   return ffi::Error::InvalidArgument(refused.why);
@@ -296,16 +250,12 @@ ffi::Error select_sorted(ffi::ThreadPool pool, ffi::RemainingArgs given, ffi::Re
 auto select_binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
-      .Attr<int64_t>("items")
-      .Attr<int64_t>("k")
       .Attr<bool>("with_offset")
       .Attr<bool>("with_mask")
       .Attr<bool>("with_pairs")
       .RemainingArgs()
       .RemainingRets();
 }
-
-auto sorted_binding() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets(); }
 
 auto binding() {
   return ffi::Ffi::Bind()
@@ -334,13 +284,11 @@ auto binding() {
 #pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f32, jals::solve_rows<float>, jals::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f64, jals::solve_rows<double>, jals::binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f32, jals::select_add<float>, jals::select_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f64, jals::select_add<double>, jals::select_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_selected_f32, jals::select_sorted<float>, jals::sorted_binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_selected_f64, jals::select_sorted<double>, jals::sorted_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f32, jals::select<float>, jals::select_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f64, jals::select<double>, jals::select_binding());
 
 // Raised with every change to the targets, their operands, attributes or results: __init__.py calls no other.
-extern "C" int jals_calls() { return 2; }
+extern "C" int jals_calls() { return 3; }
 
 // The instruction set in use, and a narrower one for tests: false where this machine does not have it.
 extern "C" const char* jals_isa() { return jals::kNames[static_cast<int>(jals::isa())]; }

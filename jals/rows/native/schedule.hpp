@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -15,26 +14,13 @@
 #include <vector>
 
 #include "kernel.hpp"
+#include "memory.hpp"
 
 namespace jals {
 
 constexpr int64_t kPartEntries = 32768;  // a longer row is cut into parts, at most kMaxParts
 constexpr int64_t kMaxParts = 16;
 constexpr int64_t kItemsWanted = 512;  // rows are grouped into about so many items
-
-class Memory {
- public:
-  explicit Memory(size_t bytes) : start_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    if (!start_) throw std::bad_alloc();
-  }
-  ~Memory() { std::free(start_); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  char* get() const { return static_cast<char*>(start_); }
-
- private:
-  void* start_;
-};
 
 // The rows of a layout with their entries: a CSR view of it. Padding ends a piece, so a piece's length is found by
 // bisection. False where it is no layout of this many rows and entries, as `build_side` makes them: then nothing of it

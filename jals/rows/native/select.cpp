@@ -1,6 +1,6 @@
-// Reads each query's scores once. Few items beat the k-th best so far (about k log(items / k) in random order), so a
-// stretch of items is first asked whether any does, then which. Those that do are only collected; when there are twice k
-// or so, the k best of them stay, and the worst of these is the bar from then on.
+// Scores are made a panel of items by a few queries at a time, in registers, and compared there with what an item must
+// exceed: few do (about k log(items / k), in random order), and all others are never stored. Those that do are collected;
+// when there are twice k or so, the k best of them stay, and the worst of these is the bar from then on.
 //
 // Whether an item is better decides no branch, as nothing could predict it.
 //
@@ -25,8 +25,7 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
-#define INLINE_LAMBDA __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL _Pragma("GCC unroll 32")
 
 namespace jals {
 namespace JALS_ISA {
@@ -37,9 +36,30 @@ constexpr int64_t V = JALS_BYTES / sizeof(T);
 template <class T>
 using Vec __attribute__((vector_size(JALS_BYTES))) = T;
 
-constexpr int64_t kVectors = 8;  // in a stretch
+// The sums that stay in registers: 24 of 32, 12 of 16.
+constexpr int64_t kVectors = 2;
+constexpr int64_t kQueries = JALS_BYTES == 64 ? 12 : 6;
+template <class T>
+constexpr int64_t kItems = kVectors * V<T>;  // of a panel
+constexpr int64_t kTogether = 8 * kQueries;  // queries that go through the table together,
+constexpr int64_t kHeldBytes = 1 << 22;      // or fewer, so that no more is held of them
+
 template <class T>
 constexpr T kNone = -std::numeric_limits<T>::infinity();
+
+// A score and its item as one number, the larger the better: of equal scores the lower item is.
+template <class T>
+struct KeyOf;
+template <>
+struct KeyOf<float> {
+  using type = uint64_t;
+};
+template <>
+struct KeyOf<double> {
+  __extension__ using type = unsigned __int128;
+};
+template <class T>
+using Key = typename KeyOf<T>::type;
 
 template <class T>
 using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
@@ -70,18 +90,6 @@ INLINE T score_of(Key<T> key) {
 template <class T>
 INLINE int32_t item_of(Key<T> key) {
   return static_cast<int32_t>(kLow<int32_t> - static_cast<int64_t>(key & 0xffffffff));
-}
-
-template <class T, bool kOffset>
-INLINE Vec<T> scores(const T* score, const T* offset) {
-  Vec<T> v;
-  std::memcpy(&v, score, sizeof v);
-  if constexpr (kOffset) {
-    Vec<T> more;
-    std::memcpy(&more, offset, sizeof more);
-    v += more;
-  }
-  return v;
 }
 
 // A bit for each lane where a exceeds b, which a NaN does not.
@@ -156,71 +164,170 @@ void keep_best(K* held, int64_t size, int64_t k) {
   }
 }
 
-template <class T, bool kOffset>
-void add_query(const Selection<T>& all, int64_t query) {
-  T* score = all.score + query * all.columns;
-  const T* offset = kOffset ? all.offset + all.first : nullptr;
-  const bool* mask = all.mask ? all.mask + query * all.items + all.first : nullptr;
-  if (all.start) {
-    const int64_t start = std::clamp<int64_t>(all.start[query], 0, all.pairs);
-    const int32_t *closed = all.closed + start,
-                  *end = all.closed + std::clamp<int64_t>(all.stop[query], start, all.pairs);
-    for (closed = std::lower_bound(closed, end, all.first); closed < end; ++closed) {
-      const int64_t at = *closed - all.first;
-      if (at >= all.count) break;
-      if (at >= 0) score[at] = kNone<T>;
+// What is known of one query on its way through the table.
+template <class T>
+struct Query {
+  Key<T>* held;             // the k best so far are among these, in any order
+  int64_t size;
+  const int32_t *closed, *end;  // items that are closed to it, from the one that was asked for last
+  const bool* mask;
+};
+
+template <class T>
+void pack(const Selection<T>& all, int64_t panel, T* to) {
+  const int64_t first = panel * kItems<T>, count = std::min(kItems<T>, all.items - first);
+  if (count < kItems<T>) std::fill_n(to, all.rank * kItems<T>, T(0));
+  for (int64_t i = 0; i < count; ++i) {
+    const T* row = all.table + (first + i) * all.rank;
+    for (int64_t r = 0; r < all.rank; ++r) to[r * kItems<T> + i] = row[r];
+  }
+}
+
+template <class T>
+INLINE Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+// The scores of kQueries queries, (rank, kQueries) numbers of theirs, with the items of a panel.
+template <class T>
+INLINE void scores(const T* queries, const T* panel, int64_t rank, Vec<T> (&made)[kQueries][kVectors]) {
+  Vec<T> sums[kQueries][kVectors] = {};  // of its own, so that it lies in registers
+  for (int64_t r = 0; r < rank; ++r, queries += kQueries, panel += kItems<T>) {
+    const Vec<T> first = load(panel), second = load(panel + V<T>);
+    UNROLL
+    for (int64_t q = 0; q < kQueries; ++q) {
+      sums[q][0] += queries[q] * first;
+      sums[q][1] += queries[q] * second;
     }
   }
-  Key<T>* held = all.held + query * all.room;
-  int64_t size = std::clamp<int64_t>(all.size[query], 0, all.room - 1);
-  T bar = all.bar[query];
-  auto take = [&](int64_t i) INLINE_LAMBDA {
-    held[size] = key<T>(kOffset ? score[i] + offset[i] : score[i], all.first + i);
-    size += !(mask && mask[i]);
-    if (size < all.room) return;
-    keep_best(held, size, all.k);
-    size = all.k;
-    bar = score_of<T>(held[size - 1]);
-  };
-  int64_t i = 0;
-  for (; i + kVectors * V<T> <= all.count; i += kVectors * V<T>) {
-    auto at = [&](int64_t v) INLINE_LAMBDA {
-      return scores<T, kOffset>(score + i + v * V<T>, kOffset ? offset + i + v * V<T> : nullptr);
-    };
-    const Vec<T> low = Vec<T>{} + bar;
-    Vec<T> largest = low;
+  UNROLL
+  for (int64_t q = 0; q < kQueries; ++q) {
     UNROLL
-    for (int64_t v = 0; v < kVectors; ++v) largest = at(v) > largest ? at(v) : largest;
-    if (!exceeds<T>(largest, low)) continue;
-    uint32_t which[kVectors];
-    UNROLL
-    for (int64_t v = 0; v < kVectors; ++v) which[v] = exceeds<T>(at(v), low);
-    for (int64_t v = 0; v < kVectors; ++v)
-      for (uint32_t bits = which[v]; bits; bits &= bits - 1) take(i + v * V<T> + __builtin_ctz(bits));
+    for (int64_t v = 0; v < kVectors; ++v) made[q][v] = sums[q][v];
   }
-  for (; i < all.count; ++i)
-    if ((kOffset ? score[i] + offset[i] : score[i]) > bar) take(i);
-  all.size[query] = static_cast<int32_t>(size);
-  all.bar[query] = bar;
+}
+
+// Takes the items from `first` on that have a bit, if they are open; returns what an item must exceed then.
+template <class T>
+T take(const Selection<T>& all, Query<T>& query, T bar, uint32_t bits, const T* score, int64_t first) {
+  for (; bits; bits &= bits - 1) {
+    const int64_t at = __builtin_ctz(bits), item = first + at;
+    while (query.closed < query.end && *query.closed < item) ++query.closed;
+    const bool closed = (query.closed < query.end && *query.closed == item) || (query.mask && query.mask[item]);
+    query.held[query.size] = key<T>(score[at], item);
+    query.size += !closed;
+    if (query.size < 2 * all.k) continue;
+    keep_best(query.held, query.size, all.k);
+    query.size = all.k;
+    bar = score_of<T>(query.held[all.k - 1]);
+  }
+  return bar;
 }
 
 template <class T>
-void add(const Selection<T>& all, int64_t first, int64_t last) {
-  for (int64_t query = first; query < last; ++query)
-    all.offset ? add_query<T, true>(all, query) : add_query<T, false>(all, query);
+struct Workspace {
+  Query<T>* query;  // (queries)
+  Key<T>* held;     // (queries, 2 k)
+  T* numbers;       // (groups, rank, kQueries): those of the queries, 0 where there is none
+  T* bar;           // (groups, kQueries): what an item must exceed, inf where there is no query
+  T* panel;         // (rank, kItems)
+  T* scores;        // (kQueries, kItems)
+  int64_t bytes;
+
+  Workspace(const Selection<T>& all, int64_t queries, char* at) {
+    char* const begin = at;
+    auto next = [&](auto*& array, int64_t count) {
+      array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(at);
+      at += (count * sizeof *array + 63) / 64 * 64;
+    };
+    const int64_t groups = (queries + kQueries - 1) / kQueries;
+    next(query, queries);
+    next(held, queries * 2 * all.k);
+    next(numbers, groups * all.rank * kQueries);
+    next(bar, groups * kQueries);
+    next(panel, all.rank * kItems<T>);
+    next(scores, kQueries * kItems<T>);
+    bytes = at - begin;
+  }
+};
+
+template <class T>
+int64_t together(const Selection<T>& all) {
+  const int64_t groups = kHeldBytes / (2 * all.k * int64_t(sizeof(Key<T>))) / kQueries;
+  return std::clamp<int64_t>(groups * kQueries, kQueries, kTogether);
 }
 
 template <class T>
-void sorted(const Selection<T>& all, int64_t first, int64_t last) {
-  for (int64_t query = first; query < last; ++query) {
-    Key<T>* held = all.held + query * all.room;
-    int64_t size = std::clamp<int64_t>(all.size[query], 0, all.room - 1);
-    if (size > all.k) keep_best(held, size, all.k);
-    size = std::min(size, all.k);
-    sort(held, size, held + all.k);
-    for (int64_t place = 0; place < all.k; ++place) {
-      all.item[query * all.k + place] = place < size ? item_of<T>(held[place]) : -1;
-      all.best[query * all.k + place] = place < size ? score_of<T>(held[place]) : kNone<T>;
+int64_t workspace(const Selection<T>& all, int64_t first, int64_t last) {
+  return Workspace<T>(all, last - first, nullptr).bytes;
+}
+
+template <class T>
+void begin(const Selection<T>& all, int64_t first, int64_t queries, const Workspace<T>& work) {
+  for (int64_t place = 0; place < (queries + kQueries - 1) / kQueries * kQueries; ++place) {
+    const int64_t q = first + place;
+    const bool there = place < queries;
+    work.bar[place] = there ? kNone<T> : -kNone<T>;
+    T* numbers = work.numbers + place / kQueries * all.rank * kQueries + place % kQueries;
+    for (int64_t r = 0; r < all.rank; ++r) numbers[r * kQueries] = there ? all.query[q * all.rank + r] : T(0);
+    if (!there) continue;
+    Query<T>& query = work.query[place];
+    query = {work.held + place * 2 * all.k, 0, nullptr, nullptr, all.mask ? all.mask + q * all.items : nullptr};
+    if (!all.start) continue;
+    const int64_t start = std::clamp<int64_t>(all.start[q], 0, all.pairs);
+    query.closed = all.closed + start;
+    query.end = all.closed + std::clamp<int64_t>(all.stop[q], start, all.pairs);
+  }
+}
+
+template <class T>
+void find(const Selection<T>& all, int64_t first, int64_t last, char* memory) {
+  const int64_t queries = last - first;
+  const Workspace<T> work(all, queries, memory);
+  begin(all, first, queries, work);
+  for (int64_t item = 0; item < all.items; item += kItems<T>) {
+    const T* panel = work.panel;
+    if (all.packed) panel = all.packed + item * all.rank;
+    else pack(all, item / kItems<T>, work.panel);
+    const int64_t count = std::min(kItems<T>, all.items - item);
+    Vec<T> offset[kVectors] = {};
+    if (all.offset) std::memcpy(offset, all.offset + item, count * sizeof(T));
+    const uint32_t there = count < kItems<T> ? (uint32_t(1) << count) - 1 : ~uint32_t(0);
+    for (int64_t place = 0; place < queries; place += kQueries) {
+      Vec<T> sums[kQueries][kVectors];
+      scores<T>(work.numbers + place * all.rank, panel, all.rank, sums);
+      uint32_t better[kQueries], which = 0;
+      UNROLL
+      for (int64_t q = 0; q < kQueries; ++q) {
+        better[q] = 0;
+        UNROLL
+        for (int64_t v = 0; v < kVectors; ++v) {
+          sums[q][v] += offset[v];
+          better[q] |= exceeds<T>(sums[q][v], Vec<T>{} + work.bar[place + q]) << (v * V<T>);
+        }
+        better[q] &= there;
+        which |= uint32_t(better[q] != 0) << q;
+      }
+      if (!which) continue;
+      UNROLL
+      for (int64_t q = 0; q < kQueries; ++q) std::memcpy(work.scores + q * kItems<T>, sums[q], sizeof sums[q]);
+      for (; which; which &= which - 1) {
+        const int64_t q = __builtin_ctz(which);
+        T& bar = work.bar[place + q];
+        bar = take(all, work.query[place + q], bar, better[q], work.scores + q * kItems<T>, item);
+      }
+    }
+  }
+  for (int64_t place = 0; place < queries; ++place) {
+    const Query<T>& query = work.query[place];
+    if (query.size > all.k) keep_best(query.held, query.size, all.k);
+    const int64_t size = std::min(query.size, all.k), to = (first + place) * all.k;
+    sort(query.held, size, query.held + all.k);
+    for (int64_t i = 0; i < all.k; ++i) {
+      all.item[to + i] = i < size ? item_of<T>(query.held[i]) : -1;
+      all.best[to + i] = i < size ? score_of<T>(query.held[i]) : kNone<T>;
     }
   }
 }
@@ -229,7 +336,7 @@ void sorted(const Selection<T>& all, int64_t first, int64_t last) {
 
 template <class T>
 Select<T> make_select() {
-  return {add<T>, sorted<T>};
+  return {kItems<T>, together<T>, pack<T>, workspace<T>, find<T>};
 }
 template Select<float> make_select<float>();
 template Select<double> make_select<double>();
