@@ -22,6 +22,7 @@ from ....files.runs import folder
 from ....files.runs.record import FitRecord, RunRecord, label
 from ....metrics import spelt
 from ....model.feedback import KINDS
+from ....recommend.candidates import least_entries
 from ...config.schema import Config
 from ...study import best_fit
 from ...study.best_fit import Ranking
@@ -85,6 +86,8 @@ def write(
         "data": list(gallery.data(data.ratings)),
     }
     first, several = gallery.first_fits(fits), len(config.seeds) > 1
+    columns = _columns(fits, config)
+    least = least_entries(objective, summaries.degrees(drawn[0].train, "item")) if drawn else 0
     best = ranking.best
     page = templates(Path(__file__).parent).get_template("page.html.j2")
     html = page.render(
@@ -106,14 +109,16 @@ def write(
         solvers=len(first),
         script=markupsafe.Markup(_SCRIPT),
         script_hash=_HASH,
-        columns=_columns(fits),
-        means=_means(fits),
+        columns=columns,
+        means=_means(fits, columns),
         fold=first[0].fold if first else None,
         sections=sections,
         drawn=drawn,
         sampled=[(name, part) for name, part in (scored[0] if scored else {}).items() if len(part.user) < part.total],
         implicit=KINDS[objective.feedback].t == (1, 0),
-        people=_people(data, drawn),
+        people=_people(data, drawn, least),
+        least=least,
+        preset=config.objective.preset,
         top=TOP,
     )
     _save(place, html, [shown for section in sections.values() for shown in section])
@@ -163,8 +168,9 @@ def _point(fit: FitRecord, several: bool) -> str:
     return best_fit.fit_name(fit, several).removeprefix(label(fit.solver, fit.fold, {}, None, False)).strip()
 
 
-def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str, Any]]:
-    """Three users of different degree, and for each fit what it would show them beside what they rated high."""
+def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit], least: int) -> list[dict[str, Any]]:
+    """Three users of different degree, and for each fit what it would show them, of items with enough entries, beside
+    what they rated high."""
     if not drawn:
         return []
     degree = summaries.degrees(drawn[0].train, "user")
@@ -174,7 +180,7 @@ def _people(data: jals.datasets.Dataset, drawn: list[DrawnFit]) -> list[dict[str
     for name, share in _PEOPLE.items():
         user = int(users[round(share * (len(users) - 1))])
         if user not in people:
-            fits = [{"label": one.label, **_lists(data, one, user, popular)} for one in drawn]
+            fits = [{"label": one.label, **_lists(data, one, user, popular, least)} for one in drawn]
             said = {"name": name, "share": f"{share:.0%}", "id": data.vocab.user[user], "degree": int(degree[user])}
             people[user] = said | {"fits": fits}
     return list(people.values())
@@ -186,9 +192,11 @@ def _entries_of(ratings: jals.Ratings, user: int) -> np.ndarray:
     return places if ratings.weight is None else places[ratings.weight[places] > 0]
 
 
-def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.ndarray) -> dict[str, list[dict]]:
-    """The user's best unseen items, with the value where it was held out, and the training entries of highest value
-    (of equal ones the items with more entries, then by row)."""
+def _lists(
+    data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.ndarray, least: int
+) -> dict[str, list[dict]]:
+    """The user's best unseen items of `least` entries or more, with the value where it was held out, and the training
+    entries of highest value (of equal ones the items with more entries, then by row)."""
     held = {}
     for part in (one.validation, one.test):
         if part is not None:
@@ -196,7 +204,7 @@ def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.nd
             held |= dict(zip(part.item[its].tolist(), part.value[its].tolist(), strict=True))
     its = _entries_of(one.train, user)
     item, value = one.train.item[its], one.train.value[its]
-    unseen = jals.top_k(one.factors, user, min(TOP, one.train.num_items), exclude=item)
+    unseen = jals.top_k(one.factors, user, min(TOP, one.train.num_items), item, np.flatnonzero(popular >= least))
     best, scores = (np.asarray(part)[0] for part in unseen)
     best, scores = best[best >= 0], scores[best >= 0]
     order = np.lexsort((item, -popular[item], -value))[:TOP]
@@ -214,19 +222,23 @@ def _lists(data: jals.datasets.Dataset, one: DrawnFit, user: int, popular: np.nd
     }
 
 
-def _columns(fits: list[FitRecord]) -> list[tuple[str, str]]:
-    """(part, metric) of every number that some fit has."""
+def _columns(fits: list[FitRecord], config: Config) -> list[tuple[str, str]]:
+    """(part, metric) of every number that some fit has; where rankings were asked for, of those and what decided."""
     pairs = ((part, name) for fit in fits for part, scores in (fit.metrics or {}).items() for name in scores)
-    return list(dict.fromkeys(pairs))
+    found = list(dict.fromkeys(pairs))
+    if not config.ranked:
+        return found
+    wanted = [("validation", config.fit.metric), *(("test", name) for name in [*config.ranked, "rmse"])]
+    return [each for each in wanted if each in found]
 
 
-def _means(fits: list[FitRecord]) -> list[dict[str, Any]]:
+def _means(fits: list[FitRecord], columns: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Over the folds of each solver, where there are several: mean and standard error of every metric."""
     rows = []
     for solver in dict.fromkeys(fit.solver for fit in fits):
         folds = [fit for fit in fits if fit.solver == solver and fit.metrics]
         if len(folds) > 1:
-            numbers = {key: np.array([fit.score(*key) for fit in folds], float) for key in _columns(fits)}
+            numbers = {key: np.array([fit.score(*key) for fit in folds], float) for key in columns}
             mean = {key: float(of.mean()) for key, of in numbers.items()}
             error = {key: float(of.std(ddof=1) / np.sqrt(len(of))) for key, of in numbers.items()}
             rows.append({"solver": solver, "folds": len(folds), "mean": mean, "error": error})
@@ -242,7 +254,7 @@ def _tables(config: dict) -> Iterator[tuple[str, dict[str, Any]]]:
             flat = {key: value for key, value in each.items() if not isinstance(value, dict)}
             for value in each.values():
                 flat |= value if isinstance(value, dict) else {}
-            if name != "output":
+            if name != "output" and flat:
                 yield name, flat
 
 

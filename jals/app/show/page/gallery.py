@@ -10,7 +10,7 @@ import numpy as np
 import jals
 
 from ....files.runs.record import FitRecord
-from ....metrics import spelt
+from ....metrics import RMSE, is_error, spelt
 from . import plots, summaries
 
 _ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work"}
@@ -50,7 +50,8 @@ class PageFigure(NamedTuple):
 def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
     """Loss and validation metric, by sweeps and by seconds: what of them the histories hold."""
     metrics = {fit.metric for fit in fits}
-    watched = spelt(metrics.pop()) if len(metrics) == 1 else "metric"
+    metric = metrics.pop() if len(metrics) == 1 else RMSE
+    watched = spelt(metric)
     histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
     for name, ylabel in {"loss": "loss L", "validation": f"{watched} of validation entries"}.items():
         for across, xlabel in _ACROSS.items():
@@ -65,7 +66,7 @@ def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
                     f"{name}-by-{across}",
                     f"{ylabel} against {xlabel}, first to last: {last}.",
                     f"{ylabel[:1].upper() + ylabel[1:] if name == 'loss' else ylabel} against {xlabel}.",
-                    plots.picture(plots.curves, lines, xlabel, ylabel),
+                    plots.picture(plots.curves, lines, xlabel, ylabel, level=name != "loss" and not is_error(metric)),
                 )
 
 

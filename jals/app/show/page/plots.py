@@ -109,8 +109,9 @@ def _styled() -> Iterator[None]:
         yield
 
 
-def curves(lines: list[Line], xlabel: str, ylabel: str) -> Figure:
-    """One line a solver; a log axis where the numbers span more than a factor of 3, or the lines' lengths one of 5."""
+def curves(lines: list[Line], xlabel: str, ylabel: str, level: bool = False) -> Figure:
+    """One line a solver; a log axis where the lines' lengths span more than a factor of 5, or, unless it is `level`,
+    the numbers one of 3."""
     figure, axes = _panel(2.9)
     for place, line in enumerate(lines):
         marker = "." if len(line.x) <= 40 else None
@@ -123,7 +124,7 @@ def curves(lines: list[Line], xlabel: str, ylabel: str) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     numbers = np.concatenate([line.y for line in lines])
     numbers = numbers[np.isfinite(numbers)]
-    if len(numbers) and numbers.min() > 0 and numbers.max() > 3 * numbers.min():
+    if len(numbers) and numbers.min() > 0 and numbers.max() > 3 * numbers.min() and not level:
         log(axes, "y", numbers)
     elif len(numbers) and numbers.max() >= 1000:
         axes.yaxis.set_major_formatter(tick_label)

@@ -123,8 +123,16 @@ def _of_rankings(comparison: Comparison) -> str:
     return (
         f"Rankings are exact: each of {some} users' test entries{counted_as}, among all items that are neither in the "
         "training nor in the validation part of that user."
-        + ("" if _replicated(comparison) else " ± of a single fit's ranking metric is its standard error over users.")
+        + _over_users(comparison)
     )
+
+
+def _over_users(comparison: Comparison) -> str:
+    """Whose ± is that of users."""
+    if not _replicated(comparison):
+        return " ± of a single fit's ranking metric is its standard error over users."
+    alone = comparison.baselines and not comparison.folds
+    return " ± of a baseline, which has no seed, is its standard error over users." if alone else ""
 
 
 def _replicated(comparison: Comparison) -> bool:
