@@ -123,9 +123,12 @@ def main() -> None:
         cases["implicit similar_items"] = lambda: peer.similar_items(items, N=11)
     in_turn(cases, arguments.repeats, "jals.similar")
     print(f"rows of {len(users):,} newcomers")
-    cases = {"jals.fold_in": lambda: jals.fold_in(factors, ratings, objective)[0]}
+    theirs = jals.presets.translate("implicit", ratings, regularization=REG, alpha=1.0)  # its confidence is alpha r
+    cases = {"jals.fold_in": lambda: jals.fold_in(factors, theirs.ratings, theirs.objective)[0]}
     if peer is not None:
         cases["implicit recalculate_user"] = lambda: peer.recalculate_user(users, table)
+        one, other = (np.asarray(call()) for call in cases.values())
+        print(f"  largest difference {np.abs(one - other).max():.1e}, of numbers up to {np.abs(other).max():.1e}")
     in_turn(cases, arguments.repeats, "jals.fold_in")
 
 
