@@ -124,7 +124,9 @@ def main() -> None:
     in_turn(cases, arguments.repeats, "jals.similar")
     print(f"rows of {len(users):,} newcomers")
     theirs = jals.presets.translate("implicit", ratings, regularization=REG, alpha=1.0)  # its confidence is alpha r
-    cases = {"jals.fold_in": lambda: jals.fold_in(factors, theirs.ratings, theirs.objective)[0]}
+    assert theirs.ratings is not None
+    newcomers = theirs.ratings
+    cases = {"jals.fold_in": lambda: jals.fold_in(factors, newcomers, theirs.objective)[0]}
     if peer is not None:
         cases["implicit recalculate_user"] = lambda: peer.recalculate_user(users, table)
         one, other = (np.asarray(call()) for call in cases.values())

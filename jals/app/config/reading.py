@@ -22,7 +22,7 @@ except ImportError as missing:
 from . import toml, trials, user_solvers
 from .base import MOST_FITS
 from .baselines import AnyBaseline
-from .schema import AnyObjective, AnySplit, Config, KFoldSplit
+from .schema import AnyObjective, AnySplit, Config, GivenPart, KFoldSplit
 from .solvers import KINDS
 from .toml import Key
 
@@ -278,6 +278,8 @@ def _problems(error: Any) -> list[tuple[Key, str]]:
         place = 2 if key[0] in _LISTS else 1  # of the kind
         if len(key) > place:
             model, key = kinds[key[place]], key[:place] + key[place + 1 :]
+        if key[0] == "split" and len(key) > 2:
+            model, kinds = GivenPart, {}
     elif key[:1] == ("grid",) or key[:2] == ("tune", "range"):
         return _problems_of_axis(error)
     elif key[:1] == ("data",) and len(key) > 2:  # pydantic reports one error for each type that it may have

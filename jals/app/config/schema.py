@@ -104,6 +104,30 @@ class LeaveLastOutSplit(ConfigTable):
         return [("validation_count", "stands beside validation_fraction: give one of the two.")] if both else []
 
 
+class GivenPart(ConfigTable):
+    """A file of held-out entries, read as [data] says but for columns that have other names."""
+
+    path: Path
+    user: str | None = None
+    item: str | None = None
+
+
+class GivenSplit(ConfigTable):
+    """The table comes split: [data] has the path of its training entries."""
+
+    kind: Literal["given"]
+    test: GivenPart
+    validation: GivenPart | None = None
+    validation_fraction: Fraction | None = None  # of the training entries, in its place
+    seed: Seed = 0
+    # An array of the test part's npz file, (its entries, c): the items that each is ranked among, as some papers do.
+    candidates: str | None = None
+
+    def conflicts(self):
+        both = self.validation is not None and self.validation_fraction is not None
+        return [("validation_fraction", "stands beside validation: give one of the two.")] if both else []
+
+
 class ProblemConfig(ConfigTable):
     layout: Literal["bucketed", "padded", "segmented"] = "bucketed"
     # zeros: every pair that is no training entry becomes one, of value 0 (what ALS must not do; to show why)
@@ -280,7 +304,7 @@ class OutputConfig(ConfigTable):
     relevant: float | None = None
 
 
-AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit
+AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit | GivenSplit
 AnyObjective = Explicit | AlsWr | HuKoren | Ials | Wals
 
 
@@ -318,7 +342,8 @@ class Config(ConfigTable):
     @property
     def validated(self) -> bool:
         """Whether there is a validation part."""
-        return self.split.validation_fraction is not None or getattr(self.split, "validation_count", None) is not None
+        ways = ("validation_fraction", "validation_count", "validation")
+        return any(getattr(self.split, way, None) is not None for way in ways)
 
     def conflicts(self):
         found = []
@@ -333,6 +358,8 @@ class Config(ConfigTable):
                 found.append(("tune.metric", spoilt))
         if self.tune is not None and self.tune.metric == "loss" and self.fit.loss_every == 0:
             found.append(("tune.metric", "needs the loss, but fit.loss_every = 0 turns it off."))
+        if isinstance(self.split, GivenSplit) and self.data.path is None:
+            found.append(("split.kind", '"given" needs data.path, the file of the training entries.'))
         labels = [("solver", place, each.label) for place, each in enumerate(self.solver)]
         labels += [("baseline", place, each.label) for place, each in enumerate(self.baseline)]
         times = Counter(label for _, _, label in labels)

@@ -21,6 +21,8 @@ from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.printing import spinner_during
 from ..study.plan import PlannedFit
+from . import given
+from .given import GivenTable
 from .rankings import Rankings, relevant
 
 
@@ -43,8 +45,9 @@ class SplitTable:
     """
 
     def __init__(self, config: Config, data: datasets.Dataset):
-        self.data, self.hash = data, data.ratings.data_hash()
-        self.folds = {fold.number: fold for fold in folds(config, data.ratings)}
+        self.data = data
+        self.hash = data.data_hash() if isinstance(data, GivenTable) else data.ratings.data_hash()
+        self.folds = {fold.number: fold for fold in folds(config, data)}
         self.masked = config.split.kind == "kfold" and not config.timed and config.problem.missing == "skipped"
         self._config, self._measured = config.problem, config
         self._built: tuple[Any, jals.Problem] | None = None  # the latest: tables are large
@@ -54,7 +57,7 @@ class SplitTable:
     def rankings(self, number: int | None) -> Rankings:
         """What ranks the held-out parts of a fold."""
         if self._ranked is None or self._ranked[0] != number:
-            self._ranked = number, Rankings(self._measured, self.folds[number])
+            self._ranked = number, Rankings(self._measured, self.folds[number], getattr(self.data, "candidates", None))
         return self._ranked[1]
 
     def validation(self, number: int | None, metric: str) -> jals.Ratings | None:
@@ -115,11 +118,16 @@ def read_data(config: Config) -> datasets.Dataset:
     jax.config.update("jax_enable_x64", config.fit.dtype == "float64")
     source = config.data
     named = source.source
-    data = datasets.load(named) if named else open_data(source.path or "", **source.reading())
+    data: datasets.Dataset
+    if config.split.kind == "given":
+        data = given.read(config)
+    else:
+        data = datasets.load(named) if named else open_data(source.path or "", **source.reading())
     ratings = data.ratings
     columns = {"value": ratings.value, "weight": ratings.weight}
     cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
-    return data._replace(ratings=dataclasses.replace(ratings, **cast))
+    made = data._replace(ratings=dataclasses.replace(ratings, **cast))
+    return GivenTable(made, data.part, data.candidates) if isinstance(data, GivenTable) else made
 
 
 def open_data(path: str, **reading: Any) -> datasets.Dataset:
@@ -128,10 +136,12 @@ def open_data(path: str, **reading: Any) -> datasets.Dataset:
     return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)
 
 
-def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
-    """Every split of the data."""
-    split = config.split
+def folds(config: Config, data: Any) -> Iterator[Fold]:
+    """Every split of the data, a `GivenTable` where it comes split."""
+    split, ratings = config.split, data.ratings
     match split.kind:
+        case "given":
+            pairs = [(None, (data.select(given.TRAIN), data.select(given.TEST)))]
         case "random":
             pairs = [(None, jals.split.random(ratings, split.test_fraction, split.seed))]
         case "by_user":
@@ -142,7 +152,9 @@ def folds(config: Config, ratings: jals.Ratings) -> Iterator[Fold]:
             pairs = enumerate(jals.split.kfold(ratings, split.folds, split.seed))
     for number, (train, test) in pairs:
         validation = None
-        if split.kind == "leave_last_out" and split.validation_count is not None:
+        if split.kind == "given" and split.validation is not None:
+            validation = data.select(given.VALIDATION)
+        elif split.kind == "leave_last_out" and split.validation_count is not None:
             train, validation = jals.split.leave_last_out(train, split.validation_count)
         elif split.validation_fraction is not None:
             train, validation = jals.split.random(train, split.validation_fraction, split.seed)
@@ -173,7 +185,7 @@ class Tables:
         """
         name, config = planned.table_key(), planned.config
         if self._name != name:
-            wanted = (config.data, config.fit.dtype)
+            wanted = (config.data, config.fit.dtype, config.split if config.split.kind == "given" else None)
             if self._data is None or self._data[0] != wanted:
                 self._data = self._name = None  # let go of the one before
                 if hasattr(self, "latest"):

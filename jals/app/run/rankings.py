@@ -44,7 +44,9 @@ class Rankings:
         ConfigError: for a k beyond the items, and for a part in which nothing is relevant.
     """
 
-    def __init__(self, config: Config, fold: Any):
+    def __init__(self, config: Config, fold: Any, candidates: np.ndarray | None = None):
+        """`candidates`: rows of items `(test entries, c)` that the test entries are ranked among; None: all."""
+        self._candidates = candidates
         self._fold, self._least, self._asked = fold, config.output.relevant, config.ranked
         self._parts = {name: metric_parts(name) for name in self._asked}
         self._made: dict[str, list[Evaluation]] = {}
@@ -62,13 +64,15 @@ class Rankings:
         pairs = seen.user[observed(seen)], seen.item[observed(seen)]
         held_out = relevant(getattr(self._fold, part), self._least)
         asked = {k for _, k in self._parts.values() if k}
-        drawn = {k for k in _AT if k <= held_out.num_items} if part == "test" else set()
+        among = self._candidates if part == "test" else None
+        most = held_out.num_items if among is None else among.shape[1] + 1
+        drawn = {k for k in _AT if k <= most} if part == "test" else set()
         found = []
         for of_lists in (False, True):
             names = list(dict.fromkeys(name for name, _ in self._parts.values() if (name in _OF_LISTS) == of_lists))
             if names:
                 every = asked if of_lists else asked | drawn
-                found.append(Evaluation(held_out, pairs, sorted(every) or [1], names))
+                found.append(Evaluation(held_out, pairs, sorted(every) or [1], names, among))
         return found
 
     def means(self, part: str, scores: Any, only: list[str] | None = None) -> dict[str, float | None]:

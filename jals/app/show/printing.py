@@ -317,6 +317,7 @@ def _table_text(table: Any) -> str:
     values |= values.pop("hyper", {})
     parts = []
     for key, value in values.items():
+        value = value["path"] if isinstance(value, dict) else value
         if value is not False:
             parts.append(key if value is True else str(value) if key in ("kind", "preset") else f"{key} {value}")
     return ", ".join(parts)

@@ -200,6 +200,75 @@ def test_the_latest_entries_may_be_the_validation_part(tmp_path):
     assert fit["metrics"]["validation"]["ndcg@3"] == expected
 
 
+# ---- tables that come split ----
+
+GIVEN = ('kind = "random"\ntest_fraction = 0.2', 'kind = "given"\ntest = { path = "PATH", user = "u", item = "i" }')
+
+
+def given(place, test=((0, 1, 2), ("b", "c", "a")), candidates=None, split="", **options):
+    """A table of texts for the items, and a file of others that it is tested on, with ids that it does not have."""
+    arrays = {"user": [0, 0, 1, 2, 2, 9], "item": ["a", "c", "b", "b", "d", "a"], "rating": np.ones(6)}
+    path = write_experiment(place, SEGMENTED, IMPLICIT, ("sweeps = 3", "sweeps = 3"), GIVEN)
+    np.savez(place / "table.npz", **arrays | options)
+    negatives = {} if candidates is None else {"negatives": np.array(candidates)}
+    np.savez(place / "test.npz", u=test[0], i=test[1], rating=np.ones(len(test[0])), **negatives)
+    text = path.read_text().replace("PATH", str(place / "test.npz"))
+    text = text.replace('kind = "given"', f'kind = "given"\n{split}')
+    path.write_text(text + '\n[output]\nmetrics = ["ndcg@2"]\n')
+    return path
+
+
+def test_a_table_may_come_split(tmp_path):
+    """Its files share their ids; what a user has in the one file is not ranked again."""
+    path = given(tmp_path, test=((0, 1, 7), ("b", "e", "a")))
+    _, (fit,) = run(path, tmp_path / "run")
+    data = recorded(tmp_path / "run")["data"][0]
+    assert (data["users"], data["items"], data["train"], data["test"]) == (5, 5, 6, 3)
+    saved = jals.load(tmp_path / "run" / fit["factors"])
+    assert saved.vocab.user.tolist() == [0, 1, 2, 7, 9] and saved.vocab.item.tolist() == list("abcde")
+    rows = lambda user, item: (saved.vocab.user_rows(user), saved.vocab.item_rows(item))  # noqa: E731
+    train = jals.Ratings.from_arrays(*rows([0, 0, 1, 2, 2, 9], list("acbbda")), np.ones(6), 5, 5)
+    test = jals.Ratings.from_arrays(*rows([0, 1, 7], list("bea")), np.ones(3), 5, 5)
+    expected = jals.metrics.ranking(saved.factors, test, train, 2, "ndcg").mean["ndcg@2"]
+    assert fit["metrics"]["test"]["ndcg@2"] == pytest.approx(expected)
+    assert jals_command("certify", tmp_path / "run").exit_code == 0
+    np.savez(tmp_path / "test.npz", u=[0, 1, 7], i=["b", "e", "c"], rating=np.ones(3))  # another test part: other data
+    path.write_text(path.read_text().replace("sweeps = 3", "sweeps = 2"))
+    _, (other,) = run(path, tmp_path / "run", "--extend")
+    assert other["metrics"]["test"] != fit["metrics"]["test"]
+
+
+def test_candidates_of_a_file_are_those_that_are_ranked(tmp_path):
+    """One user's alone are others than the item itself."""
+    path = given(tmp_path, candidates=[["b", "b"], ["c", "c"], ["c", "a"]], split='candidates = "negatives"')
+    _, (fit,) = run(path, tmp_path / "run")
+    saved = jals.load(tmp_path / "run" / fit["factors"])
+    user, item = saved.vocab.user_rows([0, 1, 2]), saved.vocab.item_rows(list("bca"))
+    test = jals.Ratings.from_arrays(user, item, np.ones(3), 4, 4)
+    train = jals.Ratings.from_arrays([0, 0, 1, 2, 2, 3], saved.vocab.item_rows(list("acbbda")), np.ones(6), 4, 4)
+    among = saved.vocab.item_rows([["b", "b"], ["c", "c"], ["c", "a"]])
+    expected = jals.metrics.ranking(saved.factors, test, train, 2, "ndcg", candidates=among).mean["ndcg@2"]
+    full = jals.metrics.ranking(saved.factors, test, train, 2, "ndcg").mean["ndcg@2"]
+    assert fit["metrics"]["test"]["ndcg@2"] == pytest.approx(expected) != pytest.approx(full)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"test": ((0, 1), ("a", "c"))}, "data.path, split.validation and split.test together"),
+        ({"test": ((0, 1), (1, 2))}, 'item ids are numbers in split.test, but texts in data: give data.ids = "str"'),
+        ({"split": 'candidates = "none"'}, 'has no array "none"'),
+        ({"split": 'candidates = "negatives"', "candidates": [["a", "b"]]}, "is of shape (1, 2), but must be (3, c)"),
+        ({"split": 'candidates = "negatives"', "candidates": [["x"]] * 3}, "item id 'x' is not in the vocabulary"),
+        ({"split": "validation_fraction = 0.2\nvalidation = { path = \"x\" }"}, "stands beside validation"),
+        ({"split": "validation = { paht = \"x\" }"}, 'split.validation.paht: is not known. Did you mean "path"?'),
+    ],
+)
+def test_files_that_do_not_fit_together_are_named(tmp_path, options, words):
+    done = jals_command("run", given(tmp_path, **options), "--out", tmp_path / "run")
+    assert done.exit_code == 2 and words in " ".join(done.output.split()), done.output
+
+
 def test_columns_of_a_frame_hold_the_rankings(tmp_path):
     run(experiment(tmp_path, IMPLICIT, RANKED), tmp_path / "run")
     frames = jals.experiment.load(tmp_path / "run")

@@ -361,8 +361,13 @@ def _changed(config: dict, name: str, changes: dict) -> dict:
 
 def words(table: dict) -> str:
     return " ".join(
-        as_text(value) if key in ("preset", "kind") else f"{key} {as_text(value)}" for key, value in table.items()
+        as_text(value) if key in ("preset", "kind") else f"{key} {_brief(value)}" for key, value in table.items()
     )
+
+
+def _brief(value: Any) -> str:
+    """Of a table its file."""
+    return str(value["path"]) if isinstance(value, dict) else as_text(value)
 
 
 def _split(run: ComparedRun, data: str, point: dict) -> str:
