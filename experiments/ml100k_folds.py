@@ -29,7 +29,9 @@ import numpy as np
 import jals
 from jals import datasets
 from jals.app.config import load
-from jals.app.config.schema import AlsWr, Config, KFoldSplit
+from jals.app.config.presets import AlsWr
+from jals.app.config.schema import Config
+from jals.app.config.splits import KFoldSplit
 
 SEARCH_FOLDS = 2  # inner folds that score a trial of the search; the finalists are scored on all
 ROUNDS = 4  # the first draws from the ranges, each later one around the best trials so far

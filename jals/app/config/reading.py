@@ -22,8 +22,10 @@ except ImportError as missing:
 from . import toml, trials, user_solvers
 from .base import MOST_FITS
 from .baselines import AnyBaseline
-from .schema import AnyObjective, AnySplit, Config, GivenPart, KFoldSplit
+from .presets import AnyObjective
+from .schema import Config
 from .solvers import KINDS
+from .splits import AnySplit, GivenPart, KFoldSplit
 from .toml import Key
 
 

@@ -25,16 +25,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-import jals
-
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
 from ...metrics import is_error
 from ...reals import MOST, check_fits_dtype
-from .base import MOST_FITS, ConfigTable, Count, Fraction, Number, Path, Seed
+from .base import MOST_FITS, ConfigTable, Count, Path, Seed
 from .baselines import AnyBaseline
 from .measures import FitMetric, Metric, ranked
+from .presets import AnyObjective, Biased
 from .solvers import AnySolver
+from .splits import AnySplit, GivenSplit
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
 
@@ -71,136 +71,10 @@ class DataConfig(ConfigTable):
         return []
 
 
-class RandomSplit(ConfigTable):
-    kind: Literal["random"]
-    test_fraction: Fraction = 0.1
-    validation_fraction: Fraction | None = None  # of what is left for training
-    seed: Seed = 0
-
-
-class KFoldSplit(ConfigTable):
-    kind: Literal["kfold"]
-    folds: Annotated[int, Field(ge=2, le=MOST_FITS)] = 5
-    validation_fraction: Fraction | None = None
-    seed: Seed = 0
-
-
-class ByUserSplit(ConfigTable):
-    kind: Literal["by_user"]
-    test_fraction: Fraction = 0.1
-    validation_fraction: Fraction | None = None
-    seed: Seed = 0
-
-
-class LeaveLastOutSplit(ConfigTable):
-    kind: Literal["leave_last_out"]
-    count: Count = 1  # of each user's entries, the latest
-    validation_fraction: Fraction | None = None
-    validation_count: Count | None = None  # in its place: of each user's entries the latest before those of the test
-    seed: Seed = 0  # of a validation part that is drawn
-
-    def conflicts(self):
-        both = self.validation_count is not None and self.validation_fraction is not None
-        return [("validation_count", "stands beside validation_fraction: give one of the two.")] if both else []
-
-
-class GivenPart(ConfigTable):
-    """A file of held-out entries, read as [data] says but for columns that have other names."""
-
-    path: Path
-    user: str | None = None
-    item: str | None = None
-
-
-class GivenSplit(ConfigTable):
-    """The table comes split: [data] has the path of its training entries."""
-
-    kind: Literal["given"]
-    test: GivenPart
-    validation: GivenPart | None = None
-    validation_fraction: Fraction | None = None  # of the training entries, in its place
-    seed: Seed = 0
-    # An array of the test part's npz file, (its entries, c): the items that each is ranked among, as some papers do.
-    candidates: str | None = None
-
-    def conflicts(self):
-        both = self.validation is not None and self.validation_fraction is not None
-        return [("validation_fraction", "stands beside validation: give one of the two.")] if both else []
-
-
 class ProblemConfig(ConfigTable):
     layout: Literal["bucketed", "padded", "segmented"] = "bucketed"
     # zeros: every pair that is no training entry becomes one, of value 0 (what ALS must not do; to show why)
     missing: Literal["skipped", "zeros"] = "skipped"
-
-
-Counted = Literal["entries", "weights"]  # what n adds up of a row
-
-
-class Preset(ConfigTable):
-    """What every preset takes: one lambda, or one a side."""
-
-    preset: str
-    reg: Number | None = None
-    reg_user: Number | None = None
-    reg_item: Number | None = None
-
-    def conflicts(self):
-        given = [key for key in ("reg_user", "reg_item") if getattr(self, key) is not None]
-        if self.reg is not None:
-            return [(key, "stands beside reg: give reg, or reg_user and reg_item.") for key in given]
-        if len(given) < 2:
-            return [("reg", "is missing: give reg, or both reg_user and reg_item.")]
-        return []
-
-    def build(self) -> jals.Objective:
-        return getattr(jals, self.preset)(**self.model_dump(exclude={"preset"}, exclude_none=True))
-
-
-class Biased(Preset):
-    """Presets without a term over all pairs: only these can have biases and a mean."""
-
-    reg_bias: Number | None = None
-    reg_bias_user: Number | None = None
-    reg_bias_item: Number | None = None
-    bias: bool = False
-    center: bool = False
-
-    def conflicts(self):
-        given = [key for key in ("reg_bias", "reg_bias_user", "reg_bias_item") if getattr(self, key) is not None]
-        return super().conflicts() + [(key, "needs bias = true.") for key in given if not self.bias]
-
-
-class Explicit(Biased):
-    preset: Literal["explicit"]
-
-
-class AlsWr(Biased):
-    preset: Literal["als_wr"]
-    reg_power: Number = 1.0
-    count: Counted = "entries"
-
-
-class HuKoren(Preset):
-    preset: Literal["hu_koren"]
-    alpha: Number = 1.0
-    epsilon: Annotated[float, Field(gt=0)] | None = None
-    reg_power: Number = 0.0
-    count: Counted = "entries"
-
-
-class Ials(Preset):
-    preset: Literal["ials"]
-    unobserved_weight: Number
-    reg_power: Number = 1.0
-    count: Counted = "entries"
-
-
-class Wals(Preset):
-    preset: Literal["wals"]
-    unobserved_weight: Number
-    reg_power: Number = 0.0
-    count: Counted = "entries"
 
 
 class FitConfig(ConfigTable):
@@ -304,8 +178,6 @@ class OutputConfig(ConfigTable):
     relevant: float | None = None
 
 
-AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit | GivenSplit
-AnyObjective = Explicit | AlsWr | HuKoren | Ials | Wals
 
 
 class Config(ConfigTable):

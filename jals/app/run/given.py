@@ -10,7 +10,8 @@ import jals
 from ... import datasets
 from ...data.vocabulary import Vocabulary
 from ...errors import ConfigError, DataError
-from ..config.schema import Config, GivenPart
+from ..config.schema import Config
+from ..config.splits import GivenPart
 
 TRAIN, VALIDATION, TEST = range(3)
 
