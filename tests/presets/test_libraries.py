@@ -13,7 +13,7 @@ from tests.support import ROOT
 
 FIXTURES = ROOT / "tests/fixtures/presets"
 # What float64 and float32 leave of the libraries' own rounding; implicit keeps confidences in float32.
-AGREE = {"implicit": 1e-12, "cmfrec": 1e-12, "irspack": 2e-5, "buffalo": 2e-5}
+AGREE = {"implicit": 1e-12, "cmfrec": 1e-12, "irspack": 2e-5, "buffalo": 2e-5, "spark": 2e-5, "lenskit": 2e-5}
 
 
 @functools.cache
