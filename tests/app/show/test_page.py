@@ -343,7 +343,8 @@ def lists(folder) -> list[list[list[str]]]:
 
 
 def test_three_users_and_their_lists(several, written):
-    """The users by degree, their unseen items by score, and the training values, each found again by plain loops."""
+    """The users by degree, their unseen items by score, and the training values, each found again by plain loops. As it
+    is a model of ratings, items with few entries are left out: no more than leaves half of the entries."""
     one = several.drawn[0]
     degree = np.bincount(one.train.user, minlength=12)
     order = sorted((row for row in range(12) if degree[row]), key=lambda row: degree[row])
@@ -353,6 +354,10 @@ def test_three_users_and_their_lists(several, written):
         assert f"The {name} user: {several.data.vocab.user[row]}, {degree[row]} training entries" in text
     tables = lists(written["several"])
     assert len(tables) == 3 * 2 * 2  # users, solvers, lists
+    entries = np.bincount(one.train.item, minlength=8)
+    falling = sorted(entries, reverse=True)
+    least = next(falling[place] for place in range(8) if 2 * sum(falling[: place + 1]) >= sum(falling))
+    assert f"items with fewer than {least} are left out" in text and 1 < (entries >= least).sum() < 8
     held_out = 0
     for place, (best, high) in enumerate(zip(tables[::2], tables[1::2], strict=True)):
         user, one = chosen[place // 2], several.drawn[place % 2]
@@ -362,6 +367,7 @@ def test_three_users_and_their_lists(several, written):
             for part, of in (("train", one.train), ("validation", one.validation), ("test", one.test))
         }
         unseen = sorted(set(range(8)) - set(values["train"]), key=lambda item: -score[item])
+        unseen = [item for item in unseen if entries[item] >= least]
         held = values["validation"] | values["test"]
         expected = [
             [str(several.data.vocab.item[item]), f"{score[item]:.2f}", f"{held[item]:g}" if item in held else "–"]
@@ -375,7 +381,7 @@ def test_three_users_and_their_lists(several, written):
             for item, value in values["train"].items()
         )
         assert [row[3] for row in high] == sorted((row[3] for row in high), reverse=True)
-        for row in best + high:
+        for row in (best if unseen else []) + high:
             item = int(np.flatnonzero(several.data.vocab.item == row[0]).item())
             assert row[1] == str((one.train.item == item).sum())
     assert held_out

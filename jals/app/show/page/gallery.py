@@ -66,7 +66,7 @@ def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
                     f"{name}-by-{across}",
                     f"{ylabel} against {xlabel}, first to last: {last}.",
                     f"{ylabel[:1].upper() + ylabel[1:] if name == 'loss' else ylabel} against {xlabel}.",
-                    plots.picture(plots.curves, lines, xlabel, ylabel, level=name != "loss" and not is_error(metric)),
+                    plots.picture(plots.curves, lines, xlabel, ylabel, name != "loss" and not is_error(metric)),
                 )
 
 
