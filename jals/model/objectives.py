@@ -96,6 +96,33 @@ class Objective:
             reg_bias = reg_bias if own is None else own
         return reg * scale, reg_bias * scale
 
+    def with_total_reg(self, problem: Problem, reg_power: Any) -> "Objective":
+        """The same with reg multiplied by one number,
+
+            S(reg_power) / S(self.reg_power),    S(nu) = sum over all users and items of (n + a0 a_u sum_i c_i)^nu,
+
+        so that lambda adds up to what it would with nu = reg_power. self.reg_power then says how lambda is spread over
+        rows, and not how much there is of it: a reg that was found for one nu serves for others. irspack calls
+        `reg_power` nu_star.
+
+        Args:
+            problem: the table; n is counted there.
+            reg_power: a number >= 0; 1 makes reg comparable with that of `als_wr` and `ials`.
+
+        Returns: an objective whose reg, and reg of the biases, are arrays of the problem's dtype: differentiable in
+            every number, jittable and vmappable.
+        """
+        sizes = dict(zip(("user", "item"), entry_counts(problem, self.count), strict=True))
+        others = {"user": problem.num_items, "item": problem.num_users}
+
+        def total(power: Any) -> jax.Array:
+            ones = dataclasses.replace(self, reg_user=1.0, reg_item=1.0, reg_power=power)
+            return sum((ones.row_reg(side, n, others[side])[0].sum() for side, n in sizes.items()), jnp.zeros(()))
+
+        factor = total(reg_power) / total(self.reg_power)
+        known = {name: getattr(self, name) for name in NUMBERS if name.startswith("reg_") and name != "reg_power"}
+        return dataclasses.replace(self, **{name: reg * factor for name, reg in known.items() if reg is not None})
+
     def unobserved_mass(self, side: str, others: int) -> Any:
         """a0 a_u sum_i c_i, the weight of all of a row's pairs together, `()` or `(rows,)`; 0 without a0."""
         if self.unobserved_weight is None:

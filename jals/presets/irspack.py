@@ -7,9 +7,9 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import DataError, check_choice
 from ..model.conventions import ials, wals
+from ..model.problem import Problem
 from .translation import (
     Translation,
-    entry_counts,
     needed,
     refuse,
     targets_table,
@@ -63,10 +63,11 @@ def translate(
         ratings = unweighted("irspack", ratings)
     if nu_star is not None:
         ratings = needed(ratings, "nu_star rescales reg by sums over the rows' numbers of entries")
-        reg = reg * _scale(ratings, alpha0, nu_star) / _scale(ratings, alpha0, nu)
         notes += ("reg is rescaled by sum (n + alpha0 N)^nu_star / sum (n + alpha0 N)^nu, over both sides together.",)
     original = loss_type.upper() == "ORIGINAL"
     objective = wals(reg, alpha0, reg_power=nu) if original else ials(reg, alpha0, nu)
+    if nu_star is not None and ratings is not None:
+        objective = objective.with_total_reg(Problem.build(ratings), nu_star)
     if ratings is None:
         return Translation(objective, None, notes)
     if (ratings.value <= 0).any():
@@ -76,9 +77,3 @@ def translate(
     if original:
         return Translation(objective, targets_table(ratings, alpha0 + confidence, 1.0, alpha0), notes)
     return Translation(objective, with_columns(ratings, np.ones(len(ratings)), confidence), notes)
-
-
-def _scale(ratings: Ratings, alpha0: Any, nu: Any) -> Any:
-    """sum (n + alpha0 N)^nu over all users and items; 0^0 is 1, as in NumPy."""
-    user, item = entry_counts(ratings)
-    return ((user + alpha0 * ratings.num_items) ** nu).sum() + ((item + alpha0 * ratings.num_users) ** nu).sum()

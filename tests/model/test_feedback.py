@@ -97,3 +97,32 @@ def test_tune_descends_in_epsilon_where_there_is_one():
     for kind, names in (("confidence", ("alpha",)), ("log_confidence", ("alpha", "epsilon"))):
         found = check_names(None, OBJECTIVES[kind].cast(float), One(), None)
         assert set(found) == {"reg_user", "reg_item", "unobserved_weight", *names}
+
+
+# ---- how much lambda there is in all ----
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_total_of_lambda_stays_whatever_its_spread(bias):
+    """Of both sides together; one number for all regs, and their differences stay."""
+    rng = np.random.default_rng(3)
+    pairs = rng.permutation(12 * 7)[:40]
+    ratings = jals.Ratings.from_arrays(pairs // 7, pairs % 7, np.ones(40), 13, 7)
+    problem = jals.Problem.build(ratings)
+    options = {"reg_user": rng.random(13), "reg_item": 0.3, "reg_power": 0.4}
+    made = jals.als_wr(**options, bias=True, reg_bias=0.2) if bias else jals.ials(**options, unobserved_weight=0.1)
+    mass = 0 if bias else 0.1
+    base = np.concatenate([np.bincount(ratings.user, minlength=13) + 7 * mass, np.bincount(ratings.item) + 13 * mass])
+    sums = {power: np.sum(np.where(base > 0, base**power, 0)) for power in (0.4, 1.0)}
+    kept = made.with_total_reg(problem, 1.0)
+    for name in ("reg_user", "reg_item", *(["reg_bias"] if bias else [])):
+        np.testing.assert_allclose(getattr(kept, name), getattr(made, name) * sums[1.0] / sums[0.4], rtol=1e-12)
+    assert kept.reg_power == 0.4 and (kept.reg_bias is None) == (not bias)
+
+    def user_reg(power):
+        moved = dataclasses.replace(made, reg_power=power)
+        return moved.with_total_reg(problem, 1.0).reg_item
+
+    step = (user_reg(0.4 + 1e-5) - user_reg(0.4 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(user_reg))(0.4), step, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(user_reg)(jnp.array([0.4, 1.0])), [user_reg(0.4), 0.3], rtol=1e-12)
