@@ -194,7 +194,7 @@ def build() -> "typer.Typer":
     ) -> None:
         """The items with the highest scores that a user has not seen, by the factors of a run.
 
-        Of several fits the best by validation RMSE serves; where there is none, choose with --solver or --fit.
+        Of several fits the best by the validation part serves; where there is none, choose with --solver or --fit.
         """
         from .commands import recommend as room
 
