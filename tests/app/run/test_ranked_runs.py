@@ -232,10 +232,12 @@ def test_a_table_may_come_split(tmp_path):
     expected = jals.metrics.ranking(saved.factors, test, train, 2, "ndcg").mean["ndcg@2"]
     assert fit["metrics"]["test"]["ndcg@2"] == pytest.approx(expected)
     assert jals_command("certify", tmp_path / "run").exit_code == 0
-    np.savez(tmp_path / "test.npz", u=[0, 1, 7], i=["b", "e", "c"], rating=np.ones(3))  # another test part: other data
-    path.write_text(path.read_text().replace("sweeps = 3", "sweeps = 2"))
-    _, (other,) = run(path, tmp_path / "run", "--extend")
-    assert other["metrics"]["test"] != fit["metrics"]["test"]
+    # The same entries in the same order, cut at another place, are other data.
+    np.savez(tmp_path / "table.npz", user=[0, 0, 1, 2, 2], item=list("acbbd"), rating=np.ones(5))
+    np.savez(tmp_path / "test.npz", u=[9, 0, 1, 7], i=list("abea"), rating=np.ones(4))
+    _, fits = run(path, tmp_path / "run", "--extend", "--set", "fit.seeds=[0, 1]", "--set", "fit.timed=true")
+    assert [each["seed"] for each in fits] == [0, 1]
+    assert (fit["ranking"]["users"], fits[0]["ranking"]["users"]) == (3, 4)  # made again, not taken over
 
 
 def test_candidates_of_a_file_are_those_that_are_ranked(tmp_path):
