@@ -3,12 +3,12 @@
 This module never looks at the loss: the certificate and the tests tie the two.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .view import Piece, View
+from .view import Piece, View, in_blocks
 from .view import view as view  # whoever forms equations begins with one
 from .walk import Slab, over_rows
 
@@ -210,6 +210,33 @@ def slab_systems(slab: Slab, loss: bool = False, at: jax.Array | None = None) ->
         matrix += more
     identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     return _systems(slab, held, identity, matrix, *rest, at=at)
+
+
+def slab_block(slab: Slab, x: jax.Array, block: jax.Array) -> Systems:
+    """A d = b for how far a block of columns goes from x `(rows, blocks, size)` where all others stay: A `(rows, size,
+    size)` is that part of the rows' matrices, b of their residuals. What fills up the last block stays 0, and so do the
+    columns of blank rows. The slab's view fetches the block's columns (`view.Columns`), and `held` has the scores at x.
+    """
+    held, size = _Held.of(slab.view), x.shape[-1]
+
+    def here(columns: jax.Array, fill: Any = 0) -> jax.Array:
+        return jax.lax.dynamic_index_in_dim(in_blocks(columns, size, fill), block, -2, keepdims=False)
+
+    matrix, rhs = slab.sums(_gram)
+    reg, away = here(held.reg, 1), in_blocks(held.prior, size) - x
+    matrix += jax.vmap(jnp.diag)(reg)
+    rhs += reg * jax.lax.dynamic_index_in_dim(away, block, 1, keepdims=False)
+    for more, share, at in ((held.precision, None, away), (held.gram, held.pairs, -x)):
+        if more is None:
+            continue
+        strip = in_blocks(jnp.swapaxes(here(more), -1, -2), size)  # the block's rows: (..., size, blocks, size)
+        pull = jnp.einsum("rnb,anb->ra" if more.ndim == 2 else "rnb,ranb->ra", at, strip, precision=_HIGHEST)
+        square = jax.lax.dynamic_index_in_dim(strip, block, -2, keepdims=False)
+        rhs += pull if share is None else share[:, None] * pull
+        matrix += square if share is None else share[:, None, None] * square
+    blank = slab.view.blank
+    identity = jnp.eye(size, dtype=matrix.dtype)
+    return Systems(jnp.where(blank[:, None, None], identity, matrix), jnp.where(blank[:, None], 0.0, rhs), None)
 
 
 def _systems(slab: Slab, held: _Held, identity, matrix, rhs, loss=None, at=None) -> Systems:

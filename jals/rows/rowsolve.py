@@ -1,4 +1,4 @@
-"""Solving the normal equations of one side: exactly, by Cholesky or LU, or nearly, by conjugate gradients.
+"""Solving the normal equations of one side exactly, by Cholesky or LU; `steps` nears the solutions.
 
 How the exact solution is differentiated is apart from how it is found. The residual of the equations is cheap, plain
 JAX; by the implicit function theorem its derivative gives that of the solution, at the price of one more solve with the
@@ -6,16 +6,15 @@ same matrices (`_exact`). So memory does not depend on how a backend solves, and
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ..devices import match_varying
 from ..errors import ArgumentError, check_choice
 from . import native
-from .normal import products, residuals, row_losses, slab_diagonals, slab_products, slab_systems, systems
+from .backends import Backend, How, RowSolutions, by_backend, each_row
+from .normal import products, residuals, row_losses, slab_systems, systems
 from .norms import norm
 from .primitive import Opaque
 from .view import View
@@ -23,7 +22,7 @@ from .walk import Slab, over_rows
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 WANTS = ("value", "cholesky", "inverse", "norms")
-LINSOLVES = ("cholesky", "lu", "cg")
+EXACT = ("cholesky", "lu")
 
 
 class Solved(NamedTuple):
@@ -56,14 +55,6 @@ class Solved(NamedTuple):
         return self.rows if self.bias is None else jnp.concatenate([self.rows, self.bias[:, None]], axis=1)
 
 
-class _How(NamedTuple):
-    """What is fixed when a solve is compiled: see `solve`."""
-
-    linsolve: str
-    backend: str
-    want: tuple[str, ...] = ()
-
-
 # ---- all rows of a side ----
 
 
@@ -93,54 +84,11 @@ def solve(
         check_choice("want", each, WANTS)
         if linsolve != "cholesky" and each in ("cholesky", "inverse"):
             raise ArgumentError(f'want has "{each}", which linsolve="cholesky" alone returns, not "{linsolve}".')
-    x, good, *wanted = _exact(_How(linsolve, backend, tuple(want)), (view, start))
-    return _solved(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
+    x, good, *wanted = _exact(How(linsolve, backend, tuple(want)), (view, start))
+    return solved_of(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
 
 
-def solve_cg(view: View, start: jax.Array, steps: int, want: tuple[str, ...] = ()) -> Solved:
-    """`steps` steps of conjugate gradients from the unknowns `start` `(rows, k)`, preconditioned by the diagonal.
-
-    Matrix-free: a step costs two products with each row's entries. The result is not exact, and its derivatives are
-    those of the steps made, the start included. `want` may be "value". Source: Hestenes and Stiefel (1952).
-    """
-    view, start = match_varying(view, start)
-    start = jnp.where(view.empty[:, None], view.prior, start)
-    value = "value" in want
-    initial = (start, jnp.zeros(len(start), start.dtype) if value else None)
-    x, values = over_rows(view, functools.partial(_cg_slab, steps, value), initial, start)
-    solvable = jnp.isfinite(x).all(axis=-1)
-    return _solved(view, x, view.blank | (solvable & (view.count >= view.needed)), values)
-
-
-def _cg_slab(steps: int, value: bool, slab: Slab, start: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    diagonal, rhs, constant = slab_diagonals(slab, loss=value)
-    scale = 1 / jnp.where(diagonal > 0, diagonal, 1.0)
-
-    def step(carry, _):
-        x, residual, direction, size = carry
-        moved = slab_products(slab, direction)
-        length = _ratio(size, jnp.sum(direction * moved, axis=-1))
-        x, residual = x + length * direction, residual - length * moved
-        preconditioned = scale * residual
-        new_size = jnp.sum(residual * preconditioned, axis=-1)
-        return (x, residual, preconditioned + _ratio(new_size, size) * direction, new_size), None
-
-    x = start
-    residual = rhs - slab_products(slab, x)
-    direction = scale * residual
-    carry = (x, residual, direction, jnp.sum(residual * direction, axis=-1))
-    x, residual = jax.lax.scan(step, carry, length=steps)[0][:2]
-    # x'A x = x'(b - the residual)
-    return x, None if constant is None else constant - jnp.sum(x * (rhs + residual), axis=-1)
-
-
-def _ratio(over: jax.Array, under: jax.Array) -> jax.Array:
-    """over / under `(rows, 1)`, 0 where under is 0: conjugate gradients that have arrived stay where they are."""
-    positive = under > 0
-    return jnp.where(positive, over / jnp.where(positive, under, 1.0), 0.0)[:, None]
-
-
-def _solved(view: View, x: jax.Array, good: jax.Array, value: jax.Array | None = None, **more: jax.Array) -> Solved:
+def solved_of(view: View, x: jax.Array, good: jax.Array, value: jax.Array | None = None, **more: jax.Array) -> Solved:
     x = jnp.where(good[:, None], x, jnp.nan)
     x = jnp.where(view.empty[:, None], view.prior, x)  # to the bit, as P x = P m is not solved to the bit
     rows, bias = (x[:, :-1], x[:, -1]) if view.has_bias else (x, None)
@@ -152,15 +100,15 @@ def _solved(view: View, x: jax.Array, good: jax.Array, value: jax.Array | None =
 _Argument = tuple[View, jax.Array | None]
 
 
-def _solution(how: _How, argument: _Argument) -> list[jax.Array]:
+def _solution(how: How, argument: _Argument) -> list[jax.Array]:
     """[x, good as 0 or 1, what is wanted] for every row."""
     view, start = argument
-    found = _by_backend(how, view, None, start)
+    found = by_backend(_TABLE, how, view, None, start)
     good = view.good(jnp.isfinite(found.x).all(axis=-1))
     return [found.x, good.astype(found.x.dtype), *(getattr(found, name) for name in how.want)]
 
 
-def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.Array], list[jax.Array]]:
+def _solution_rule(how: How, argument: _Argument, dot: Any) -> tuple[list[jax.Array], list[jax.Array]]:
     (view, _), (view_dot, _) = argument, dot
     x, good, *wanted = solution = _exact(how, argument)
     dots = {}
@@ -179,12 +127,12 @@ def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.A
         x_dot = jax.lax.custom_linear_solve(
             functools.partial(products, view),
             residual_dot,
-            lambda _, rhs: _by_backend(how._replace(want=()), view, rhs, None).x,
+            lambda _, rhs: by_backend(_TABLE, how._replace(want=()), view, rhs, None).x,
             symmetric=True,
         )
     if "cholesky" in how.want:
         factor = functools.partial(jax.lax.linalg.cholesky, symmetrize_input=False)
-        dots["cholesky"] = jax.jvp(lambda view: _each_row(factor, False, systems(view)[0]), (view,), (view_dot,))[1]
+        dots["cholesky"] = jax.jvp(lambda view: each_row(factor, False, systems(view)[0]), (view,), (view_dot,))[1]
     if "norms" in how.want:
         dots["norms"] = jax.jvp(lambda view: _norms(*systems(view)), (view,), (view_dot,))[1]
     if "value" in how.want:
@@ -192,7 +140,7 @@ def _solution_rule(how: _How, argument: _Argument, dot: Any) -> tuple[list[jax.A
     return solution, [x_dot, jnp.zeros_like(good), *(dots[name] for name in how.want)]
 
 
-def _solution_like(how: _How, argument: _Argument) -> list[jax.ShapeDtypeStruct]:
+def _solution_like(how: How, argument: _Argument) -> list[jax.ShapeDtypeStruct]:
     (rows, k), dtype = argument[0].reg.shape, argument[0].reg.dtype
     shapes = {"value": (rows,), "cholesky": (rows, k, k), "inverse": (rows, k, k), "norms": (rows, 2)}
     return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((rows, k), (rows,), *(shapes[name] for name in how.want))]
@@ -201,62 +149,10 @@ def _solution_like(how: _How, argument: _Argument) -> list[jax.ShapeDtypeStruct]
 _exact = Opaque(_solution, _solution_rule, _solution_like)
 
 
-# ---- what solves ----
-
-
-class RowSolutions(NamedTuple):
-    """What a backend finds for every row: `x` `(rows, k)`, and what was wanted, else None. x is NaN where the matrix is
-    singular: where a pivot is not positive, or in a strict row not more than k eps (the largest diagonal element)."""
-
-    x: jax.Array
-    value: jax.Array | None = None
-    cholesky: jax.Array | None = None
-    inverse: jax.Array | None = None
-    norms: jax.Array | None = None
-
-
-class Backend(NamedTuple):
-    """A way of solving rows.
-
-    Attributes:
-        solve: (how, view, right-hand side or None for the equations' own, start or None) -> `RowSolutions`.
-        linsolves: the algorithms that it has; "cg" is `solve_cg`'s.
-        wants: what it can return.
-        platform: of jax, the only one that it is for; None for all.
-        sharded: whether it can solve rows that are sharded over the devices of a mesh.
-        missing: why it cannot be used in this process; "" where it can.
-    """
-
-    solve: Callable[[_How, View, jax.Array | None, jax.Array | None], RowSolutions]
-    linsolves: tuple[str, ...]
-    wants: tuple[str, ...]
-    platform: str | None
-    sharded: bool
-    missing: Callable[[], str]
-
-    def can(self, how: _How, view: View) -> bool:
-        suits = how.linsolve in self.linsolves and set(how.want) <= set(self.wants)
-        return suits and (self.sharded or view.layout.mesh is None) and not self.missing()
-
-
-def _by_backend(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
-    """By the backend asked for."""
-    if how.backend != "auto":
-        one = _TABLE[how.backend]
-        if why := one.missing():
-            raise ArgumentError(f'backend is "{how.backend}", but {why} backend="auto" works without it.')
-        only = {one.platform: functools.partial(one.solve, how)} if one.platform else None
-        return jax.lax.platform_dependent(view, rhs, start, **only) if only else one.solve(how, view, rhs, start)
-    able = [one for one in _TABLE.values() if one.can(how, view)]
-    own = {one.platform: functools.partial(one.solve, how) for one in able if one.platform}
-    general = next(functools.partial(one.solve, how) for one in able if one.platform is None)
-    return jax.lax.platform_dependent(view, rhs, start, **own, default=general) if own else general(view, rhs, start)
-
-
 # ---- XLA, slab by slab ----
 
 
-def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
+def _solve_by_xla(how: How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     rows = len(view.reg)
     # Rows in no slab have no entries: their matrix is a diagonal, and their solution the prior mean.
     diagonal = jnp.where(view.blank[:, None], 1.0, view.reg)
@@ -271,10 +167,10 @@ def _solve_by_xla(how: _How, view: View, rhs: jax.Array | None, start: jax.Array
     return over_rows(view, functools.partial(_solve_slab, how), initial, rhs, start)
 
 
-def _solve_slab(how: _How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
+def _solve_slab(how: How, slab: Slab, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     matrix, own, loss = slab_systems(slab, "value" in how.want, start)
     one = _lu if how.linsolve == "lu" else functools.partial(_cholesky, how.want)
-    x, pivots, cholesky, inverse = _each_row(one, True, matrix, own if rhs is None else rhs)
+    x, pivots, cholesky, inverse = each_row(one, True, matrix, own if rhs is None else rhs)
     largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
     least = jnp.where(slab.view.strict, x.shape[-1] * jnp.finfo(x.dtype).eps * largest, 0)
     if loss is not None:
@@ -305,37 +201,16 @@ def _lu(matrix: jax.Array, rhs: jax.Array) -> tuple[Any, ...]:
     return jax.scipy.linalg.lu_solve((factor, swaps), rhs), jnp.abs(jnp.diagonal(factor)), None, None
 
 
-def _each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:
-    """`one` for each of a slab's systems: batched on accelerators; on a CPU one LAPACK call a system.
-
-    jaxlib 0.10 splits a batched LAPACK call over XLA's thread pool and waits there for the parts. As many such calls at
-    once as the pool has threads (two buckets of one sweep on two cores; the shards of a `shard_map`) wait for ever.
-    Calls for single systems never wait, were measured faster, and leave the other threads to other buckets.
-    `sequential_vmap` keeps them single under the caller's `vmap`; it does not differentiate, so that what is to be
-    differentiated is not to be `opaque`.
-    """
-    single = jax.custom_batching.sequential_vmap(one) if opaque else one
-    return jax.lax.platform_dependent(
-        *systems, cpu=lambda *systems: jax.lax.map(lambda system: single(*system), systems), default=jax.vmap(one)
-    )
-
-
 # ---- the kernel ----
 
 
-def _solve_by_kernel(how: _How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
+def _solve_by_kernel(how: How, view: View, rhs: jax.Array | None, start: jax.Array | None) -> RowSolutions:
     return RowSolutions(*native.solve_rows(view, rhs, start, how.want))
 
 
 _TABLE = {
-    "xla": Backend(_solve_by_xla, LINSOLVES, WANTS, None, True, lambda: ""),
-    "native": Backend(_solve_by_kernel, ("cholesky",), WANTS, "cpu", False, lambda: native.status().reason),
+    "xla": Backend(_solve_by_xla, EXACT, WANTS, None, lambda view: True, lambda: ""),
+    "native": Backend(
+        _solve_by_kernel, ("cholesky",), WANTS, "cpu", native.takes, lambda: native.status().reason
+    ),
 }
-BACKENDS = ("auto", *_TABLE)
-
-
-def check_backend(backend: str, linsolve: str) -> None:
-    """Raises ArgumentError unless a backend, "auto" or by name, has an algorithm."""
-    if backend != "auto" and linsolve not in _TABLE[backend].linsolves:
-        by = " or ".join(f'"{each}"' for each in _TABLE[backend].linsolves)
-        raise ArgumentError(f'backend "{backend}" solves by {by} only, not by "{linsolve}": leave it out.')

@@ -38,6 +38,31 @@ class Whole(NamedTuple):
         return z, bias
 
 
+class Columns(NamedTuple):
+    """A block of the other side's columns: `z` `(others, blocks, size)`, and `block`, which of them. `bias` as of
+    `Whole`."""
+
+    z: jax.Array
+    bias: jax.Array | None
+    block: Any
+
+    @classmethod
+    def of(cls, z: jax.Array, bias: jax.Array | None, size: int) -> "Columns":
+        """Blocks of `size` columns of z `(others, k)`, the last filled up with zeros."""
+        return cls(in_blocks(z, size), bias, 0)
+
+    def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        z = self.z.at[other, self.block].get(mode="promise_in_bounds")
+        return z, None if self.bias is None else self.bias.at[other].get(mode="promise_in_bounds")
+
+
+def in_blocks(columns: jax.Array, size: int, fill: Any = 0) -> jax.Array:
+    """`(..., k)` as `(..., blocks, size)`, the last block filled up."""
+    more = -columns.shape[-1] % size
+    padded = jnp.pad(columns, [(0, 0)] * (columns.ndim - 1) + [(0, more)], constant_values=fill)
+    return padded.reshape(*columns.shape[:-1], -1, size)
+
+
 class View(NamedTuple):
     """What one side's rows are solved against; k = rank + 1 where there are biases, else rank.
 
@@ -62,7 +87,7 @@ class View(NamedTuple):
     layout: Side
     slots: Slots
     objective: Objective
-    others: Whole
+    others: Whole | Columns
     mean: jax.Array | None
     prior_mean: jax.Array | None
     reg: jax.Array
@@ -188,10 +213,11 @@ class Piece(NamedTuple):
         return self.entry.loss(self.gap if x is None else self.gap - self.scores(x)).sum()
 
 
-def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array) -> Piece:
-    """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`."""
+def gathered(view: View, other: jax.Array, value: jax.Array, weight: jax.Array, more: jax.Array | None = None) -> Piece:
+    """The slots of many pieces, from their index and number arrays `(pieces, width)`: leaves `(pieces, width, ...)`;
+    `more`: what is held of their scores beside o."""
     z, bias = view.others.fetch(other)
     entry = view.objective.entry(value, weight)
     held = [] if view.mean is None else [jnp.broadcast_to(view.mean, other.shape)]
-    held += [] if bias is None else [bias]
+    held += [each for each in (bias, more) if each is not None]
     return Piece(z, entry, remainder(entry.t, held), value, weight)

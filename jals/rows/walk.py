@@ -23,6 +23,7 @@ class Slab(NamedTuple):
     Attributes:
         view: of its rows, without layout and slots. Rows in unused places are blank.
         other, entry, value, weight: `(pieces, width)`, see `layouts.Bucket` and `problem.Slots`.
+        held: `(pieces, width)`, what of the slots' scores is held beside o; None for 0.
         piece_row: int32 `(pieces,)`, the place of each piece's row; None where piece p is all of row p.
         step: how many pieces are worked on at a time.
         num_entries: of the table; what marks padding in `entry`.
@@ -36,6 +37,7 @@ class Slab(NamedTuple):
     piece_row: jax.Array | None
     step: int
     num_entries: int
+    held: jax.Array | None = None
 
     def sums(self, function: Callable, *arguments: Any) -> Any:
         """`function(piece, *arguments of the piece's row)` of every piece, added up by row: leaves `(rows, ...)`. Each
@@ -71,14 +73,14 @@ class Slab(NamedTuple):
         return self.view._replace(layout=layout, slots=slots)
 
     def _pieces(self):
-        return gathered(self.view, self.other, self.value, self.weight)
+        return gathered(self.view, self.other, self.value, self.weight, self.held)
 
-    def _part(self, function: Callable, arguments: tuple, piece_row, other, value, weight) -> Any:
+    def _part(self, function: Callable, arguments: tuple, piece_row, other, value, weight, held) -> Any:
         mine = jax.tree.map(lambda argument: take(argument, piece_row), arguments)
-        return jax.vmap(function)(gathered(self.view, other, value, weight), *mine)
+        return jax.vmap(function)(gathered(self.view, other, value, weight, held), *mine)
 
     def _steps(self) -> tuple:
-        pieces = (self.piece_row, self.other, self.value, self.weight)
+        pieces = (self.piece_row, self.other, self.value, self.weight, self.held)
         return jax.tree.map(lambda array: array.reshape(-1, self.step, *array.shape[1:]), pieces)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import check_choice
+from ..errors import ArgumentError, check_choice
 from ..model.factors import Factors
 from ..model.objectives import Objective, loss, row_sizes, side_penalty
 from ..model.problem import Problem
-from ..rows import normal, rowsolve
+from ..rows import normal, rowsolve, steps
+from ..rows.backends import BACKENDS
+from ..rows.rowsolve import EXACT
+from ..rows.steps import STEPPING
 from . import costs
 from .protocol import (
     Info,
@@ -26,6 +29,8 @@ from .protocol import (
     sweep_info,
 )
 
+LINSOLVES = (*EXACT, *STEPPING)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +42,11 @@ class ALS:
     Attributes:
         rank: columns of X and Y; static.
         linsolve: static. "cholesky"; "lu" (`jnp.linalg.solve`'s algorithm); "cg", a few conjugate gradient steps from
-            the current row, matrix-free and inexact.
+            the current row, matrix-free and inexact; "subspace", each block of columns in turn at its minimum with the
+            others held (iALS++), inexact unless one block holds them all. Solving costs rank^3 a row: above a rank of
+            128 or so the last two take less time to the same loss, of which docs/performance.md has measurements.
         cg_steps: how many; static, used by "cg" only.
+        block: columns of a block; static, used by "subspace" only.
         first: static. The side that a sweep solves first: "user", or "item" as cmfrec does.
         init_scale: the initial factors are normal with standard deviation init_scale / sqrt(rank). The first half-sweep
             solves for one side whatever the scale, and where lambda suits the table a fit ends where it ends from any.
@@ -49,7 +57,7 @@ class ALS:
             fit that stores its factors in the format and computes in the dtype, with nothing stored smaller here. The
             start and the mean are not rounded; numbers under float16's least normal one, 6e-5, become 0, over its
             largest, 65,504, infinite. Derivatives pass the rounding as if it were not there.
-        backend: static. What solves the rows: "xla"; "native", the C++ kernel (`jals.native`), for Cholesky on CPUs;
+        backend: static. What solves the rows: "xla"; "native", the C++ kernel (`jals.native`), for all but LU on CPUs;
             "auto", the kernel where it is built and the program runs on a CPU, else XLA. Their results agree up to
             rounding, and so do their derivatives.
     """
@@ -61,21 +69,24 @@ class ALS:
     rounding: str | None = dataclasses.field(default=None, metadata={"static": True})
     backend: str = dataclasses.field(default="auto", metadata={"static": True})
     first: str = dataclasses.field(default="user", metadata={"static": True})
+    block: int = dataclasses.field(default=64, metadata={"static": True})
 
     def __post_init__(self):
         check_rank(self.rank)
-        check_choice("linsolve", self.linsolve, rowsolve.LINSOLVES)
+        check_choice("linsolve", self.linsolve, LINSOLVES)
         check_whole("cg_steps", self.cg_steps, 1)
+        check_whole("block", self.block, 1)
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
-        check_choice("backend", self.backend, rowsolve.BACKENDS)
+        check_choice("backend", self.backend, BACKENDS)
         check_choice("first", self.first, ("user", "item"))
-        rowsolve.check_backend(self.backend, self.linsolve)
+        if self.backend == "native" and self.linsolve == "lu":
+            raise ArgumentError('backend "native" has no linsolve "lu": leave it out, or take "cholesky".')
 
     @property
     def exact(self) -> bool:
         """Whether a half-sweep ends at the minimum (what `certify` may ask of it)."""
-        return self.linsolve != "cg" and self.rounding is None
+        return self.linsolve not in STEPPING and self.rounding is None
 
     @property
     def monotone(self) -> bool:
@@ -95,13 +106,16 @@ class ALS:
     @property
     def passes_per_sweep(self) -> int | None:
         """Passes over the entries a sweep makes; None for a solver whose sweeps take as many as they need."""
-        return 2 * (2 + 2 * self.cg_steps) if self.linsolve == "cg" else 2
+        # steps read an entry's row for its score, and again for the row's sum; a block's once more, as its score moves
+        return {"cg": 2 * (2 + 2 * self.cg_steps), "subspace": 6}.get(self.linsolve, 2)
 
     def operations(self, objective: Objective, size: costs.Size, sweeps: Any, passes: Any) -> Any:
         """Estimated operations of so many sweeps and passes (see `costs`): arrays of one shape, or numbers."""
         of = costs.terms(self.rank, objective, size)
         if self.linsolve == "cg":
             return passes * (of.one_pass + of.all_pairs / 2)
+        if self.linsolve == "subspace":
+            return sweeps * of.subspace_sweep(self.block)
         return sweeps * of.exact_sweep(self.linsolve)
 
     def numbers(self, size: costs.Size) -> int:
@@ -120,7 +134,7 @@ class ALS:
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: one side, then the other. Pure, jittable, differentiable forward and reverse in every float; two
-        passes over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg".
+        passes over the entries for exact linsolves, 2 (2 + 2 cg_steps) for "cg", 6 for "subspace".
 
         Args:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
@@ -151,7 +165,9 @@ class ALS:
     ) -> tuple[Factors, rowsolve.Solved]:
         here, want = normal.view(factors, problem, objective, side), ("value",) if value else ()
         if self.linsolve == "cg":
-            solved = rowsolve.solve_cg(here, factors.joint(side), self.cg_steps, want)
+            solved = steps.solve_cg(here, factors.joint(side), self.cg_steps, want, self.backend)
+        elif self.linsolve == "subspace":
+            solved = steps.solve_subspace(here, factors.joint(side), self.block, want, self.backend)
         else:
             solved = rowsolve.solve(here, self.linsolve, self.backend, want)
         return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved

@@ -53,6 +53,12 @@ class Terms(NamedTuple):
         solving = (1 if linsolve == "lu" else 0.5) * (2 / 3) * k**3 + 2 * k**2
         return 2 * self.size.entries * (k**2 + 3 * k) + self.size.rows * solving + self.all_pairs
 
+    def subspace_sweep(self, block: int) -> float:
+        """n (k b + 7 k) a half-sweep: Grams and right-hand sides of blocks of b columns, and scores twice; a row
+        k b^2 / 3 + 2 k b for its blocks."""
+        k, b = self.unknowns, min(block, self.unknowns)
+        return 2 * self.size.entries * (k * b + 7 * k) + self.size.rows * (k * b**2 / 3 + 2 * k * b) + self.all_pairs
+
 
 def terms(rank: int, objective: Objective, size: Size) -> Terms:
     return Terms(size, rank + objective.bias, objective.unobserved_weight is not None)

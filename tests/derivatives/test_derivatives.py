@@ -24,6 +24,7 @@ SOLVERS = solvers.MAKE | MORE
 CASES = [
     ("lu", "bucketed", "als_wr+all"),
     ("cg", "bucketed", "als_wr+all"),
+    ("subspace", "bucketed, cut small", "hu_koren+all"),
     ("adam", "bucketed", "als_wr+all"),
     ("minibatch", "bucketed", "als_wr+all"),
     ("anderson", "segmented", "als_wr+all"),

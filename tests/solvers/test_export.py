@@ -9,7 +9,7 @@ import pytest
 import jals
 from tests.support import tables
 
-SOLVES = ("cholesky", "lu", "cg", "auto")
+SOLVES = ("cholesky", "lu", "cg", "subspace", "auto")
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,8 @@ problem, pieces = (tables.problem(table, layout) for layout in ("padded", "bucke
 assert any(bucket.piece_row is not None for bucket in pieces.user_side.buckets)
 als, als_by_xla = jals.ALS(2), jals.ALS(2, backend="xla")
 gradient, minibatch = jals.Gradient(2, optax.sgd, {"learning_rate": 1e-3}), jals.Gradient(2, batch_size=16)
-others = jals.ALS(2, linsolve="cg"), jals.AndersonALS(2, memory=2), jals.NewtonCG(2)
+stepping = jals.ALS(2, linsolve="cg"), jals.ALS(2, linsolve="subspace", block=1)
+others = *stepping, jals.AndersonALS(2, memory=2), jals.NewtonCG(2)
 
 def objective(reg):
     return jals.als_wr(reg, bias=True, center=True)

@@ -157,9 +157,10 @@ class Draw:
         made: dict[str, Any] = {"kind": kind, "rank": self.often(2, 1, 3)}
         made |= self.some(init_scale=lambda: self.one(0.0, 1, self.size(1e-3, 2)))
         if kind == "als":
-            made |= self.some(linsolve=lambda: self.one("cholesky", "lu", "cg"))
+            made |= self.some(linsolve=lambda: self.one("cholesky", "lu", "cg", "subspace"))
             made |= self.some(rounding=lambda: self.one("bfloat16", "float16"), backend=lambda: self.one("auto", "xla"))
-            return made | ({"cg_steps": self.one(1, 2)} if made.get("linsolve") == "cg" and self.maybe() else {})
+            more = {"cg": {"cg_steps": self.one(1, 2)}, "subspace": {"block": self.one(1, 64)}}
+            return made | (more.get(made.get("linsolve"), {}) if self.maybe() else {})
         if kind == "anderson":
             return made | self.some(linsolve=lambda: self.one("cholesky", "lu"), memory=lambda: self.one(1, 3))
         if kind == "newton":

@@ -13,8 +13,9 @@ from tests.support import tables
 from tests.support.damped import DampedALS
 
 RANK = tables.RANK
+SOLVES = ("cholesky", "native", "cg", "subspace")
 MAKE: dict[str, Callable[[], Any]] = {
-    **{solve: functools.partial(tables.als, solve, init_scale=1.0) for solve in ("cholesky", "native", "cg")},
+    **{solve: functools.partial(tables.als, solve, init_scale=1.0) for solve in SOLVES},
     "anderson": lambda: jals.AndersonALS(RANK, memory=2, init_scale=1.0),
     "newton": lambda: jals.NewtonCG(RANK, cg_steps=9, init_scale=1.0),
     "minibatch": lambda: jals.Gradient(RANK, optax.sgd, {"learning_rate": 1e-3, "momentum": 0.9}, 20, 1.0),

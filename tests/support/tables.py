@@ -19,6 +19,7 @@ SOLVES = {
     "lu": {"linsolve": "lu", "backend": "xla"},
     "native": {"linsolve": "cholesky", "backend": "native"},
     "cg": {"linsolve": "cg", "backend": "xla"},
+    "subspace": {"linsolve": "subspace", "block": 2, "backend": "auto"},
 }
 EXACT = ("cholesky", "lu", "native")
 DATA = ("random", "skewed", "rank_above_entries", "empty_rows")

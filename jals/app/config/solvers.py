@@ -96,18 +96,20 @@ class Solver(ConfigTable):
 class AlsSolver(Solver):
     makes = jals.ALS
     kind: Literal["als"]
-    linsolve: Literal["cholesky", "lu", "cg"] = "cholesky"
+    linsolve: Literal["cholesky", "lu", "cg", "subspace"] = "cholesky"
     cg_steps: Steps | None = None
+    block: Steps | None = None
     rounding: Literal["bfloat16", "float16"] | None = None
     backend: Literal["auto", "xla", "native"] = "auto"
     first: Literal["user", "item"] = "user"
     init_scale: Number | None = None
 
     def conflicts(self):
-        unused = self.cg_steps is not None and self.linsolve != "cg"
-        found = [("cg_steps", 'needs linsolve = "cg".')] if unused else []
-        if self.backend == "native" and self.linsolve != "cholesky":
-            found.append(("backend", '"native" needs linsolve = "cholesky".'))
+        of = {"cg_steps": "cg", "block": "subspace"}
+        unused = [key for key, need in of.items() if getattr(self, key) is not None and self.linsolve != need]
+        found = [(key, f'needs linsolve = "{of[key]}".') for key in unused]
+        if self.backend == "native" and self.linsolve == "lu":
+            found.append(("backend", '"native" has no linsolve = "lu".'))
         return found
 
 

@@ -21,8 +21,9 @@ from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
 SELECTS = {"float32": "jals_select_f32", "float64": "jals_select_f64"}
-CALLS = 3  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
+CALLS = 4  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
 RETURNS = ("value", "cholesky", "inverse", "norms")
+_PAD = 16  # columns, of what is stepped: kPad in rows.hpp
 
 
 class Status(NamedTuple):
@@ -145,21 +146,62 @@ def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want:
     return [x, *found.values()]
 
 
-def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tuple[list[jax.Array], dict[str, Any]]:
-    """The arguments in the order in which `ffi.cpp` reads them."""
+def takes(view: View) -> bool:
+    """Whether `solve_rows` can work on a view."""
+    return view.layout.mesh is None
+
+
+def takes_steps(view: View) -> bool:
+    """Whether `step_rows` can."""
+    return takes(view) and view.precision is None
+
+
+def step_rows(view: View, start: jax.Array, linsolve: str, size: int, want: tuple[str, ...]) -> list[Any]:
+    """Steps from `start` `(rows, k)` towards the rows' solutions: `size` of conjugate gradients ("cg"), or one for each
+    block of `size` columns ("subspace"). Under `vmap` it is called once for each.
+
+    Returns: [x `(rows, k)`, NaN in rows that end at no finite numbers, or where a block's pivot is not positive; "value"
+        `(rows,)` where wanted, each row's part of the loss at x].
+    """
+    rows, k = view.reg.shape
+    dtype = view.reg.dtype
+    operands, attributes = _operands(view, None, start, _PAD)
+    width = -(-k // _PAD) * _PAD
+    results = [jax.ShapeDtypeStruct((rows, width), dtype), jax.ShapeDtypeStruct((rows,), bool)]
+    results += [jax.ShapeDtypeStruct((rows,), dtype)] * ("value" in want)
+    attributes |= {name: name in want for name in RETURNS}
+    steps = {"cg_steps": size if linsolve == "cg" else 0, "block": 0 if linsolve == "cg" else size}
+    attributes |= {"columns": np.int64(k)} | {name: np.int64(number) for name, number in steps.items()}
+    call = jax.ffi.ffi_call(TARGETS[dtype.name], results, vmap_method="sequential")
+    (x, _, *rest), _ = match_varying(call(*operands, **attributes), view)
+    x = x[:, :k]
+    return [x, with_held_loss(view, x, rest[0])] if rest else [x]
+
+
+def _operands(
+    view: View, rhs: jax.Array | None, start: jax.Array | None, pad: int = 0
+) -> tuple[list[jax.Array], dict[str, Any]]:
+    """The arguments in the order in which `ffi.cpp` reads them; with `pad` columns up to a multiple of it, that of the
+    bias among them."""
     dtype, rank = view.reg.dtype, view.reg.shape[1] - view.has_bias
+
+    def padded(columns: jax.Array, axes: int = 1) -> jax.Array:
+        more = -columns.shape[-1] % pad if pad else 0
+        return jnp.pad(columns, [(0, 0)] * (columns.ndim - axes) + [(0, more)] * axes) if more else columns
+
     mean = jnp.zeros((), dtype) if view.mean is None else view.mean
     entry = coefficients(view.objective, dtype)
-    operands = [view.others.z[:, :rank], mean, entry, view.reg[:, 0], view.blank, view.strict]
+    table = padded(view.others.z) if pad else view.others.z[:, :rank]
+    operands = [table, mean, entry, view.reg[:, 0], view.blank, view.strict]
     if view.others.bias is not None:
         operands += [view.others.bias, view.reg[:, -1]]
-    operands += [each for each in (rhs, start) if each is not None]
+    operands += [padded(each) for each in (rhs, start) if each is not None]
     if view.prior_mean is not None:
-        operands.append(jnp.atleast_2d(view.prior_mean))
+        operands.append(padded(jnp.atleast_2d(view.prior_mean)))
     if view.precision is not None:
         operands.append(view.precision if view.precision.ndim == 3 else view.precision[None])
     if view.gram is not None:
-        operands.append(view.gram)
+        operands.append(padded(view.gram, axes=2))
         operands += [] if view.pairs is None else [view.pairs]
     cut = 0
     for place, (bucket, value, weight) in enumerate(
@@ -181,5 +223,6 @@ def _operands(view: View, rhs: jax.Array | None, start: jax.Array | None) -> tup
         "with_precision": view.precision is not None,
         "with_gram": view.gram is not None,
         "with_pairs": view.gram is not None and view.pairs is not None,
+        **dict.fromkeys(("columns", "cg_steps", "block"), np.int64(0)),
     }
     return operands, attributes

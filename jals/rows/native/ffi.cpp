@@ -16,7 +16,11 @@
 namespace jals {
 
 #define JALS_DECLARE(isa) \
-  namespace isa { template <class T> Kernel<T> make(int64_t rank); template <class T> Select<T> make_select(); }
+  namespace isa { \
+  template <class T> Kernel<T> make(int64_t rank); \
+  template <class T> Kernel<T> make_steps(const Side<T>& side); \
+  template <class T> Select<T> make_select(); \
+  }
 JALS_DECLARE(baseline)
 #ifdef JALS_X86
 JALS_DECLARE(avx2)
@@ -47,12 +51,12 @@ Isa& isa() {
 }
 
 template <class T>
-Kernel<T> kernel(int64_t rank) {
+Kernel<T> kernel(const Side<T>& side) {
 #ifdef JALS_X86
-  if (isa() == Isa::avx512) return avx512::make<T>(rank);
-  if (isa() == Isa::avx2) return avx2::make<T>(rank);
+  if (isa() == Isa::avx512) return side.steps() ? avx512::make_steps(side) : avx512::make<T>(side.rank);
+  if (isa() == Isa::avx2) return side.steps() ? avx2::make_steps(side) : avx2::make<T>(side.rank);
 #endif
-  return baseline::make<T>(rank);
+  return side.steps() ? baseline::make_steps(side) : baseline::make<T>(side.rank);
 }
 
 template <class T>
@@ -131,7 +135,8 @@ class Arguments {
 template <class T>
 ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int64_t cut_buckets, bool bias,
                       bool with_rhs, bool with_start, bool with_prior, bool with_precision, bool with_gram, bool with_pairs,
-                      bool value, bool cholesky, bool inverse, bool norms, ffi::RemainingArgs given, ffi::RemainingRets results) try {
+                      bool value, bool cholesky, bool inverse, bool norms, int64_t columns, int64_t cg_steps, int64_t block,
+                      ffi::RemainingArgs given, ffi::RemainingRets results) try {
   constexpr ffi::DataType real = kType<T>;
   Arguments next(given);
   auto reals = [&](const char* name, const std::vector<int64_t>& shape) { return next.take<T>(name, real, shape); };
@@ -145,6 +150,12 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
   side.others = next.length(0);
   side.rank = next.length(1);
   require(side.rank >= 1, "table has no columns");
+  side.columns = columns, side.cg_steps = cg_steps, side.block = block;
+  if (side.steps()) {
+    require(side.rank % kPad == 0 && columns <= side.rank && columns > side.rank - kPad, "table is not padded");
+    require(cg_steps >= 0 && (cg_steps || block >= 1), "there are no steps to make");
+    require(with_start && !with_rhs && !with_precision && !cholesky && !inverse && !norms, "not by steps");
+  }
   side.mean = *reals("mean", {});
   std::copy_n(reals("entry", {5}), 5, side.entry);
   side.reg = reals("reg", {kAny});
@@ -155,7 +166,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
     side.held_bias = reals("held_bias", {side.others});
     side.reg_bias = reals("reg_bias", {rows});
   }
-  const int64_t k = side.rank + bias;
+  const int64_t k = side.unknowns();
   // One for each row, or one for all.
   auto per_row = [&](const char* name) {
     const int64_t count = next.length(0);
@@ -204,7 +215,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, int64_t num_entries, bool part, int6
   if (cholesky) side.cholesky = result(at++, "cholesky", number, real, {rows, k, k});
   if (inverse) side.inverse = result(at++, "inverse", number, real, {rows, k, k});
   if (norms) side.norms = result(at++, "norms", number, real, {rows, 2});
-  if (!solve_side(side, kernel<T>(side.rank), pool)) throw std::bad_alloc();
+  if (!solve_side(side, kernel(side), pool)) throw std::bad_alloc();
   return ffi::Error::Success();
 } catch (const Refused& refused) {
   return ffi::Error::InvalidArgument(refused.why);
@@ -274,6 +285,9 @@ auto binding() {
       .Attr<bool>("cholesky")
       .Attr<bool>("inverse")
       .Attr<bool>("norms")
+      .Attr<int64_t>("columns")
+      .Attr<int64_t>("cg_steps")
+      .Attr<int64_t>("block")
       .RemainingArgs()
       .RemainingRets();
 }
@@ -288,7 +302,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f32, jals::select<float>, jals::select
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f64, jals::select<double>, jals::select_binding());
 
 // Raised with every change to the targets, their operands, attributes or results: __init__.py calls no other.
-extern "C" int jals_calls() { return 3; }
+extern "C" int jals_calls() { return 4; }
 
 // The instruction set in use, and a narrower one for tests: false where this machine does not have it.
 extern "C" const char* jals_isa() { return jals::kNames[static_cast<int>(jals::isa())]; }

@@ -7,6 +7,8 @@
 
 namespace jals {
 
+constexpr int64_t kPad = 16;  // no vector has more numbers
+
 // Rows whose pieces share one width (jals/layouts.py, Bucket).
 template <class T>
 struct Bucket {
@@ -49,7 +51,15 @@ struct Side {
   T* inverse;          // (num_rows, k, k), of the matrix; null when not asked for
   T* norms;            // (num_rows, 2), of the matrix (Frobenius) and the right-hand side; null when not asked for
 
-  int64_t unknowns() const { return rank + (held_bias != nullptr); }
+  // For some steps from `start` instead of a solution (steps.cpp), else 0. The table then has the bias's column of ones,
+  // and columns of zeros up to a multiple of kPad: `rank` of them, and so have start, x, prior and gram.
+  int64_t columns;     // that are no padding
+  int64_t cg_steps;    // of conjugate gradients; or 0, and
+  int64_t block;       // columns that are solved for at a time, the others held
+  const T* packed;     // gram, as `Kernel::pack` leaves it; null without
+
+  int64_t unknowns() const { return rank + (held_bias && !columns); }
+  bool steps() const { return columns; }
 };
 
 // A run of a row's entries in the slots of one piece.

@@ -111,6 +111,12 @@ class HalfSweep {
   HalfSweep(Side<T> side, Kernel<T> kernel) : side_(std::move(side)), kernel_(kernel) {
     if (view_rows(side_, rows_, runs_)) {
       make_items();
+      if (side_.gram && kernel_.pack) {
+        packed_ = std::make_unique<Memory>(kernel_.packed * sizeof(T));
+        T* packed = reinterpret_cast<T*>(packed_->get());
+        kernel_.pack(side_, packed);
+        side_.packed = packed;
+      }
     } else {
       refuse_rows(side_);
     }
@@ -151,19 +157,22 @@ class HalfSweep {
     for (const Row& row : rows_) entries += row.entries;
     const int64_t k = side_.unknowns(), row_cost = 16 + k / 3;  // solving, in entries
     for (const Row& row : rows_) {
-      if (row.entries <= kPartEntries) {
+      if (row.entries <= kPartEntries || !kernel_.sums) {
         whole.push_back(row);
         continue;
       }
       const int64_t size = std::max(kPartEntries, (row.entries + kMaxParts - 1) / kMaxParts);
       cut(row, size);
     }
+    if (!kernel_.sums)  // then the longest come first
+      std::stable_partition(whole.begin(), whole.end(), [](const Row& row) { return row.entries > kPartEntries; });
     rows_.swap(whole);
     const int64_t cost = (entries + row_cost * static_cast<int64_t>(rows_.size())) / kItemsWanted + 1;
     int64_t first = 0, sum = 0;
     for (int64_t r = 0; r < static_cast<int64_t>(rows_.size()); ++r) {
       sum += rows_[r].entries + row_cost;
-      if (sum >= cost || r + 1 == static_cast<int64_t>(rows_.size())) {
+      const bool enough = sum >= cost && (r + 1 - first >= kernel_.together || sum >= kPartEntries);
+      if (enough || r + 1 == static_cast<int64_t>(rows_.size())) {
         items_.push_back({first, r + 1 - first, 0, 0});
         first = r + 1;
         sum = 0;
@@ -220,6 +229,7 @@ class HalfSweep {
   std::vector<Run> runs_;
   std::vector<Item> items_;
   std::vector<std::unique_ptr<LongRow>> long_rows_;
+  std::unique_ptr<Memory> packed_;
   int64_t part_number_ = 0;
   std::atomic<int64_t> next_{0}, done_{0};
   std::atomic<bool> failed_{false};

@@ -174,7 +174,7 @@ def test_check_needs_no_data_and_set_changes_a_run(tmp_path):
 def test_schema_is_that_of_the_configs():
     schema = json.loads(jals_command("config", "schema").output)
     assert set(schema["required"]) == {"data", "split", "objective", "solver"}
-    assert schema["$defs"]["AlsSolver"]["properties"]["linsolve"]["enum"] == ["cholesky", "lu", "cg"]
+    assert schema["$defs"]["AlsSolver"]["properties"]["linsolve"]["enum"] == ["cholesky", "lu", "cg", "subspace"]
 
 
 def test_output_folder_is_tried_before_any_work(tmp_path, monkeypatch):

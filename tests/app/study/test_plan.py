@@ -398,6 +398,8 @@ TINY = Size(users=5, items=4, entries=10)  # 9 rows
         (jals.ALS(rank=3), jals.hu_koren(0.1, alpha=1.0), 360 + 243 + 324),
         # 16 passes, each 4 * 3 * 10
         (jals.ALS(rank=3, linsolve="cg", cg_steps=3), jals.als_wr(0.1), 16 * 120),
+        # both half-sweeps: 2 * 10 (3 * 2 + 7 * 3); 9 rows (3 * 4 / 3 + 2 * 3 * 2) for their blocks
+        (jals.ALS(rank=3, linsolve="subspace", block=2), jals.als_wr(0.1), 540 + 144),
         # 2 passes, and 12 for each of 27 numbers a step
         (jals.Gradient(rank=3), jals.als_wr(0.1), 240 + 324),
         (jals.Gradient(rank=3, batch_size=4), jals.als_wr(0.1), 240 + 3 * 324),
