@@ -3,10 +3,12 @@
 //     fuzz [cases] [seed]
 //
 // A case draws a side in a layout of its own, solves it on pools of several kinds, which must agree bit for bit, and
-// compares with plain sums in long double. Padding holds numbers that would show, or crash, if they were read. The
+// compares with plain sums in long double; so are steps towards the solution. Padding holds numbers that would show, or crash, if they were read. The
 // first case that fails ends the run and names the seed that draws it again.
 
 #include "kernel.cpp"
+#include "steps.cpp"
+
 #include "schedule.hpp"
 
 #include "fuzzing.hpp"
@@ -78,6 +80,7 @@ class Case : private Draws {
     if (std::string why = solve_on(busy, late); !why.empty()) return why;
     if (!(late == one)) return "a pool whose tasks start late does not agree";
     if (std::string why = check_damaged(one); !why.empty()) return why;
+    if (std::string why = check_steps(); !why.empty()) return why;
     let_go();  // what belongs to XLA is gone when the call has returned
     busy.run();
     return "";
@@ -125,6 +128,144 @@ class Case : private Draws {
       if ((hurt < 0 || r == hurt) && !refused(got, r)) why = "row " + std::to_string(r) + " has a solution";
     }
     return why.empty() ? "" : why + " where an index of kind " + std::to_string(kind) + " is off";
+  }
+
+  // Steps on the same side, from a start of their own: conjugate gradients, or a block of columns at a time.
+  std::string check_steps() {
+    if (!precision_.empty() || side_.num_rows == 0) return "";
+    const int64_t rows = side_.num_rows, width = (k_ + kPad - 1) / kPad * kPad;
+    auto padded = [&](const std::vector<T>& from, int64_t columns, int64_t to) {
+      const int64_t count = from.size() / columns;
+      std::vector<T> wide(count * to);
+      for (int64_t r = 0; r < count; ++r) std::copy_n(&from[r * columns], columns, &wide[r * to]);
+      return wide;
+    };
+    std::vector<T> table = padded(table_, side_.rank, width), prior = padded(prior_, k_, width), gram = padded(gram_, k_, width);
+    for (int64_t i = 0; bias_ && i < side_.others; ++i) table[i * width + side_.rank] = 1;
+    if (!gram.empty()) gram.resize(width * width);
+    const std::vector<T> start = normals(rows * k_, 1), wide = padded(start, k_, width);
+    Side<T> side = side_;
+    side.rank = width, side.columns = k_;
+    side.cg_steps = chance(0.5) ? whole(1, 3) : 0;
+    side.block = whole(1, k_ + 3);
+    side.table = table.data(), side.start = wide.data();
+    side.prior = prior.empty() ? nullptr : prior.data(), side.gram = gram.empty() ? nullptr : gram.data();
+    side.rhs = side.cholesky = side.inverse = side.norms = nullptr;
+    const std::string what = side.cg_steps ? "conjugate gradients, " : "blocks of " + std::to_string(side.block) + ", ";
+    auto step = [&](int64_t threads, std::vector<T>& x, std::vector<T>& value, std::vector<char>& good) {
+      x.assign(rows * width, T(7)), value.assign(rows, T(7)), good.assign(rows, 7);
+      side.x = x.data(), side.value = value_ ? value.data() : nullptr, side.good = reinterpret_cast<bool*>(good.data());
+      Threads pool{threads};
+      return solve_side(side, JALS_ISA::make_steps<T>(side), pool);
+    };
+    auto same = [&](const std::vector<T>& a, const std::vector<T>& b, int64_t r, int64_t size) {
+      return !std::memcmp(&a[r * size], &b[r * size], size * sizeof(T));
+    };
+    std::vector<T> x, value, more, more_value;
+    std::vector<char> good, more_good;
+    if (!step(1, x, value, good) || !step(5, more, more_value, more_good)) return "memory ran out";
+    for (int64_t r = 0; r < rows; ++r) {
+      const std::string row = what + "row " + std::to_string(r) + ": ";
+      if (!same(x, more, r, width) || !same(value, more_value, r, 1)) return row + "5 threads do not agree with one";
+      if (kinds_[r] != Kind::good || (reg_[r] == 0 && !blank_[r])) continue;
+      if (!good[r]) return row + "is not good";
+      if (std::string why = compare_steps(side, r, &start[r * k_], &x[r * width], value[r]); !why.empty()) return row + why;
+    }
+    for (size_t b = 0; b < slots_.size(); ++b)  // the row that an index off is of has no steps, the others are what they were
+      for (size_t s = 0; s < slots_[b].entry.size(); ++s) {
+        if (slots_[b].entry[s] >= side_.num_entries || chance(0.9)) continue;
+        const int64_t hurt = row_of_slot(b, s);
+        const int32_t before = std::exchange(slots_[b].other[s], int32_t(side_.others));
+        if (!step(2, more, more_value, more_good)) return "memory ran out";
+        slots_[b].other[s] = before;
+        for (int64_t r = 0; r < rows; ++r)
+          if (r == hurt ? more_good[r] || !std::isnan(more[r * width]) : !same(x, more, r, width))
+            return what + "row " + std::to_string(r) + " where an index of row " + std::to_string(hurt) + " is off";
+        return "";
+      }
+    return "";
+  }
+
+  std::string compare_steps(const Side<T>& side, int64_t r, const T* start, const T* got, T value) const {
+    const int64_t k = k_;
+    const T* m = prior_.empty() ? nullptr : &prior_[side_.prior_per_row ? r * k : 0];
+    std::vector<Real> a(k * k), b(k), x(start, start + k), left(k), z(k, 1);
+    Real loss = 0, size = 0, largest = 0, least = std::numeric_limits<Real>::infinity();
+    for (int64_t i = 0; i < k; ++i) {
+      const Real reg = i < side_.rank ? reg_[r] : reg_bias_[r];
+      least = std::min(least, reg);
+      b[i] = m ? reg * m[i] : 0;
+      for (int64_t j = 0; j < k; ++j)
+        a[i * k + j] = (gram_.empty() ? Real(0) : Real(gram_[i * k + j]) * (pairs_.empty() ? T(1) : pairs_[r])) + (i == j) * reg;
+    }
+    for (const Entry& entry : rows_[r]) {
+      for (int64_t i = 0; i < side_.rank; ++i) z[i] = table_[entry.other * side_.rank + i];
+      const Real v = T(entry.value), weight = T(entry.weight), w = weight * (side_.entry[0] + side_.entry[1] * v);
+      const Real q = weight * side_.entry[4], t = side_.entry[2] + side_.entry[3] * v;
+      const Real gap = t - side_.mean - (bias_ ? held_bias_[entry.other] : T(0));
+      Real score = 0, sizes = std::abs(t) + std::abs(gap);
+      for (int64_t i = 0; i < k; ++i) {
+        for (int64_t j = 0; j < k; ++j) a[i * k + j] += w * z[i] * z[j];
+        b[i] += (w * gap + q) * z[i];
+        score += z[i] * got[i], sizes += std::abs(z[i] * got[i]);
+      }
+      loss += w * (gap - score) * (gap - score) + q * (1 - 2 * (t - gap + score));
+      size += w * sizes * sizes + std::abs(q) * (1 + 2 * sizes);
+    }
+    const bool stays = blank_[r] || (rows_[r].empty() && gram_.empty());
+    for (int64_t i = 0; stays && i < k; ++i) x[i] = m ? m[i] : T(0);
+    for (int64_t i = 0; i < k; ++i) largest = std::max(largest, a[i * k + i]);
+    auto residual = [&] {
+      for (int64_t i = 0; i < k; ++i) {
+        left[i] = b[i];
+        for (int64_t j = 0; j < k; ++j) left[i] -= a[i * k + j] * x[j];
+      }
+    };
+    if (!stays && side.cg_steps) {
+      std::vector<Real> direction(k), moved(k);
+      residual();
+      Real length = 0;
+      for (int64_t i = 0; i < k; ++i) direction[i] = left[i] / a[i * k + i], length += left[i] * direction[i];
+      for (int64_t step = 0; step < side.cg_steps && length > 0; ++step) {
+        Real under = 0, next = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          moved[i] = 0;
+          for (int64_t j = 0; j < k; ++j) moved[i] += a[i * k + j] * direction[j];
+          under += direction[i] * moved[i];
+        }
+        for (int64_t i = 0; i < k; ++i) x[i] += length / under * direction[i], left[i] -= length / under * moved[i];
+        for (int64_t i = 0; i < k; ++i) next += left[i] * left[i] / a[i * k + i];
+        for (int64_t i = 0; i < k; ++i) direction[i] = left[i] / a[i * k + i] + next / length * direction[i];
+        length = next;
+      }
+    }
+    for (int64_t first = 0; !stays && !side.cg_steps && first < k; first += side.block) {
+      const int64_t n = std::min(side.block, k - first);
+      residual();
+      std::vector<Real> part(n * n), d(left.begin() + first, left.begin() + first + n);  // by elimination
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < n; ++j) part[i * n + j] = a[(first + i) * k + first + j];
+      for (int64_t c = 0; c < n; ++c)
+        for (int64_t i = c + 1; i < n; ++i) {
+          const Real times = part[i * n + c] / part[c * n + c];
+          for (int64_t j = c; j < n; ++j) part[i * n + j] -= times * part[c * n + j];
+          d[i] -= times * d[c];
+        }
+      for (int64_t i = n - 1; i >= 0; --i) {
+        for (int64_t j = i + 1; j < n; ++j) d[i] -= part[i * n + j] * d[j];
+        x[first + i] += d[i] /= part[i * n + i];
+      }
+    }
+    Real off = 0, scale = 1;
+    for (int64_t i = 0; i < k; ++i) {
+      if (!(std::abs(x[i] - got[i]) <= off)) off = std::abs(x[i] - got[i]);
+      scale = std::max({scale, std::abs(x[i]), std::abs(Real(start[i]))});
+    }
+    const Real eps = std::numeric_limits<T>::epsilon(), most = 32 * eps * (1 + largest / least) * std::sqrt(Real(k));
+    if (most < 0.1 && !(off <= most * scale)) return "is off by " + text(off / scale) + ", bound " + text(most);
+    const Real unsure = eps * (8 + 4 * std::sqrt(std::min<Real>(rows_[r].size(), kChunk) + 2 * k)) * size;
+    if (!blank_[r] && !(std::abs(value - loss) <= unsure) && value_) return "value " + text(value) + ", not " + text(loss);
+    return "";
   }
 
   bool refused(const Results<T>& got, int64_t r) const {

@@ -160,8 +160,8 @@ def step_rows(view: View, start: jax.Array, linsolve: str, size: int, want: tupl
     """Steps from `start` `(rows, k)` towards the rows' solutions: `size` of conjugate gradients ("cg"), or one for each
     block of `size` columns ("subspace"). Under `vmap` it is called once for each.
 
-    Returns: [x `(rows, k)`, NaN in rows that end at no finite numbers, or where a block's pivot is not positive; "value"
-        `(rows,)` where wanted, each row's part of the loss at x].
+    Returns: [x `(rows, k)`, NaN in rows that end at no finite numbers, or where a block's pivot is not positive;
+        "value" `(rows,)` where wanted, each row's part of the loss at x].
     """
     rows, k = view.reg.shape
     dtype = view.reg.dtype

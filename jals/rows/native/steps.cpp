@@ -230,7 +230,7 @@ double loss_of(const Side<T>& side, const Run* runs, const Row& row, const T* sc
 // ---- memory ----
 
 template <class T>
-struct Workspace {
+struct StepSpace {
   int64_t rank, np, entries;  // np: panels of a block of columns; entries: gathered at a time
   Tile<T> tile;
   T *x, *residual, *direction, *moved, *scale;  // (V, rank); the last four for conjugate gradients
@@ -242,7 +242,7 @@ struct Workspace {
     const size_t tiles = rank * V<T> + (cg ? rank / V<T> : np) * V<T> * V<T> + (cg ? 5 : 1) * V<T> * rank + 2 * rank;
     return tiles + (cg ? 0 : 2 * systems(np) + 2 * entries * np * V<T> + np * V<T>);
   }
-  Workspace(const Side<T>& side, char* memory)
+  StepSpace(const Side<T>& side, char* memory)
       : rank(side.rank), np(panels<T>(block_columns(side))), entries(gathered(np)) {
     T* next = reinterpret_cast<T*>(memory);
     auto take = [&](int64_t count) { return std::exchange(next, next + count); };
@@ -287,7 +287,7 @@ template <class T>
 struct Work {
   const Side<T>& side;
   const Run* runs;
-  const Workspace<T>& space;
+  const StepSpace<T>& space;
   Taken<T> taken[V<T>];
   int64_t rows;
   bool fine[V<T>], still[V<T>];  // whether the entries can be read; whether the row is to stay where it is
@@ -346,7 +346,7 @@ struct Work {
 template <class T>
 void conjugate_gradients(Work<T>& work) {
   const Side<T>& side = work.side;
-  const Workspace<T>& space = work.space;
+  const StepSpace<T>& space = work.space;
   const int64_t rank = side.rank, np = rank / V<T>;
   double size[V<T>] = {};
   auto by_gram = [&](const T* numbers) {
@@ -426,7 +426,7 @@ void conjugate_gradients(Work<T>& work) {
 
 // Gathers columns first ... first + size - 1 of a block's entries into panels, with zeros behind them.
 template <class T>
-INLINE void gather(const Side<T>& side, const Block& block, int64_t first, int64_t size, const Workspace<T>& space) {
+INLINE void gather(const Side<T>& side, const Block& block, int64_t first, int64_t size, const StepSpace<T>& space) {
   const int64_t full = size / V<T>;
   for (int64_t s = 0; s < block.n; ++s) {
     const T* from = side.table + block.other[s] * side.rank + first;
@@ -443,7 +443,7 @@ INLINE void gather(const Side<T>& side, const Block& block, int64_t first, int64
 
 // Adds what a row's next entries, which have been gathered, are to the block's system.
 template <class T>
-INLINE void add_block(const Workspace<T>& space, const Numbers<T>& numbers, int64_t at, int64_t n, T* matrix, T* rhs) {
+INLINE void add_to_block(const StepSpace<T>& space, const Numbers<T>& numbers, int64_t at, int64_t n, T* matrix, T* rhs) {
   const int64_t np = space.np, step = space.entries * V<T>;
   bool plain = true;
   for (int64_t s = 0; s < n; ++s) {
@@ -464,7 +464,7 @@ INLINE void add_block(const Workspace<T>& space, const Numbers<T>& numbers, int6
 
 // The scores of a row's next entries, which have been gathered, move with the block's columns.
 template <class T>
-INLINE void move_scores(const Workspace<T>& space, const T* by, T* score, int64_t n) {
+INLINE void move_scores(const StepSpace<T>& space, const T* by, T* score, int64_t n) {
   for (int64_t s = 0; s < n; s += V<T>) {
     Vec<T> sums[V<T>] = {};
     for (int64_t v = 0; v < space.np; ++v) {
@@ -479,21 +479,21 @@ INLINE void move_scores(const Workspace<T>& space, const T* by, T* score, int64_
 template <class T>
 void solve_block(Work<T>& work, int64_t c, int64_t first, int64_t size) {
   const Side<T>& side = work.side;
-  const Workspace<T>& space = work.space;
+  const StepSpace<T>& space = work.space;
   const int64_t rank = side.rank, np = space.np, row = work.taken[c].row->row, entries = work.taken[c].row->entries;
   const Numbers<T> numbers = work.taken[c].numbers;
   T *x = space.x + c * rank + first, *matrix = space.matrix, *rhs = space.rhs;
   const bool chunks = entries > kChunk;
-  std::memset(matrix, 0, Workspace<T>::systems(np) * sizeof(T));
-  if (chunks) std::memset(space.sum, 0, Workspace<T>::systems(np) * sizeof(T));
+  std::memset(matrix, 0, StepSpace<T>::systems(np) * sizeof(T));
+  if (chunks) std::memset(space.sum, 0, StepSpace<T>::systems(np) * sizeof(T));
   Blocks<T> blocks(side, work.runs, work.taken[c].row, 1, space.entries);
   Block now = blocks.next(), last = now;
   for (int64_t at = 0, in_chunk = 0; now.n; now = blocks.next()) {
     gather(side, now, first, size, space);
-    add_block(space, numbers, at, now.n, matrix, rhs);
+    add_to_block(space, numbers, at, now.n, matrix, rhs);
     at += now.n, in_chunk += now.n, last = now;
     if (chunks && (in_chunk >= kChunk || at == entries)) {
-      for (size_t i = 0; i < Workspace<T>::systems(np); i += V<T>) {
+      for (size_t i = 0; i < StepSpace<T>::systems(np); i += V<T>) {
         store<T>(space.sum + i, load<T>(space.sum + i) + load<T>(matrix + i));
         store<T>(matrix + i, Vec<T>{});
       }
@@ -549,7 +549,7 @@ void solve_block(Work<T>& work, int64_t c, int64_t first, int64_t size) {
 template <class T>
 void block_by_block(Work<T>& work) {
   const Side<T>& side = work.side;
-  const Workspace<T>& space = work.space;
+  const StepSpace<T>& space = work.space;
   const int64_t rank = side.rank, block = block_columns(side);
   for (int64_t c = 0; c < work.rows; ++c) {
     if (work.still[c]) continue;
@@ -576,12 +576,12 @@ void block_by_block(Work<T>& work) {
 
 template <class T>
 void step(const Side<T>& side, const Run* runs, const Row* rows, int64_t count, char* memory) {
-  const Workspace<T> space(side, memory);
+  const StepSpace<T> space(side, memory);
   TileNumbers<T> heap;
   for (int64_t first = 0; first < count; first += V<T>) {
     Work<T> work{side, runs, space, {}, 0, {}, {}};
     work.start(rows + first, std::min<int64_t>(V<T>, count - first), heap);
-    const_cast<Workspace<T>&>(space).tile.rows = work.rows;
+    const_cast<StepSpace<T>&>(space).tile.rows = work.rows;
     side.cg_steps ? conjugate_gradients(work) : block_by_block(work);
     work.finish();
   }
@@ -593,7 +593,7 @@ template <class T>
 Kernel<T> make_steps(const Side<T>& side) {
   const int64_t block = block_columns(side), blocks = side.columns / block + 1;
   const size_t packed = blocks * panels<T>(block) * V<T> * side.rank;
-  return {Workspace<T>::bytes(side.rank, block, side.cg_steps), 0, V<T>, packed, pack<T>, step<T>, nullptr, nullptr};
+  return {StepSpace<T>::bytes(side.rank, block, side.cg_steps), 0, V<T>, packed, pack<T>, step<T>, nullptr, nullptr};
 }
 
 template Kernel<float> make_steps(const Side<float>& side);
