@@ -137,8 +137,10 @@ def _shifts(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
         return shifts
     others = {"user": plan.problem.num_items, "item": plan.problem.num_users}
     moved = parameters["reg_power"] - plan.objective.reg_power
-    for side, count in _counts(plan).items():
-        shifts[f"reg_{side}"] = moved * mean_log(count, plan.objective.unobserved_mass(side, others[side]))
+    counts = _counts(plan)
+    start = plan.objective.with_counts((counts["user"], counts["item"]))
+    for side, count in counts.items():
+        shifts[f"reg_{side}"] = moved * mean_log(count, start.unobserved_mass(side, others[side]))
         shifts[f"reg_bias_{side}"] = shifts[f"reg_{side}"]
     shifts["reg_bias"] = (shifts["reg_user"] + shifts["reg_item"]) / 2
     return shifts
