@@ -11,14 +11,15 @@ import optax
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, did_you_mean
-from ..model.objectives import Objective, entry_counts
+from ..model.counts import WEIGHTS, entry_counts
+from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast
 from .rules import ByDegree, One
-from .step import BIAS_REGS, LOGS, REGS, Learned, Plan, build_objective_jit, first_memory
+from .step import BIAS_REGS, LOGS, PLAIN, REGS, Learned, Plan, build_objective_jit, first_memory
 
-NUMBERS = (*REGS, *BIAS_REGS, "reg_power", *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
+NUMBERS = (*REGS, *BIAS_REGS, *PLAIN, *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
 _FORWARD_MOST = 1_000  # parameters above which tangents are refused: each is a copy of all factors
 
@@ -44,8 +45,8 @@ def check_names(over: Any, objective: Objective, rule: One, learned: Learned | N
     for name in names:
         if name in ("prior_user", "prior_item"):
             raise ArgumentError(f"over has {name!r}: prior means are tuned by learned=jals.tuning.Learned(...).")
-        if name in ("unobserved_user", "unobserved_item"):
-            raise ArgumentError(f"over has {name!r}: weights of pairs are tuned by learned=jals.tuning.Learned(...).")
+        if name in ("unobserved_user", "unobserved_item", *WEIGHTS):
+            raise ArgumentError(f"over has {name!r}: weights of rows are tuned by learned=jals.tuning.Learned(...).")
         if name not in NUMBERS:
             of_form = getattr(objective, "__dataclass_fields__", {}).keys() | {"rank", "linsolve", "sweeps", "layout"}
             if name in of_form:
@@ -77,8 +78,8 @@ def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple
         if name in REGS and type(rule) is not One:
             raise ArgumentError(f'box has {name!r}, but bounds one number: leave it out, or use reg="one".')
         low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (np.nan, np.nan)
-        if not (0 <= low <= high and (low > 0 or name == "reg_power")):
-            least = ">= 0" if name == "reg_power" else "> 0"
+        least = {"reg_power": ">= 0"}.get(name, "<= high" if name in PLAIN else "> 0")
+        if not (low <= high and (low > 0 or (name in PLAIN and (low == 0 or name != "reg_power")))):
             raise ArgumentError(f"box[{name!r}] is {pair!r}, but must be a pair (low, high) with low {least}.")
         limits[name] = (low, high)
     return limits

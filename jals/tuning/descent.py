@@ -93,9 +93,9 @@ class Tuned:
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
         parameters: what was descended, at that step: {name: log lambda's parameters (see `jals.tuning.rules`), or log
-            alpha, log epsilon, log unobserved_weight, reg_power}, and "learned". While nu is tuned too, the a in log
-            lambda is that which keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) *
-            mean of log n.
+            alpha, log epsilon, log unobserved_weight, reg_power, the powers that weigh rows}, and "learned". While nu
+            is tuned too, the a in log lambda is that which keeps lambda n^nu where log n is at its mean: log lambda +
+            (nu - nu at the start) * mean of log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
         reason: "steps", "patience" or "callback"; "failed" and "interrupted" in the result that an error carries.
@@ -178,8 +178,9 @@ def tune(
             rank 32, for descents from lambda five times too small to five times too large.
         over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
             "alpha", "epsilon", "unobserved_weight" (descended in their logarithm; of one a row the mean is descended,
-            the ratios stay) and "reg_power" (in itself, >= 0). None: all that are
-            there, reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
+            the ratios stay), "reg_power" (in itself, >= 0), and "weight_power_user", "weight_power_item",
+            "unobserved_power_user", "unobserved_power_item" (in themselves, of either sign). None: all that are there,
+            reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.
         learned: numbers of your own, tuned beside those of `over`; see `Learned`.

@@ -14,6 +14,7 @@ from ..data.ratings import Ratings
 from ..derivatives.adjoint import hypergradient
 from ..errors import ArgumentError
 from ..metrics import HeldOut, held_out_error
+from ..model.counts import POWERS
 from ..model.factors import Factors
 from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
@@ -24,6 +25,7 @@ from .rules import One, mean_log
 REGS = ("reg_user", "reg_item")
 BIAS_REGS = ("reg_bias", "reg_bias_user", "reg_bias_item")
 LOGS = (*REGS, *BIAS_REGS, "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
+PLAIN = ("reg_power", *POWERS)  # descended in themselves
 # Passes of sweeps with their derivative, for each pass without, as in `jals.derivatives.solution.passes`: one for the
 # derivative of the equations and one to solve them again; in reverse each sweep is made once more.
 TRAVERSALS = {"forward": 3, "reverse": 4}
@@ -52,7 +54,7 @@ class Plan(NamedTuple):
     """All that stays as it is from step to step. `limits` holds (low, high) of names that are kept within.
 
     `parameters` beside it: {name: those of log lambda (see `jals.tuning.rules`), log alpha, log epsilon, log
-    unobserved_weight, or reg_power itself}, and "learned".
+    unobserved_weight, or reg_power and the powers of n that weigh rows themselves}, and "learned".
     """
 
     solver: Any
@@ -97,7 +99,7 @@ def first_parameters(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
             side = name.removeprefix("reg_")
             parameters[name] = plan.rule.start(side, jnp.log(value).mean(), counts[side])
         else:
-            parameters[name] = value if name == "reg_power" else jnp.log(value).mean()
+            parameters[name] = value if name in PLAIN else jnp.log(value).mean()
     if plan.learned is not None:
         parameters["learned"] = plan.learned.parameters
     return _within(plan, parameters)
@@ -107,7 +109,7 @@ def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Ob
     """The problem and the objective that the parameters make."""
     counts, shifts, numbers = _counts(plan), _shifts(plan, parameters), {}
     for name in plan.objective.__dataclass_fields__.keys() & parameters.keys():
-        if name == "reg_power":
+        if name in PLAIN:
             numbers[name] = parameters[name]
             continue
         side = name.removeprefix("reg_")
@@ -137,8 +139,10 @@ def _shifts(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
         return shifts
     others = {"user": plan.problem.num_items, "item": plan.problem.num_users}
     moved = parameters["reg_power"] - plan.objective.reg_power
-    for side, count in _counts(plan).items():
-        shifts[f"reg_{side}"] = moved * mean_log(count, plan.objective.unobserved_mass(side, others[side]))
+    counts = _counts(plan)
+    start = plan.objective.with_counts((counts["user"], counts["item"]))
+    for side, count in counts.items():
+        shifts[f"reg_{side}"] = moved * mean_log(count, start.unobserved_mass(side, others[side]))
         shifts[f"reg_bias_{side}"] = shifts[f"reg_{side}"]
     shifts["reg_bias"] = (shifts["reg_user"] + shifts["reg_item"]) / 2
     return shifts
@@ -149,7 +153,7 @@ def _within(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     moved = dict(parameters)
     for name in sorted(plan.limits, key=lambda name: name != "reg_power"):  # nu first, which shifts the others
         low, high = plan.limits[name]
-        if name == "reg_power":
+        if name in PLAIN:
             moved[name] = jnp.clip(moved[name], low, high)
         else:
             shift = _shifts(plan, moved)[name]
