@@ -73,7 +73,7 @@ class HeldOutRanking(NamedTuple):
                 whole number >= 1.
         """
         if not isinstance(held_out, Ratings):
-            raise ArgumentError(f"held_out is of type {type(held_out).__name__}, but must be Ratings: a part of a split.")
+            raise ArgumentError(f"held_out is of type {type(held_out).__name__}, but must be one part of a split.")
         if users is not None and (isinstance(users, bool) or not isinstance(users, numbers.Integral) or users < 1):
             raise ArgumentError(f"users is {users!r}, but must be a whole number >= 1, or None for all.")
         count = held_out.num_items
@@ -227,7 +227,7 @@ def _mean_over_users(of_users: Callable, factors: Factors, held_out: HeldOutRank
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _mean(of_users: Callable, factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any, k: int = 0):
+def _mean(of_users, factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any, k: int = 0):
     """The sum over chunks of what `of_users` adds up of theirs, over the number of users."""
     temperature, item_power = (jnp.asarray(number, factors.dtype) for number in (temperature, item_power))
     scale = jnp.exp(item_power * held_out.log_count)
@@ -236,7 +236,7 @@ def _mean(of_users: Callable, factors: Factors, held_out: HeldOutRanking, temper
     def chunk(part: dict[str, jax.Array]) -> jax.Array:
         user, now = part["user"], held_out._replace(**part)
         scores = jnp.einsum("uk,ik->ui", factors.user[user], factors.item, precision=_HIGHEST)
-        if factors.user_bias is not None:
+        if factors.user_bias is not None and factors.item_bias is not None:
             scores += factors.user_bias[user][:, None] + factors.item_bias
         if factors.mean is not None:
             scores += factors.mean
