@@ -150,7 +150,7 @@ def tune(
     optimizer: Callable[..., Any] = optax.adam,
     hyper: Mapping[str, Any] | None = None,
     *,
-    score: SquaredError | None = None,
+    score: Any = None,
     over: Sequence[str] | None = None,
     reg: Any = "one",
     weights: Any = None,

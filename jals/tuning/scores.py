@@ -6,7 +6,7 @@ in the kind's own parameters, which are descended beside the objective's numbers
 
 import dataclasses
 import numbers
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class SquaredError:
         """The parameters as numbers with a meaning of their own, by name."""
         return {}
 
-    def with_numbers(self, numbers: dict[str, Any]) -> "SquaredError":
+    def with_numbers(self, numbers: dict[str, Any]) -> Self:
         """The same with these numbers."""
         return dataclasses.replace(self, **numbers)
 
@@ -97,8 +97,12 @@ class Softmax(SquaredError):
         return {name: jnp.asarray(given[name], dtype) for name in dict.fromkeys(self.learn)}
 
     def value(self, parameters: dict[str, Any], factors: Factors, prepared: Any, error: Any) -> jax.Array:
-        now = self.with_numbers(self.numbers(parameters))
-        return softmax_loss(factors, prepared, now.temperature, now.item_power)
+        return softmax_loss(factors, prepared, *self.both(parameters))
+
+    def both(self, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        """(temperature, item_power), learned or not."""
+        now = {"temperature": self.temperature, "item_power": self.item_power} | self.numbers(parameters)
+        return now["temperature"], now["item_power"]
 
     def numbers(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {name: jnp.exp(number) if name == "temperature" else number for name, number in parameters.items()}
@@ -134,5 +138,4 @@ class SmoothRecall(Softmax):
             raise ArgumentError(f"SmoothRecall.k is {self.k!r}, but must be {need}.")
 
     def value(self, parameters: dict[str, Any], factors: Factors, prepared: Any, error: Any) -> jax.Array:
-        now = self.with_numbers(self.numbers(parameters))
-        return smooth_recall_loss(factors, prepared, now.temperature, now.item_power, k=self.k)
+        return smooth_recall_loss(factors, prepared, *self.both(parameters), k=self.k)

@@ -2,7 +2,7 @@
 
     question = "what the experiment is to settle"                                       (the report begins with it)
     [data]       source = "movielens-latest-small"  or  path = "ratings.csv", user = "userId", item = "movieId", ...
-    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "leave_last_out", "kfold", "given"
+    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "by_time", "leave_last_out", ...
     [problem]    layout = "bucketed"
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)

@@ -146,6 +146,8 @@ def folds(config: Config, data: Any) -> Iterator[Fold]:
             pairs = [(None, jals.split.random(ratings, split.test_fraction, split.seed))]
         case "by_user":
             pairs = [(None, jals.split.by_user(ratings, split.test_fraction, split.seed))]
+        case "by_time":
+            pairs = [(None, jals.split.by_time(ratings, split.test_fraction))]
         case "leave_last_out":
             pairs = [(None, jals.split.leave_last_out(ratings, split.count))]
         case "kfold":
@@ -156,6 +158,8 @@ def folds(config: Config, data: Any) -> Iterator[Fold]:
             validation = data.select(given.VALIDATION)
         elif split.kind == "leave_last_out" and split.validation_count is not None:
             train, validation = jals.split.leave_last_out(train, split.validation_count)
+        elif split.kind == "by_time" and split.validation_fraction is not None:
+            train, validation = jals.split.by_time(train, split.validation_fraction)
         elif split.validation_fraction is not None:
             train, validation = jals.split.random(train, split.validation_fraction, split.seed)
         yield Fold(number, train, validation, test, train.data_hash())

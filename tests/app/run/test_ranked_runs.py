@@ -1,12 +1,15 @@
 """Runs that are judged by how they rank: what is measured, what it decides, and the baselines beside it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import jals
+from jals.app.config.schema import Config
 from jals.app.run import baselines, session
+from jals.app.run.data import folds
 from jals.files.runs import folder
 from tests.support.commands import jals_command, write_experiment
 from tests.support.records import read_run as recorded
@@ -198,6 +201,18 @@ def test_the_latest_entries_may_be_the_validation_part(tmp_path):
     held_out = jals.Ratings.from_arrays([0, 1], [1, 1], np.ones(2), 2, 4)
     expected = jals.metrics.ranking(factors, held_out, train, 3, "ndcg").mean["ndcg@3"]
     assert fit["metrics"]["validation"]["ndcg@3"] == expected
+
+
+def test_by_time_validates_on_the_latest_of_what_is_left(tmp_path):
+    rows = {"user": np.arange(10) % 5, "item": np.arange(10), "value": np.ones(10), "time": np.r_[9:4:-1, 0:5]}
+    ratings = jals.Ratings.from_arrays(**rows)
+    tables = {"data": {"path": "x.csv"}, "objective": {"preset": "ials", "reg": 0.1, "unobserved_weight": 0.1}}
+    split = {"kind": "by_time", "test_fraction": 0.2, "validation_fraction": 0.25}
+    config = Config.model_validate(tables | {"split": split, "solver": [{"kind": "als", "rank": 2}]})
+    (fold,) = folds(config, SimpleNamespace(ratings=ratings))
+    assert fold.validation is not None
+    times = [sorted(part.time.tolist()) for part in (fold.train, fold.validation, fold.test)]
+    assert times == [[0, 1, 2, 3, 4, 5], [6, 7], [8, 9]]
 
 
 # ---- tables that come split ----
