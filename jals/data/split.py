@@ -74,7 +74,8 @@ def leave_last_out(ratings: Ratings, count: int = 1) -> tuple[Ratings, Ratings]:
 
 
 def by_time(ratings: Ratings, test_fraction: float = 0.1) -> tuple[Ratings, Ratings]:
-    """(train, test): the round(test_fraction * entries) latest entries of the whole table by `ratings.time` are held out.
+    """(train, test): of the whole table the round(test_fraction * entries) latest entries by `ratings.time` are held
+    out.
 
     Of entries with one time, the one further down in the table is the later. So nothing is learned from what came after
     what is to be predicted, as in a recommender that is in use. Users and items that are new by then have entries in

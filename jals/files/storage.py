@@ -17,13 +17,16 @@ from ..data.ratings import Ratings
 from ..data.sources import as_path
 from ..data.vocabulary import Vocabulary, text_array
 from ..errors import ArgumentError, ForkError, StorageError, did_you_mean, is_traced
+from ..model.counts import POWERS, WEIGHTS
 from ..model.factors import Factors
 from ..model.objectives import Objective
 from . import atomic
 from .formats import FORMATS, Arrays, Format
 
-FORMAT_VERSION = 3
-_WITHOUT_SEEN = 2  # of files that hold no seen entries, which the jals of that version reads too
+FORMAT_VERSION = 4
+# What the jals of an earlier version reads too, and rightly, is written as of that version: what holds no seen entries,
+# and what holds some but no objective that weighs rows.
+_WITHOUT_SEEN, _WITHOUT_WEIGHTS = 2, 3
 
 _FACTORS = [field.name for field in dataclasses.fields(Factors)]
 _STATIC = ("feedback", "bias", "center", "count")
@@ -85,7 +88,9 @@ def save(
     if data_hash is not None and len(data_hash) > 1000:
         raise ArgumentError(f"data_hash has {len(data_hash):,} characters: give what Ratings.data_hash() returns.")
     parts = {f"factors/{name}": getattr(factors, name) for name in _FACTORS}
-    version = _WITHOUT_SEEN if seen is None else FORMAT_VERSION
+    version = _WITHOUT_SEEN if seen is None else _WITHOUT_WEIGHTS
+    if any(getattr(objective, name, None) is not None for name in (*WEIGHTS, *POWERS)):
+        version = FORMAT_VERSION
     header: dict[str, Any] = {"seal": f"jals factors {version} sha256 {_UNSEALED.decode()}"}
     header["data_hash"] = data_hash
     if objective is not None:
@@ -139,7 +144,7 @@ def load(path: Any) -> Saved:
     version = int(seal["version"])
     if not _WITHOUT_SEEN <= version <= FORMAT_VERSION:
         cure = "A newer jals reads it." if version > FORMAT_VERSION else "Read it with the jals that wrote it."
-        reads = f"{_WITHOUT_SEEN} and {FORMAT_VERSION}"
+        reads = f"{_WITHOUT_SEEN} to {FORMAT_VERSION}"
         raise StorageError(f"{path} has format version {version}; this jals reads {reads}. {cure}")
     if _digest(content, *seal.span("digest")) != seal["digest"]:
         raise StorageError(f"{no_file}: its SHA-256 is not the one it was saved with. Copy or save it again.")
@@ -216,6 +221,7 @@ def _misfit(arrays: Arrays) -> str | None:
         expected |= {f"factors/{side}_bias": [(rows,)], f"objective/reg_{side}": [(), (rows,)]}
         expected |= {f"objective/prior_{side}": [(rank,), (rows, rank)]}
         expected |= {f"objective/reg_bias_{side}": [(), (rows,)], f"objective/unobserved_{side}": [(rows,)]}
+        expected[f"objective/weight_{side}"] = [(rows,)]
     if "seen/until" in shapes:
         entries = (int(arrays["seen/until"][-1]),) if shapes["seen/until"] == (users,) else ()
         expected |= {"seen/until": [(users,)]} | {f"seen/{name}": [entries] for name in _SEEN}

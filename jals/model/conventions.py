@@ -19,12 +19,17 @@ def explicit(
     reg_bias_item: Any = None,
     prior_user: Any = None,
     prior_item: Any = None,
+    weight_user: Any = None,
+    weight_item: Any = None,
+    weight_power_user: Any = None,
+    weight_power_item: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
     """Explicit ratings, lambda outside the sum over entries (nu = 0). It minimises
 
-        sum_entries v (r - s)^2 + sum_u reg_user (|x_u - m_u|^2 + b_u^2) + sum_i reg_item (|y_i - m_i|^2 + b_i^2).
+        sum_entries v g_u h_i (r - s)^2 + sum_u reg_user (|x_u - m_u|^2 + b_u^2)
+                                        + sum_i reg_item (|y_i - m_i|^2 + b_i^2).
 
     Args:
         reg: lambda >= 0 for both sides; or give
@@ -32,12 +37,23 @@ def explicit(
         reg_bias: lambda of the biases, one number for both sides; None: that of their row.
         reg_bias_user, reg_bias_item: the same for one side's biases, one number or one for each row, before `reg_bias`.
         prior_user, prior_item: m, `(rank,)` or `(rows, rank)`; None: 0.
+        weight_user, weight_item: g_u >= 0 `(num_users,)` and h_i >= 0 `(num_items,)`, which all entries of a row are
+            weighed by; None: 1.
+        weight_power_user, weight_power_item: p, any number: g_u is also multiplied by
+
+                max(n_u, 1)^p / (sum_u n_u max(n_u, 1)^p / sum_u n_u),
+
+            and h_i likewise, n being how many entries of weight v > 0 the row has. Entries then weigh 1 in the mean (by
+            this factor), so that reg keeps its meaning. None: not multiplied. A p < 0 gives rows with few entries more
+            say.
         bias: learn b_u and b_i, jointly with their row's factors.
-        center: subtract the weighted mean of the training values.
+        center: subtract the weighted mean of the training values, by their weights v.
 
     Source: the classic ALS lecture notes' equations (1) and (2), with lambda added to the Gram's diagonal.
     """
     numbers = {"reg_bias": reg_bias, "reg_bias_user": reg_bias_user, "reg_bias_item": reg_bias_item}
+    numbers |= {"weight_user": weight_user, "weight_item": weight_item}
+    numbers |= {"weight_power_user": weight_power_user, "weight_power_item": weight_power_item}
     numbers |= {"prior_user": prior_user, "prior_item": prior_item}
     return _made("rating", (reg, reg_user, reg_item), 0.0, **numbers, bias=bias, center=center)
 
@@ -54,23 +70,30 @@ def als_wr(
     prior_item: Any = None,
     reg_power: Any = 1.0,
     count: str = "entries",
+    weight_user: Any = None,
+    weight_item: Any = None,
+    weight_power_user: Any = None,
+    weight_power_item: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
     """Explicit ratings, lambda inside the sum over entries: weighted-lambda regularisation (nu = 1). It minimises
 
-        sum_entries v (r - s)^2 + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2)
-                                + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
+        sum_entries v g_u h_i (r - s)^2 + sum_u reg_user n_u (|x_u - m_u|^2 + b_u^2)
+                                        + sum_i reg_item n_i (|y_i - m_i|^2 + b_i^2)
 
     with n the number of a row's entries of weight > 0. Arguments as for `explicit`; `reg_power` is nu (1 here, any
     number >= 0: n^nu). Spark and LensKit scale lambda so. With `count="weights"` n is the sum of the row's weights v,
-    as in cmfrec (weights with scale_lam); it has a derivative then. A lambda of the biases that does not grow with n
-    (its scale_bias_const) is reg_bias_user = lambda / n_u^nu, one for each row.
+    as in cmfrec (weights with scale_lam); it has a derivative then. (The n of g_u and h_i stays the number of entries.)
+    A lambda of the biases that does not grow with n (its scale_bias_const) is reg_bias_user = lambda / n_u^nu, one for
+    each row.
 
     Source: Zhou, Wilkinson, Schreiber, Pan, "Large-scale parallel collaborative filtering for the Netflix prize",
     2008.
     """
     numbers = {"reg_bias": reg_bias, "reg_bias_user": reg_bias_user, "reg_bias_item": reg_bias_item}
+    numbers |= {"weight_user": weight_user, "weight_item": weight_item}
+    numbers |= {"weight_power_user": weight_power_user, "weight_power_item": weight_power_item}
     numbers |= {"prior_user": prior_user, "prior_item": prior_item}
     return _made("rating", (reg, reg_user, reg_item), reg_power, **numbers, count=count, bias=bias, center=center)
 
@@ -88,6 +111,12 @@ def hu_koren(
     unobserved_user: Any = None,
     unobserved_item: Any = None,
     count: str = "entries",
+    weight_user: Any = None,
+    weight_item: Any = None,
+    weight_power_user: Any = None,
+    weight_power_item: Any = None,
+    unobserved_power_user: Any = None,
+    unobserved_power_item: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
@@ -97,16 +126,18 @@ def hu_koren(
         sum over all (u, i) of c_ui (p_ui - x_u . y_i)^2 + sum_u reg_user |x_u - m_u|^2 + sum_i reg_item |y_i - m_i|^2
 
     with c = 1 + alpha r, p = 1 where observed; c = 1, p = 0 where missing. (The library `implicit` uses confidence
-    alpha r, without the 1: r - 1 / alpha here is r there.) A data weight v multiplies what an observed entry adds:
-    alpha r (s - 1)^2 + 1 - 2 s. An entry of value 0 is an observed pair of confidence 1, not a missing one.
-    With `epsilon` the confidence grows with the value's logarithm: log(1 + r / epsilon) stands in place of r.
+    alpha r, without the 1: r - 1 / alpha here is r there.) A data weight v, and with it g_u h_i, multiplies what an
+    observed entry adds: v g_u h_i (alpha r (s - 1)^2 + 1 - 2 s). An entry of value 0 is an observed pair of confidence
+    1, not a missing one. With `epsilon` the confidence grows with the value's logarithm: log(1 + r / epsilon) stands in
+    place of r.
 
     `reg` ... `prior_item` are as for `explicit`; `alpha` >= 0; `epsilon` > 0, or None. A confidence must not be
     negative: alpha r >= -1 (with epsilon r > -epsilon, and alpha log(1 + r / epsilon) >= -1). `reg_power` is nu, by
     which lambda grows: reg_user (n_u + num_items)^nu, and items alike; `count` as for `als_wr`. (Spark's lambda, which
-    grows with n alone, is reg_user = lambda n_u, one for each row.) `unobserved_user` and `unobserved_item` are as for
-    `ials`, a0 being 1: they weigh (x_u . y_i)^2 alone, so that an observed pair adds
-    v (alpha r (s - 1)^2 + 1 - 2 s) + a_u c_i s^2. That needs v alpha r + a_u c_i >= 0.
+    grows with n alone, is reg_user = lambda n_u, one for each row.) `unobserved_user`, `unobserved_item` and their
+    powers are as for `ials`, a0 being 1: they weigh (x_u . y_i)^2 alone, so that an observed pair adds
+    v g_u h_i (alpha r (s - 1)^2 + 1 - 2 s) + a_u c_i s^2. That needs v g_u h_i alpha r + a_u c_i >= 0. `weight_user`
+    ... `weight_power_item`, of g_u and h_i, are as for `explicit`.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 
@@ -114,6 +145,9 @@ def hu_koren(
     """
     refuse_offsets("hu_koren", bias, center)
     numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item, "unobserved_weight": 1.0}
+    numbers |= {"weight_user": weight_user, "weight_item": weight_item}
+    numbers |= {"weight_power_user": weight_power_user, "weight_power_item": weight_power_item}
+    numbers |= {"unobserved_power_user": unobserved_power_user, "unobserved_power_item": unobserved_power_item}
     numbers |= {"prior_user": prior_user, "prior_item": prior_item, "alpha": alpha, "epsilon": epsilon}
     feedback = "confidence" if epsilon is None else "log_confidence"
     return _made(feedback, (reg, reg_user, reg_item), reg_power, **numbers, count=count)
@@ -131,20 +165,30 @@ def ials(
     unobserved_user: Any = None,
     unobserved_item: Any = None,
     count: str = "entries",
+    weight_user: Any = None,
+    weight_item: Any = None,
+    weight_power_user: Any = None,
+    weight_power_item: Any = None,
+    unobserved_power_user: Any = None,
+    unobserved_power_item: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
     """Implicit feedback with one weight for all pairs, and lambda scaled by frequency. It minimises
 
-        sum_entries v (1 - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
+        sum_entries v g_u h_i (1 - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
         + sum_u reg_user (n_u + a0 a_u sum_i c_i)^nu |x_u - m_u|^2
         + sum_i reg_item (n_i + a0 c_i sum_u a_u)^nu |y_i - m_i|^2,
 
-    a_u = c_i = 1 unless given. The values of the table are not used.
+    g_u = h_i = a_u = c_i = 1 unless given. The values of the table are not used.
 
     `unobserved_weight` is a0 >= 0, `reg_power` nu; `unobserved_user` and `unobserved_item` are a_u >= 0 and c_i >= 0,
-    one for each row (c_i proportional to n_i^rho weighs popular items more, as not to have taken what many take says
-    more); `count` is as for `als_wr`, the others as for `explicit`.
+    one for each row. `unobserved_power_user` and `unobserved_power_item` are p, any number: a_u is also multiplied by
+
+        max(n_u, 1)^p / (the mean of max(n_u, 1)^p over all users),
+
+    c_i likewise, n being how many entries of weight v > 0 the row has (p > 0 weighs pairs of popular items more, as not
+    to have taken what many take says more). `count` is as for `als_wr`, the others, g_u and h_i too, as for `explicit`.
 
     Raises: ArgumentError when asked for biases or centering: the sum over all pairs has no room for them.
 
@@ -155,6 +199,9 @@ def ials(
     """
     refuse_offsets("ials", bias, center)
     numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item}
+    numbers |= {"weight_user": weight_user, "weight_item": weight_item}
+    numbers |= {"weight_power_user": weight_power_user, "weight_power_item": weight_power_item}
+    numbers |= {"unobserved_power_user": unobserved_power_user, "unobserved_power_item": unobserved_power_item}
     numbers |= {"prior_user": prior_user, "prior_item": prior_item, "unobserved_weight": unobserved_weight}
     return _made("event", (reg, reg_user, reg_item), reg_power, **numbers, count=count)
 
@@ -171,12 +218,18 @@ def wals(
     unobserved_user: Any = None,
     unobserved_item: Any = None,
     count: str = "entries",
+    weight_user: Any = None,
+    weight_item: Any = None,
+    weight_power_user: Any = None,
+    weight_power_item: Any = None,
+    unobserved_power_user: Any = None,
+    unobserved_power_item: Any = None,
     bias: bool = False,
     center: bool = False,
 ) -> Objective:
     """Values as targets, and every pair drawn to 0: weighted alternating least squares. It minimises
 
-        sum_entries v (r - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
+        sum_entries v g_u h_i (r - x_u . y_i)^2 + a0 sum over all (u, i) of a_u c_i (x_u . y_i)^2
         + sum_u reg_user (n_u + a0 a_u sum_i c_i)^nu |x_u - m_u|^2
         + sum_i reg_item (n_i + a0 c_i sum_u a_u)^nu |y_i - m_i|^2,
 
@@ -191,6 +244,9 @@ def wals(
     """
     refuse_offsets("wals", bias, center)
     numbers = {"unobserved_user": unobserved_user, "unobserved_item": unobserved_item}
+    numbers |= {"weight_user": weight_user, "weight_item": weight_item}
+    numbers |= {"weight_power_user": weight_power_user, "weight_power_item": weight_power_item}
+    numbers |= {"unobserved_power_user": unobserved_power_user, "unobserved_power_item": unobserved_power_item}
     numbers |= {"prior_user": prior_user, "prior_item": prior_item, "unobserved_weight": unobserved_weight}
     return _made("rating", (reg, reg_user, reg_item), reg_power, **numbers, count=count)
 

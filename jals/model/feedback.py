@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import DataError, is_traced
+from .counts import POWERS, WEIGHTS
 
 Coefficient = float | str  # a number, or the name of one of the objective's; a 0 or 1 written here costs nothing
 
@@ -113,26 +114,30 @@ def coefficients(objective: Any, dtype: Any) -> jax.Array:
 
 def check_values(objective: Any, problem: Any) -> None:
     """Refuses values that the objective cannot take, where nothing that decides it is traced: those of a negative
-    confidence, w + q for v = 1, and those whose pair would weigh less than nothing in all, w + a0 a_u c_i, so that the
-    loss might have no minimum. Either may be 0, and what rounding makes of 0.
+    confidence, w + q for v = 1, and those whose pair would weigh less than nothing in all, g_u h_i w + a0 a_u c_i, so
+    that the loss might have no minimum. Either may be 0, and what rounding makes of 0.
 
     Raises:
         DataError: naming the first entry.
     """
     kind, value, weight = KINDS[objective.feedback], problem.value, problem.weight
-    pairs = (objective.unobserved_weight, *objective.unobserved("user"))
-    decides = (value, weight, *pairs, *(getattr(objective, name) for name in kind.numbers))
+    names = (*kind.numbers, "unobserved_weight", "unobserved_user", "unobserved_item", *WEIGHTS, *POWERS)
+    decides = (value, weight, *(getattr(objective, name) for name in names))
     if not kind.weighs_by_value or any(each is not None and is_traced(each) for each in decides):
         return
+    weighs = any(getattr(objective, name) is not None for name in (*WEIGHTS, *POWERS))
     with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
-        numbers = {name: jnp.asarray(getattr(objective, name), value.dtype) for name in kind.numbers}
-        entry = entry_of(dataclasses.replace(objective, **numbers), value, jnp.ones_like(value))
-        shared = jnp.asarray(0 if pairs[0] is None else pairs[0], value.dtype)
-        for number, row in zip(pairs[1:], (problem.user, problem.item), strict=True):
-            shared = shared if number is None else shared * jnp.asarray(number, value.dtype)[row]
+        given = {name: getattr(objective, name) for name in names if getattr(objective, name) is not None}
+        numbers = {name: jnp.asarray(number, value.dtype) for name, number in given.items()}
+        objective = dataclasses.replace(objective, **numbers).resolved(problem)
+        entry = entry_of(objective, value, jnp.ones_like(value))
+        shared = jnp.asarray(0 if objective.unobserved_weight is None else objective.unobserved_weight, value.dtype)
+        for number, row in zip(objective.unobserved("user"), (problem.user, problem.item), strict=True):
+            shared = shared if number is None else shared * number[row]
+        whole = objective.weighed(weight, problem.user, problem.item) * entry.w + shared
         slack = 4 * jnp.finfo(value.dtype).eps
         value, weight, confidence, whole, slacks = (
-            np.asarray(each) for each in (value, weight, entry.w + entry.q, weight * entry.w + shared, slack * shared)
+            np.asarray(each) for each in (value, weight, entry.w + entry.q, whole, slack * shared)
         )
     unsure = ~(confidence >= -slack) & (weight > 0)
     hollow = ~(whole >= -slacks) & (weight > 0)
@@ -149,6 +154,7 @@ def check_values(objective: Any, problem: Any) -> None:
         raise DataError(
             f"entry {at} has value {value[at]} and weight {weight[at]}, so that its pair weighs {whole[at]} in all, "
             "which must not be negative: lower its weight, or raise unobserved_user and unobserved_item there."
+            + (" (weight_user, weight_item and powers of n have part in what pairs weigh.)" if weighs else "")
         )
 
 

@@ -1,6 +1,6 @@
 """The one objective; `conventions` has the presets that make it.
 
-    L(X, Y) = sum over entries of  w (s - t)^2 + q (1 - 2 s)
+    L(X, Y) = sum over entries of  g_u h_i (w (s - t)^2 + q (1 - 2 s))
               + a0 * sum over all pairs (u, i) of a_u c_i (x_u . y_i)^2
               + sum over users of  lambda_u |x_u - m_u|^2 + lambda_bu b_u^2  + the same over items
 
@@ -8,13 +8,17 @@
     lambda_u = reg_user (n_u + a0 a_u sum_i c_i)^nu,    lambda_i = reg_item (n_i + a0 c_i sum_u a_u)^nu
     n_u = how many entries with weight v > 0 the user has, or (count "weights") the sum of their v; n_i likewise
 
-Sums as written: no 1/2, no mean. a_u and c_i are 1 unless given. An entry's (w, t, q) come from its value r and weight
-v by the kind of feedback, see `feedback`. With p = w t + q and c = w t^2 + q the entry's term is w s^2 - 2 p s + c, so
-implicit feedback needs no second loss; written around t it does not cancel in float32, and nothing is divided by a
-confidence that may be 0.
+Sums as written: no 1/2, no mean. g_u, h_i, a_u and c_i are 1 unless given, by row or as powers of n (see `counts`; n
+there counts entries, whatever `count`). An entry's (w, t, q) come from its value r and weight v by the kind of
+feedback, see `feedback`; w and q are in proportion to v, so that an entry is like one of weight v g_u h_i. With
+p = w t + q and c = w t^2 + q its term is w s^2 - 2 p s + c, so implicit feedback needs no second loss; written around t
+it does not cancel in float32, and nothing is divided by a confidence that may be 0.
 """
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import jax
@@ -23,15 +27,14 @@ import numpy as np
 
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
+from .counts import POWERS, SIDES, entry_counts, weights_of_rows
 from .factors import Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
 
-BY_ROW = ("reg", "reg_bias", "unobserved")  # numbers that each side has, one a row if need be: reg_user, reg_item ...
-NUMBERS = (
-    *(f"{name}_{side}" for name in BY_ROW for side in ("user", "item")),
-    *("reg_bias", "reg_power", "unobserved_weight", "alpha", "epsilon"),
-)
+# Numbers that each side has, one a row if need be: reg_user, reg_item ...
+BY_ROW = tuple(f"{name}_{side}" for name in ("reg", "reg_bias", "unobserved", "weight") for side in SIDES)
+NUMBERS = (*BY_ROW, "reg_bias", "reg_power", "unobserved_weight", "alpha", "epsilon", *POWERS)
 PRIORS = ("prior_user", "prior_item")
 COUNTS = ("entries", "weights")
 CHUNK = 2**16  # entries whose factors the loss gathers at a time
@@ -51,6 +54,11 @@ class Objective:
         reg_power: nu.
         unobserved_weight: a0, or None without a term over all pairs.
         unobserved_user, unobserved_item: a_u `(num_users,)` and c_i `(num_items,)`; None means 1.
+        unobserved_power_user, unobserved_power_item: p by which a_u and c_i are multiplied by
+            max(n, 1)^p / (its mean over the side's rows), any number; None: not at all.
+        weight_user, weight_item: g_u `(num_users,)` and h_i `(num_items,)`, >= 0; None means 1.
+        weight_power_user, weight_power_item: p by which g_u and h_i are multiplied by
+            max(n, 1)^p / (sum n max(n, 1)^p / sum n over the side's rows), any number; None: not at all.
         alpha: confidence a unit of f(value), or None.
         epsilon: of f(r) = log(1 + r / epsilon), > 0, or None.
         prior_user, prior_item: m, `(rank,)` or one a row `(rows, rank)`; None means 0.
@@ -80,10 +88,65 @@ class Objective:
     unobserved_user: Any = None
     unobserved_item: Any = None
     count: str = dataclasses.field(default="entries", metadata={"static": True})
+    weight_user: Any = None
+    weight_item: Any = None
+    weight_power_user: Any = None
+    weight_power_item: Any = None
+    unobserved_power_user: Any = None
+    unobserved_power_item: Any = None
 
     def entry(self, value: Any, weight: Any) -> Entry:
-        """(w, t, q) of entries with these values and weights."""
+        """(w, t, q) of entries with these values and weights, v g_u h_i: see `weighed`."""
         return entry_of(self, value, weight)
+
+    def weighed(self, weight: jax.Array, user: Any, item: Any) -> jax.Array:
+        """v g_u h_i of entries of these weights v, users and items, whose numbers are within range; of an objective
+        without powers, see `resolved`."""
+        return functools.reduce(operator.mul, self.weight_factors(weight, user, item))
+
+    def weight_factors(self, weight: jax.Array, user: Any, item: Any) -> list[jax.Array]:
+        """What `weighed` multiplies: v, and those of g_u and h_i that there are."""
+        self._refuse_powers()
+        given = ((self.weight_user, user), (self.weight_item, item))
+        by_row = [(jnp.asarray(factor, weight.dtype), row) for factor, row in given if factor is not None]
+        return [weight, *(factor.at[row].get(mode="promise_in_bounds") for factor, row in by_row)]
+
+    @property
+    def powers(self) -> tuple[str, ...]:
+        """The names of the powers of n that weigh entries or pairs."""
+        return tuple(name for name in POWERS if getattr(self, name) is not None)
+
+    def resolved(self, problem: Problem, newcomers: Any = None, side: str = "user") -> "Objective":
+        """The same with arrays in the place of powers of n, as they are on one table: `weight_user`, `weight_item`,
+        `unobserved_user` and `unobserved_item`, each `(rows,)`, what is given by row included; itself without powers.
+        `loss`, solvers and certificates do it by themselves, with the problem that they are given. It is for what has
+        no such table at hand: `jals.fold_in`, or a table of part of the entries that is to be weighed as the whole.
+
+        Args:
+            problem: the table; n is counted there, of entries of weight > 0.
+            newcomers: n `(new rows,)` of rows that are not in it; then the arrays of `side` are theirs, by their own
+                n and normalised as those of the table, and what the objective gives by row of that side must be theirs.
+            side: of the newcomers, "user" or "item".
+
+        Returns: an objective of arrays of the problem's dtype: differentiable in every number, jittable and vmappable.
+
+        Raises:
+            ArgumentError: for another side.
+        """
+        if not self.powers:
+            return self
+        check_choice("side", side, SIDES)
+        new = {} if newcomers is None else {side: jnp.asarray(newcomers, problem.dtype)}
+        return self.with_counts(entry_counts(problem), new)
+
+    def with_counts(self, counts: Iterable[jax.Array], newcomers: Any = None) -> "Objective":
+        """`resolved` by the counts of the table's users and items; `newcomers`: {side: n of those in its place}."""
+        if not self.powers:
+            return self
+        return dataclasses.replace(self, **weights_of_rows(self, counts, newcomers or {}))
+
+    def _refuse_powers(self) -> None:
+        assert not self.powers, f"{self.powers} are read before they are resolved: see Objective.resolved"
 
     def row_reg(self, side: str, n: jax.Array, others: int) -> tuple[jax.Array, jax.Array]:
         """(lambda, lambda of the bias) of every row, each `(rows,)`, from its `n` (see `row_sizes`) and how many
@@ -112,11 +175,12 @@ class Objective:
         Returns: an objective whose reg, and reg of the biases, are arrays of the problem's dtype: differentiable in
             every number, jittable and vmappable.
         """
-        sizes = dict(zip(("user", "item"), entry_counts(problem, self.count), strict=True))
+        sizes = dict(zip(SIDES, entry_counts(problem, self.count), strict=True))
         others = {"user": problem.num_items, "item": problem.num_users}
+        here = self.resolved(problem)
 
         def total(power: Any) -> jax.Array:
-            ones = dataclasses.replace(self, reg_user=1.0, reg_item=1.0, reg_power=power)
+            ones = dataclasses.replace(here, reg_user=1.0, reg_item=1.0, reg_power=power)
             return sum((ones.row_reg(side, n, others[side])[0].sum() for side, n in sizes.items()), jnp.zeros(()))
 
         factor = total(reg_power) / total(self.reg_power)
@@ -132,7 +196,9 @@ class Objective:
         return mass if own is None else mass * own
 
     def unobserved(self, side: str) -> tuple[Any, Any]:
-        """(the pairs' weights by rows of this side, by rows of the other); None: 1."""
+        """(the pairs' weights by rows of this side, by rows of the other); None: 1. Of an objective without powers, see
+        `resolved`."""
+        self._refuse_powers()
         weights = self.unobserved_user, self.unobserved_item
         return weights if side == "user" else weights[::-1]
 
@@ -162,13 +228,15 @@ class Objective:
         for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
             for name in (f"reg_{side}", f"reg_bias_{side}"):
                 _check_shape(name, getattr(self, name), ((), (rows,)), f"one number, or one for each {side}")
-            name = f"unobserved_{side}"
-            _check_shape(name, getattr(self, name), ((rows,),), f"(num_{side}s,), one number for each {side}")
-            if getattr(self, name) is not None and self.unobserved_weight is None:
+            for name in (f"unobserved_{side}", f"weight_{side}"):
+                _check_shape(name, getattr(self, name), ((rows,),), f"(num_{side}s,), one number for each {side}")
+            for name in (f"unobserved_{side}", f"unobserved_power_{side}"):
+                if getattr(self, name) is None or self.unobserved_weight is not None:
+                    continue
                 raise ArgumentError(f"{name} weighs the pairs of a sum over all pairs, but unobserved_weight is None.")
             prior = getattr(self, f"prior_{side}")
             _check_shape(f"prior_{side}", prior, ((rank,), (rows, rank)), f"(rank,) or (num_{side}s, rank)")
-        for name in NUMBERS[2 * len(BY_ROW) :]:
+        for name in NUMBERS[len(BY_ROW) :]:
             _check_shape(name, getattr(self, name), ((),), "one number")
 
     def check(self, problem: Problem, rank: int, dtype: Any = None) -> None:
@@ -185,7 +253,7 @@ class Objective:
         self.check_shapes(problem, rank)
         dtype = problem.dtype if dtype is None else dtype
         for name in (*NUMBERS, *PRIORS):
-            given, ranged = getattr(self, name), name in NUMBERS
+            given, ranged = getattr(self, name), name in NUMBERS and name not in POWERS
             numbers = None if given is None else reals(name, given)
             if numbers is None or is_traced(numbers):
                 continue
@@ -207,9 +275,12 @@ def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
 
 @jax.jit
 def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    if objective.powers:
+        objective = objective.with_counts(entry_counts(problem))
+
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
-        entry = objective.entry(value, weight)
+        entry = objective.entry(value, objective.weighed(weight, user, item))
         return entry.loss(remainder(entry.t, score_terms(factors, user, item))).sum()
 
     columns = (problem.user, problem.item, problem.value, problem.weight)
@@ -221,19 +292,6 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     return total + penalty(factors, entry_counts(problem, objective.count), objective)
 
 
-def entry_counts(problem: Problem, count: str = "entries") -> tuple[jax.Array, jax.Array]:
-    """(n of every user, n of every item): how many entries of weight > 0 each row has, or the sum of their weights (see
-    `Objective.count`), added up entry by entry; NaN where an index is out of range (see `Problem.arrange`)."""
-    here = problem.weight if count == "weights" else (problem.weight > 0).astype(problem.dtype)
-
-    def counted(rows: int, row: jax.Array) -> jax.Array:
-        within = (row.min() >= 0) & (row.max() < rows)
-        count = jnp.zeros(rows, problem.dtype).at[row].add(here)
-        return jnp.where(within, count, jnp.asarray(jnp.nan, problem.dtype))
-
-    return counted(problem.num_users, problem.user), counted(problem.num_items, problem.item)
-
-
 def row_sizes(problem: Problem, objective: Objective) -> tuple[jax.Array, jax.Array]:
     """`entry_counts` of an arranged problem, by its layouts: n as this objective counts it."""
     if objective.count == "weights":
@@ -242,14 +300,20 @@ def row_sizes(problem: Problem, objective: Objective) -> tuple[jax.Array, jax.Ar
     return problem.user_slots.count, problem.item_slots.count
 
 
+def by_rows(problem: Problem, objective: Objective) -> Objective:
+    """The objective without powers of n, counted by the layouts of an arranged problem: see `Objective.resolved`."""
+    assert problem.user_slots is not None and problem.item_slots is not None
+    return objective.with_counts((problem.user_slots.count, problem.item_slots.count))
+
+
 def penalty(factors: Factors, sizes: tuple[jax.Array, jax.Array], objective: Objective) -> jax.Array:
-    """All of L but the sum over entries: the sum over all pairs, and the regularisation. `sizes`: n, a side."""
+    """All of L but the sum over entries: the sum over all pairs, and the regularisation. `sizes`: n, a side. Of an
+    objective without powers of n, see `by_rows`."""
     total = jnp.zeros((), factors.dtype)
     if objective.unobserved_weight is not None:
-        users = squared_sum(factors.user, objective.unobserved_user)
-        items = squared_sum(factors.item, objective.unobserved_item)
+        users, items = map(squared_sum, (factors.user, factors.item), objective.unobserved("user"))
         total += objective.unobserved_weight * jnp.sum(users * items)
-    for side, n in zip(("user", "item"), sizes, strict=True):
+    for side, n in zip(SIDES, sizes, strict=True):
         total += side_penalty(factors, side, n, objective)
     return total
 

@@ -42,10 +42,11 @@ def closed(exclude: Any, allow: Any, query: Any, side: str, rows: int, others: i
     return Closed(everywhere, mask, *pairs)
 
 
-def entries_of(ratings: Ratings) -> np.ndarray:
-    """How many entries of weight > 0 each item has, `(num_items,)`."""
-    item = ratings.item if ratings.weight is None else ratings.item[ratings.weight > 0]
-    return np.bincount(item, minlength=ratings.num_items)
+def entries_of(ratings: Ratings, side: str = "item") -> np.ndarray:
+    """How many entries of weight > 0 each row of a side has, `(rows,)`."""
+    row = getattr(ratings, side)
+    row = row if ratings.weight is None else row[ratings.weight > 0]
+    return np.bincount(row, minlength=getattr(ratings, f"num_{side}s"))
 
 
 def least_entries(objective: Objective | None, entries: np.ndarray) -> int:

@@ -82,6 +82,7 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
     entries = np.flatnonzero((np.asarray(problem.user) == user) & (np.asarray(problem.weight) > 0))
     columns = problem.item, problem.value, problem.weight
     items, value, weight = (np.asarray(column)[entries] for column in columns)
+    objective = objective.resolved(problem)  # the user alone has other counts
     own = _table_of_one(items, value, weight, problem.num_items)
     rows = np.array([user])
     one = dataclasses.replace(factors, user=factors.user[rows])
@@ -126,7 +127,8 @@ def _parts(factors: Factors, problem: Problem, objective: Objective, item: Any) 
     assert here.others is not None and solved.inverse is not None
     product = functools.partial(jnp.matmul, precision=_HIGHEST)
     toward = product(solved.inverse[0], here.others.z[item])
-    piece = gathered(here, problem.item, problem.value, problem.weight)
+    weight = objective.weighed(problem.weight, problem.user, problem.item)
+    piece = gathered(here, problem.item, problem.value, weight)
     prior = here.prior[0]  # of a blank row, whose matrix counts as the identity, all there is
     offset = jnp.sum(toward * jnp.where(here.blank[0], prior, here.reg[0] * prior))
     offset += 0.0 if factors.mean is None else factors.mean

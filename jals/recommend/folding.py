@@ -32,8 +32,10 @@ def fold_in(
         factors: as fitted. The rows of `side` have no part in it.
         ratings: the entries of n new rows, numbered from 0; the other side's rows are those of the factors. A
             `Problem` of them where values and weights are traced (`Problem.with_values`).
-        objective: what the factors were fitted to; what it gives by row of this side (`reg_user`, `prior_user`, ...),
-            it must give for the new rows.
+        objective: what the factors were fitted to; what it gives by row of this side (`reg_user`, `prior_user`,
+            `weight_user`, ...), it must give for the new rows. Powers of n of this side are of the new rows' own table,
+            as in a sweep over it; to have the newcomers weighed as rows of the table that was fitted, give
+            `objective.resolved(problem, n of the new rows, side)`.
         side: "user" or "item", what the new rows are.
 
     Returns: (rows `(n, rank)`, bias `(n,)` or None) in the factors' dtype. A row without entries of weight > 0 is its
@@ -42,7 +44,8 @@ def fold_in(
         traced, a row that has no unique solution is NaN.
 
     Raises:
-        ArgumentError: where factors, ratings and objective do not fit together; for a row without a unique solution.
+        ArgumentError: where factors, ratings and objective do not fit together; for a row without a unique solution;
+            for an objective that weighs the other side by a power of n, which these entries do not tell.
         DataError: for values that the objective cannot take.
     """
     check_side(side)
@@ -53,6 +56,12 @@ def fold_in(
     check_problem(ratings, objective)
     factors = consistent(factors)
     opposite = SIDES[side]
+    unknown = [name for name in objective.powers if name.endswith(opposite)]
+    if unknown:
+        raise ArgumentError(
+            f"{unknown[0]} weighs {opposite}s by their entries in the table that was fitted, which is not here: fold "
+            f"in by objective.resolved(problem, newcomers=n, side={side!r}), n being how many entries each new row has."
+        )
     others, have = len(getattr(factors, opposite)), getattr(ratings, f"num_{opposite}s")
     if have != others:
         raise ArgumentError(
@@ -141,7 +150,8 @@ def append(factors: Factors, problem: Problem, ratings: Ratings, objective: Obje
         problem: the table so far.
         ratings: what is new, in the same numbering; users and items beyond the problem's are new ones. No pair of them
             may be in the problem.
-        objective: what the factors were fitted to; what it gives by row, it must give for the new rows too.
+        objective: what the factors were fitted to; what it gives by row, it must give for the new rows too. Powers of
+            n weigh by the larger table: a row that is solved anew is as a fit of that table would weigh it.
 
     New rows without entries are their prior mean. On the host: not traceable.
 
@@ -172,6 +182,7 @@ def append(factors: Factors, problem: Problem, ratings: Ratings, objective: Obje
         grown[f"{side}_bias"] = None if bias is None else jnp.pad(bias, (0, more))
     factors = checked_inputs(dataclasses.replace(factors, **grown), larger, objective)[0]
     objective.check(larger, factors.rank)
+    objective = objective.resolved(larger)
     touched = {}
     for side in SIDES:
         rows = touched[side] = np.unique(getattr(ratings, side))

@@ -4,6 +4,7 @@ import dataclasses
 import numbers
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..data.ratings import Ratings
@@ -148,12 +149,16 @@ class Recommender(Saved):
             weight: `(entries,)`, or None.
             side: "user", or "item" for new items.
 
+        Powers of n of the objective weigh by the entries that were seen: the other side by its own, newcomers by
+        theirs, normalised as the rows that were fitted.
+
         Returns: one whose rows of `side` are the newcomers, in the order of their sorted ids, and which has seen these
-            entries; the other side as here.
+            entries; the other side as here. Where there are powers of n, its objective has arrays in their place.
 
         Raises:
             DataError: for an id of `others` that is not known, and for entries that no table can have.
-            ArgumentError: where no objective was saved, or it gives numbers by row of this side.
+            ArgumentError: where no objective was saved, or it gives numbers by row of this side; where it has powers of
+                n, and no seen entries were saved to count.
         """
         check_side(side)
         if self.objective is None:
@@ -166,14 +171,29 @@ class Recommender(Saved):
         column = {side: row, SIDES[side]: other}
         size = {side: len(known), SIDES[side]: len(getattr(self.factors, SIDES[side]))}
         seen = Ratings.from_arrays(column["user"], column["item"], values, size["user"], size["item"], weight)
-        rows, bias = fold_in(self.factors, seen, self.objective, side)
+        objective = self._objective_for(seen, side)
+        rows, bias = fold_in(self.factors, seen, objective, side)
         factors = dataclasses.replace(self.factors, **{side: rows, f"{side}_bias": bias})
         there = self.vocab or Vocabulary(*(np.arange(len(getattr(self.factors, each))) for each in SIDES))
         vocab = dataclasses.replace(there, **{side: known})
-        made = Recommender(factors, vocab, self.objective, seen)
+        made = Recommender(factors, vocab, objective, seen)
         if side == "user":
             made.entries = self.entries  # the items are those that were fitted
         return made
+
+    def _objective_for(self, entries: Ratings, side: str) -> Objective:
+        """The objective for newcomers of a side with these entries: without powers of n."""
+        assert self.objective is not None
+        if not self.objective.powers:
+            return self.objective
+        if self.seen is None:
+            raise ArgumentError(
+                f"{self.objective.powers[0]} weighs by how many entries rows were fitted to, and there are none to "
+                "count: save them, jals.save(..., seen=train)."
+            )
+        dtype = self.factors.user.dtype
+        counts = (jnp.asarray(entries_of(self.seen, each), dtype) for each in ("user", "item"))
+        return self.objective.with_counts((*counts,), {side: jnp.asarray(entries_of(entries, side), dtype)})
 
     def _established(self, least: int | None, chosen: bool) -> np.ndarray | None:
         """A mask of the items that have entries enough, or None for all; `chosen`: the caller names the items."""

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from ..devices import match_varying
+from ..model.counts import POWERS
 from ..model.factors import Factors
 from ..model.feedback import feature, slope
-from ..model.objectives import NUMBERS, Objective
+from ..model.objectives import NUMBERS, Objective, by_rows
 from ..model.problem import Problem
 from . import normal, rowsolve
 from .norms import bits, norm, units
@@ -89,8 +90,9 @@ def error(residual: jax.Array, x: jax.Array, sizes: Sizes) -> Error:
 
 def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -> Sizes:
     """Of every row of a side: one pass over the entries that forms the rows' matrices, and one that forms nothing."""
+    problem = problem.arrange()
     here = normal.view(factors, problem, objective, side)
-    lost, by_x, vanished = _lost_in_entries(here, problem, side)
+    lost, by_x, vanished = _lost_in_entries(here, problem, by_rows(problem, objective), side)
     fixed = _of_prior_and_all_pairs(here, side)
     norms = rowsolve.solve(here, want=("norms",)).norms
     matrix, rhs = (jnp.where(here.blank, own, each) for own, each in zip(fixed, norms.T, strict=False))
@@ -100,7 +102,7 @@ def sizes(factors: Factors, problem: Problem, objective: Objective, side: str) -
 # ---- what underflow may take ----
 
 
-def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array, ...]:
+def _lost_in_entries(view: View, problem: Problem, objective: Objective, side: str) -> tuple[jax.Array, ...]:
     """(`Sizes.lost`, `Sizes.lost_by_x`, how many entries may have vanished) of every row, each `(rows,)`. In the order
     of the table, chunk by chunk: one small loop, whatever the layout."""
     faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
@@ -109,35 +111,41 @@ def _lost_in_entries(view: View, problem: Problem, side: str) -> tuple[jax.Array
     row, other = (problem.user, problem.item) if side == "user" else (problem.item, problem.user)
     rows, size = len(view.reg), min(_CHUNK, len(row))
     fill = -len(row) % size
-    columns = [jnp.pad(each, (0, fill)) for each in (other, problem.value, problem.weight)]
+    weight = objective.weighed(problem.weight, problem.user, problem.item)
+    columns = [other, problem.value, weight]
+    if weight is not problem.weight:
+        columns.append(_vanished(weight, *objective.weight_factors(problem.weight, problem.user, problem.item)))
+    columns = [jnp.pad(each, (0, fill)) for each in columns]
     columns = [each.reshape(-1, size) for each in (jnp.pad(row, (0, fill), constant_values=rows), *columns)]
 
     def add(totals, chunk):
         row, *entries = chunk
-        parts = _lost(gathered(view, *entries), view.objective, faint)
+        parts = _lost(gathered(view, *entries[:3]), view.objective, faint, *entries[3:])
         return tuple(total.at[row].add(part, mode="drop") for total, part in zip(totals, parts, strict=True)), None
 
     start, _ = match_varying(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
     return jax.lax.scan(add, start, tuple(columns))[0]
 
 
-def _lost(piece: Piece, objective: Objective, faint_held: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The same of each of these entries."""
+def _lost(
+    piece: Piece, objective: Objective, faint_held: jax.Array, lost_weight: jax.Array | bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The same of each of these entries; `lost_weight`: whose weight v g_u h_i may be 0 without being it."""
     z, (w, t, q), gap, p = piece.z, piece.entry, piece.gap, piece.target()
     unknowns = z.shape[-1]
     there = _nonzero(z)
-    live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | _nonzero(piece.weight))
+    live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | _nonzero(piece.weight) | lost_weight)
     length = jnp.where(live, jnp.abs(z).sum(axis=-1), 0)
     # A weight may be a product too, weight * alpha * f(value): where it is faint, all of it may be an underflow's. So
     # may all of an f(value) under the least normal number.
     f, grown = feature(objective, piece.value, piece.weight), jnp.abs(slope(objective, piece.weight))
-    thin = _nonzero(piece.weight) & (jnp.abs(w) < _small(w))
+    thin = (_nonzero(piece.weight) | lost_weight) & (jnp.abs(w) < _small(w))
     unseen = _nonzero(piece.value) & (jnp.abs(f) < jnp.finfo(f.dtype).tiny)
     slip = jnp.where(thin, length * (1 + jnp.abs(f) + jnp.where(unseen, grown, 0)), 0)
     score = (unknowns + 4) * length * jnp.abs(w)  # t - o - z.x, and an x under tiny
     product = length + jnp.where(live, unknowns + jnp.abs(p), 0)  # w (t - s), its product with z; a z under tiny
     off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | unseen | faint_held)
-    no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | (thin & _nonzero(gap))
+    no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | lost_weight | (thin & _nonzero(gap))
     gone = there & (no_p[:, None] | _vanished(p[:, None] * z, p[:, None], z))
     return score + product + slip * (1 + jnp.abs(gap)), score + slip * length, gone.any(axis=-1).astype(z.dtype)
 
@@ -169,7 +177,7 @@ def _of_prior_and_all_pairs(view: View, side: str) -> Sizes:
         lost += jnp.where(some, unknowns * (1 + (0 if view.pairs is None else by_row)), 0)
         own = 0 if view.pairs is None else 1
         by_x += jnp.where(some, unknowns * (own + by_row * (1 + pairs * (len(z) + reach))), 0)
-    numbers = [getattr(objective, name) for name in NUMBERS if name != "reg_power"]
+    numbers = [getattr(objective, name) for name in NUMBERS if name not in ("reg_power", *POWERS)]
     numbers = [number for number in numbers if number is not None]
     denormal = jnp.stack([(_nonzero(each) & (jnp.abs(each) < jnp.finfo(each.dtype).tiny)).any() for each in numbers])
     return Sizes(matrix, rhs, jnp.where(denormal.any(), jnp.inf, lost), by_x, vanished | denormal.any())

@@ -11,6 +11,7 @@ the other side's rows on a diagonal. A `View` holds what goes into these systems
 through it slab by slab, and `normal` forms the systems, their products and residuals.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 from ..model.factors import Factors, remainder
 from ..model.layouts import Side
-from ..model.objectives import Entry, Objective, row_sizes, squared_sum
+from ..model.objectives import Entry, Objective, by_rows, row_sizes, squared_sum
 from ..model.problem import Problem, Slots
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -42,8 +43,8 @@ class View(NamedTuple):
     """What one side's rows are solved against; k = rank + 1 where there are biases, else rank.
 
     Attributes:
-        layout, slots: the side's rows, and the entries' numbers in their order.
-        objective: where an entry's (w, t, q) come from.
+        layout, slots: the side's rows, and the entries' numbers in their order; weights v g_u h_i.
+        objective: where an entry's (w, t, q) come from; without what is in the slots' weights, and without powers.
         others: the other side's rows and biases.
         mean: `()`, which with the others' biases makes up o; None for 0.
         prior_mean: `(k,)` or `(rows, k)`, m; None for 0.
@@ -124,6 +125,7 @@ def view(
     assert slots is not None
     rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
     n = row_sizes(problem, objective)[side == "item"]
+    slots, objective = _weighed(layout, slots, by_rows(problem, objective), side)
     unknowns = rank
     reg, reg_bias = objective.row_reg(side, n, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
@@ -159,11 +161,28 @@ def view(
     )
 
 
+def _weighed(layout: Side, slots: Slots, objective: Objective, side: str) -> tuple[Slots, Objective]:
+    """Slots of weights v g_u h_i, and the objective that is left."""
+    own, opposite = objective.weight_user, objective.weight_item
+    if side == "item":
+        own, opposite = opposite, own
+    if own is None and opposite is None:
+        return slots, objective
+    weights = []
+    for bucket, weight in zip(layout.buckets, slots.weight, strict=True):
+        if own is not None:
+            weight = weight * own.at[layout.of_pieces(bucket)].get(mode="fill", fill_value=0)[..., None]
+        if opposite is not None:
+            weight = weight * opposite.at[bucket.other].get(mode="promise_in_bounds")
+        weights.append(weight)
+    return slots._replace(weight=tuple(weights)), dataclasses.replace(objective, weight_user=None, weight_item=None)
+
+
 # ---- one piece of a row ----
 
 
 class Piece(NamedTuple):
-    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), `gap`, t - o, and value and weight as given."""
+    """The slots of one piece: `z` `(width, k)`, the entries' (w, t, q), `gap`, t - o, and value and weight."""
 
     z: jax.Array
     entry: Entry

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..errors import check_choice
 from ..model.factors import Factors
-from ..model.objectives import Objective, loss, row_sizes, side_penalty
+from ..model.objectives import Objective, by_rows, loss, row_sizes, side_penalty
 from ..model.problem import Problem
 from ..rows import normal, rowsolve
 from . import costs
@@ -169,7 +169,7 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
     after = None
     if of_rows:
         n = row_sizes(problem, objective)[first == "item"]
-        after = solved.value.sum() + side_penalty(factors, first, n, objective)
+        after = solved.value.sum() + side_penalty(factors, first, n, by_rows(problem, objective))
     elif with_loss:
         after = loss(factors, problem, objective)
     users, items = (before, solved) if first == "user" else (solved, before)

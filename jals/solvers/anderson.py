@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..devices import match_varying
 from ..errors import check_choice
 from ..model.factors import Factors
-from ..model.objectives import Objective, loss, row_sizes, side_penalty
+from ..model.objectives import Objective, by_rows, loss, row_sizes, side_penalty
 from ..model.problem import Problem
 from ..rows import normal, rowsolve
 from . import costs
@@ -149,7 +149,7 @@ def _sweep(
     assert problem.item_slots is not None
     before, memory = state
     end = before.joint("item")
-    weight = problem.item_slots.count + objective.unobserved_mass("item", problem.num_users)
+    weight = problem.item_slots.count + by_rows(problem, objective).unobserved_mass("item", problem.num_users)
 
     ahead = end + _step(memory, end - memory.start, jax.lax.stop_gradient(weight))
 
@@ -228,6 +228,7 @@ def _als(solver: AndersonALS, factors: Factors, items: jax.Array, problem: Probl
     factors, good_users = ALS(solver.rank, solver.linsolve).update(factors, problem, objective, "user")
     here = normal.view(factors, problem, objective, "item")
     solved = rowsolve.solve(here, solver.linsolve, want=("value",), start=items)
-    after = solved.value.sum() + side_penalty(factors, "user", row_sizes(problem, objective)[0], objective)
+    n = row_sizes(problem, objective)[0]
+    after = solved.value.sum() + side_penalty(factors, "user", n, by_rows(problem, objective))
     # It only decides whether the step is accepted, which has no derivative.
     return _Swept(factors.with_joint("item", solved.joint()), good_users, solved.good, jax.lax.stop_gradient(after))

@@ -12,7 +12,7 @@ import optax
 
 from ..errors import ArgumentError
 from ..model.factors import Factors, remainder, score_terms
-from ..model.objectives import Objective, loss, penalty, row_sizes
+from ..model.objectives import Objective, by_rows, loss, penalty, row_sizes
 from ..model.problem import Problem
 from ..rows import normal
 from . import costs
@@ -147,7 +147,7 @@ def layout_loss(factors: Factors, problem: Problem, objective: Objective) -> jax
     """`jals.loss`, evaluated through the layouts with a gradient that needs no scatter. (That one is written entry by
     entry, to be read and checked against; this one is for speed, and a test ties the two.)"""
     problem = problem.arrange()
-    return _entry_loss(factors, problem, objective) + penalty(factors, row_sizes(problem, objective), objective)
+    return _entry_loss(factors, problem, objective) + _penalty(factors, problem, objective)
 
 
 def loss_and_neg_half_gradient(
@@ -157,7 +157,7 @@ def loss_and_neg_half_gradient(
     problem = problem.arrange()
     here, x = normal.view(factors, problem, objective, side), factors.joint(side)
     losses, entries = normal.entry_loss_and_residuals(here, x)
-    value = losses.sum() + penalty(factors, row_sizes(problem, objective), objective)
+    value = losses.sum() + _penalty(factors, problem, objective)
     return value, normal.with_prior_pull(here, x, entries)
 
 
@@ -281,9 +281,15 @@ def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: 
     def column(numbers):
         return numbers.at[batch].get(mode="fill", fill_value=0)
 
-    entry = objective.entry(column(problem.value), column(problem.weight))
-    losses = entry.loss(remainder(entry.t, score_terms(factors, column(problem.user), column(problem.item))))
-    return batches * losses.sum() + penalty(factors, row_sizes(problem, objective), objective)
+    user, item = column(problem.user), column(problem.item)
+    weight = by_rows(problem, objective).weighed(column(problem.weight), user, item)
+    entry = objective.entry(column(problem.value), weight)
+    losses = entry.loss(remainder(entry.t, score_terms(factors, user, item)))
+    return batches * losses.sum() + _penalty(factors, problem, objective)
+
+
+def _penalty(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
+    return penalty(factors, row_sizes(problem, objective), by_rows(problem, objective))
 
 
 def _learnt(factors: Factors) -> Any:

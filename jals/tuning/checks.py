@@ -11,15 +11,16 @@ import optax
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, did_you_mean
-from ..model.objectives import Objective, entry_counts
+from ..model.counts import WEIGHTS, entry_counts
+from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast
 from .rules import ByDegree, Groups, One
 from .scores import SquaredError
-from .step import BIAS_REGS, LOGS, PAIR_WEIGHTS, REGS, WEIGHTS, Learned, Plan, build_objective_jit, first_memory
+from .step import BIAS_REGS, LOGS, PLAIN, REGS, ROW_WEIGHTS, Learned, Plan, build_objective_jit, first_memory
 
-NUMBERS = (*REGS, *BIAS_REGS, "reg_power", *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
+NUMBERS = (*REGS, *BIAS_REGS, *PLAIN, *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
 _FORWARD_MOST = 1_000  # parameters above which tangents are refused: each is a copy of all factors
 
@@ -58,9 +59,7 @@ def check_names(over: Any, objective: Objective, rule: One, weights: One | None,
     """The objective's numbers to descend in, checked. `weights`: the rule for those by row, where one was given;
     `others`: whether there is anything else to descend in."""
     present = [name for name in NUMBERS if getattr(objective, name) is not None]
-    by_row = [name for name in WEIGHTS if name in objective.__dataclass_fields__]
-    if objective.unobserved_weight is None:
-        by_row = [name for name in by_row if name not in PAIR_WEIGHTS]
+    by_row = [name for name in ROW_WEIGHTS if name in WEIGHTS or objective.unobserved_weight is not None]
     if over is None:
         skipped = isinstance(rule, ByDegree) or not np.asarray(objective.reg_power) > 0
         names = [name for name in present if not (name == "reg_power" and skipped)]
@@ -74,7 +73,7 @@ def check_names(over: Any, objective: Objective, rule: One, weights: One | None,
             if isinstance(weights, Groups) and getattr(weights, side) is None:
                 raise ArgumentError(f"over has {name!r}, but weights has no groups of {side}s: give {side}=ids.")
             continue
-        if name in PAIR_WEIGHTS:
+        if name in ROW_WEIGHTS:
             raise ArgumentError(f"over has {name!r}, but this objective has no sum over all pairs to weigh.")
         if name not in NUMBERS:
             of_form = getattr(objective, "__dataclass_fields__", {}).keys() | {"rank", "linsolve", "sweeps", "layout"}
@@ -99,7 +98,7 @@ def check_names(over: Any, objective: Objective, rule: One, weights: One | None,
         raise ArgumentError(f"weights says how weights vary over the rows, but over names none of them: {known}.")
     if not names and not others:
         raise ArgumentError("nothing is to be tuned: name numbers of the objective in over, or give learned.")
-    return tuple(name for name in (*NUMBERS, *WEIGHTS) if name in names)
+    return tuple(name for name in (*NUMBERS, *ROW_WEIGHTS) if name in names)
 
 
 def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple[Any, Any]]:
@@ -110,11 +109,11 @@ def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple
             raise ArgumentError(f"box has {name!r}, but what is tuned is {', '.join(names)}.{hint}")
         if name in REGS and type(rule) is not One:
             raise ArgumentError(f'box has {name!r}, but bounds one number: leave it out, or use reg="one".')
-        if name in WEIGHTS:
+        if name in ROW_WEIGHTS:
             raise ArgumentError(f"box has {name!r}, but bounds one number: weights by row are none. Leave it out.")
         low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (np.nan, np.nan)
-        if not (0 <= low <= high and (low > 0 or name == "reg_power")):
-            least = ">= 0" if name == "reg_power" else "> 0"
+        least = {"reg_power": ">= 0"}.get(name, "<= high" if name in PLAIN else "> 0")
+        if not (low <= high and (low > 0 or (name in PLAIN and (low == 0 or name != "reg_power")))):
             raise ArgumentError(f"box[{name!r}] is {pair!r}, but must be a pair (low, high) with low {least}.")
         limits[name] = (low, high)
     return limits

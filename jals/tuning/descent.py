@@ -190,7 +190,8 @@ def tune(
             and four times with their gradient, whatever the number of parameters; `users=` draws some of the users.
         over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
             "alpha", "epsilon", "unobserved_weight" (descended in their logarithm; of one a row the mean is descended,
-            the ratios stay) and "reg_power" (in itself, >= 0). None: all of these that are there, reg_power where it
+            the ratios stay), "reg_power" (in itself, >= 0), and the powers of n that the objective weighs rows by
+            ("weight_power_item" and the like, in themselves). None: all of these that are there, reg_power where it
             is > 0 and `reg` is not `ByDegree`, which has its own say about counts. Besides "weight_user",
             "weight_item", "unobserved_user" and "unobserved_item", the weights by row of entries and of pairs, in
             their logarithm; their mean (over entries; over rows) stays what it is.

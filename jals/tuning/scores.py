@@ -60,9 +60,8 @@ class Softmax(SquaredError):
 
     Attributes:
         temperature: > 0, in units of the score; where the descent starts, in its logarithm, if it is learned.
-        item_power: of the popularity max(n_i, 1) that multiplies an item's scores; in itself, if it is learned. What it
-            is tuned for is a recommender whose scores are corrected alike: where there are neither biases nor a
-            mean, one of factors whose item rows are multiplied by max(n_i, 1)^item_power.
+        item_power: of the popularity max(n_i, 1) that multiplies an item's scores; in itself, if it is learned. It is
+            tuned for scores that are corrected alike where they are served: see `jals.recommend.corrected`.
         learn: which of these two are descended; static.
         users: how many users to draw, by `seed`; None for all. One drawing for the whole descent. Static.
     """

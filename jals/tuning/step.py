@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from ..derivatives.adjoint import stationary_gradient
 from ..errors import ArgumentError
 from ..metrics import HeldOut, HeldOutRanking, held_out_error
+from ..model.counts import POWERS, WEIGHTS
 from ..model.factors import Factors
 from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
@@ -24,8 +25,8 @@ from .scores import SquaredError
 REGS = ("reg_user", "reg_item")
 BIAS_REGS = ("reg_bias", "reg_bias_user", "reg_bias_item")
 LOGS = (*REGS, *BIAS_REGS, "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
-PAIR_WEIGHTS = ("unobserved_user", "unobserved_item")
-WEIGHTS = ("weight_user", "weight_item", *PAIR_WEIGHTS)  # by row, in their logarithm: what matters is their ratios
+ROW_WEIGHTS = (*WEIGHTS, "unobserved_user", "unobserved_item")  # in their logarithm: what matters is their ratios
+PLAIN = ("reg_power", *POWERS)  # descended in themselves
 # Passes of sweeps with their derivative, for each pass without, as in `jals.derivatives.solution.passes`: one for the
 # derivative of the equations and one to solve them again; in reverse each sweep is made once more.
 TRAVERSALS = {"forward": 3, "reverse": 4}
@@ -55,7 +56,8 @@ class Plan(NamedTuple):
     what the score has prepared of the validation part.
 
     `parameters` beside it: {name: those of log lambda and of log weights (see `jals.tuning.rules`), log alpha, log
-    epsilon, log unobserved_weight, or reg_power itself}, "score" with those of the score, and "learned".
+    epsilon, log unobserved_weight, or reg_power and the powers of n that weigh rows themselves}, "score" with those of
+    the score, and "learned".
     """
 
     solver: Any
@@ -102,11 +104,11 @@ def first_parameters(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
         if name in REGS:
             side = name.removeprefix("reg_")
             parameters[name] = plan.rule.start(side, jnp.log(value).mean(), counts[side])
-        elif name in WEIGHTS:
+        elif name in ROW_WEIGHTS:
             side = _side(name)
             parameters[name] = plan.weights.start_ratios(side, counts[side])
         else:
-            parameters[name] = value if name == "reg_power" else jnp.log(value).mean()
+            parameters[name] = value if name in PLAIN else jnp.log(value).mean()
     if of_score := plan.score.start(plan.problem.dtype):
         parameters["score"] = of_score
     if plan.learned is not None:
@@ -118,10 +120,10 @@ def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Ob
     """The problem and the objective that the parameters make."""
     counts, shifts, numbers = _counts(plan), _shifts(plan, parameters), {}
     for name in plan.objective.__dataclass_fields__.keys() & parameters.keys():
-        if name == "reg_power":
+        if name in PLAIN:
             numbers[name] = parameters[name]
             continue
-        if name in WEIGHTS:
+        if name in ROW_WEIGHTS:
             numbers[name] = _weights(plan, name, parameters[name], counts[_side(name)])
             continue
         side = name.removeprefix("reg_")
@@ -148,7 +150,7 @@ def _weights(plan: Plan, name: str, parameters: Any, count: jax.Array) -> jax.Ar
     over rows for those of pairs. Else their level would be a second name for unobserved_weight."""
     given = getattr(plan.objective, name)
     given = jnp.ones_like(count) if given is None else given
-    share = jnp.ones_like(count) if name in PAIR_WEIGHTS else count
+    share = jnp.ones_like(count) if name not in WEIGHTS else count
     weight = given * jnp.exp(plan.weights.ratios(parameters, _side(name), count))
     return weight * (jnp.sum(share * given) / jnp.sum(share * weight))
 
@@ -165,8 +167,10 @@ def _shifts(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
         return shifts
     others = {"user": plan.problem.num_items, "item": plan.problem.num_users}
     moved = parameters["reg_power"] - plan.objective.reg_power
-    for side, count in _counts(plan).items():
-        shifts[f"reg_{side}"] = moved * mean_log(count, plan.objective.unobserved_mass(side, others[side]))
+    counts = _counts(plan)
+    start = plan.objective.with_counts((counts["user"], counts["item"]))
+    for side, count in counts.items():
+        shifts[f"reg_{side}"] = moved * mean_log(count, start.unobserved_mass(side, others[side]))
         shifts[f"reg_bias_{side}"] = shifts[f"reg_{side}"]
     shifts["reg_bias"] = (shifts["reg_user"] + shifts["reg_item"]) / 2
     return shifts
@@ -177,7 +181,7 @@ def _within(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     moved = dict(parameters)
     for name in sorted(plan.limits, key=lambda name: name != "reg_power"):  # nu first, which shifts the others
         low, high = plan.limits[name]
-        if name == "reg_power":
+        if name in PLAIN:
             moved[name] = jnp.clip(moved[name], low, high)
         else:
             shift = _shifts(plan, moved)[name]
@@ -192,7 +196,7 @@ def numbers_of(plan: Plan, objective: Objective, names: tuple[str, ...]) -> dict
     counts, told = _counts(plan), {}
     for name in names:
         value = getattr(objective, name)
-        if name in WEIGHTS:
+        if name in ROW_WEIGHTS:
             count = counts[_side(name)]
             here = (count > 0) & (value > 0)
             value, against = (jnp.log(jnp.where(here, each, 1)) for each in (value, count))
@@ -217,7 +221,7 @@ def _score(plan: Plan, parameters: dict[str, Any], factors: Factors) -> tuple[ja
 
 def _penalty(plan: Plan, parameters: dict[str, Any]) -> Any:
     total = sum(plan.rule.penalty(parameters[name]) for name in REGS if name in parameters)
-    total += sum(plan.weights.penalty(parameters[name]) for name in WEIGHTS if name in parameters)
+    total += sum(plan.weights.penalty(parameters[name]) for name in ROW_WEIGHTS if name in parameters)
     if plan.learned is not None and plan.learned.penalty is not None:
         total += plan.learned.penalty(parameters["learned"])
     return total

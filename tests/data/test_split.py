@@ -148,7 +148,7 @@ def test_by_time_is_the_loop(kind):
     def check(ratings, fraction):
         size = round(fraction * len(ratings))
         if not 0 < size < len(ratings):
-            with pytest.raises(jals.ArgumentError, match="both parts of .* need at least one"):
+            with pytest.raises(jals.ArgumentError, match=r"both parts of .* need at least one"):
                 jals.split.by_time(ratings, fraction)
             return
         train, test = jals.split.by_time(ratings, fraction)

@@ -12,7 +12,7 @@ import pytest
 import jals
 from jals.diagnostics.leverage import leave_one_out
 from tests.support import tables
-from tests.support.reference import confidence, pair_weight, row_reg
+from tests.support.reference import confidence, entry_weight, pair_weight, row_reg
 
 STEP = 1e-5
 SIDES = ("user", "item")
@@ -39,14 +39,14 @@ def system(table, setting, side, row, without, factors):
     A = np.diag([reg] * tables.RANK + [reg_bias] * setting.bias)
     b = A @ np.concatenate([np.zeros(tables.RANK) if prior is None else prior[row], np.zeros(int(setting.bias))])
     for other, y in enumerate(others):
-        A[: tables.RANK, : tables.RANK] += pair_weight(setting, *((row, other) if side == "user" else (other, row))) * (
-            np.outer(y, y)
-        )
+        pair = (row, other) if side == "user" else (other, row)
+        A[: tables.RANK, : tables.RANK] += pair_weight(table, setting, *pair) * np.outer(y, y)
     for e in range(len(ids)):
         if ids[e] != row or e == without:
             continue
         z = np.concatenate([others[other_ids[e]], np.ones(int(setting.bias))])
         r, v, held = table.value[e], table.weight[e], mean + other_bias[other_ids[e]]
+        v *= entry_weight(table, setting, table.user[e], table.item[e])
         if setting.preset in ("explicit", "als_wr", "wals"):
             w, p = v, v * (r - held)
         elif setting.preset == "hu_koren":
@@ -69,6 +69,7 @@ def by_hand(table, setting, side, factors):
         A, b = system(table, setting, side, ids[e], e, factors)
         whole, _ = system(table, setting, side, ids[e], None, factors)
         w = table.weight[e] * (confidence(setting, table.value[e]) - 1 if setting.preset == "hu_koren" else 1.0)
+        w *= entry_weight(table, setting, table.user[e], table.item[e])
         if whole.any():
             x, leverage = np.linalg.solve(A, b), w * z @ np.linalg.solve(whole, z)
         else:  # no entry of weight > 0 and no lambda: the row is its prior mean

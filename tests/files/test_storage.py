@@ -502,8 +502,8 @@ def write(path, header, **arrays):
 
 REFUSED = r"is damaged, or no file of jals"
 WRONG_CONTENTS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "older": (header(1), {}, r"has format version 1; this jals reads 2 and 3\. Read it with the jals that wrote it"),
-    "newer": (header(4), {}, r"has format version 4; this jals reads 2 and 3\. A newer jals reads it"),
+    "older": (header(1), {}, r"has format version 1; this jals reads 2 to 4\. Read it with the jals that wrote it"),
+    "newer": (header(5), {}, r"has format version 5; this jals reads 2 to 4\. A newer jals reads it"),
     "no hash": ({"seal": header()["seal"]}, {}, REFUSED),
     "unknown objective": (header(objective={"kind": 1}), {}, REFUSED),
     "half a vocabulary": (header(), {"vocabulary__user": np.arange(2)}, "has 0 item ids, but the factors have 3 items"),

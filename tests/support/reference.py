@@ -36,6 +36,12 @@ class Setting:
     unobserved_user: np.ndarray | None = None
     unobserved_item: np.ndarray | None = None
     count: str = "entries"
+    weight_user: np.ndarray | None = None
+    weight_item: np.ndarray | None = None
+    weight_power_user: float | None = None
+    weight_power_item: float | None = None
+    unobserved_power_user: float | None = None
+    unobserved_power_item: float | None = None
 
 
 def confidence(setting: Setting, r):
@@ -43,11 +49,35 @@ def confidence(setting: Setting, r):
     return 1 + setting.alpha * (r if setting.epsilon is None else np.log((setting.epsilon + r) / setting.epsilon))
 
 
-def pair_weight(setting: Setting, u: int, i: int) -> float:
+def by_count(table: Table, side: str, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """(max(n, 1)^power of each row, n of entries of weight > 0)."""
+    ids, rows = (table.user, table.num_users) if side == "user" else (table.item, table.num_items)
+    n = np.bincount(ids[table.weight > 0], minlength=rows)
+    return np.maximum(n, 1.0) ** power, n
+
+
+def entry_weight(table: Table, setting: Setting, u: int, i: int) -> float:
+    """What the entry's term counts for, beside v."""
+    weight = 1.0
+    for side, row in (("user", u), ("item", i)):
+        given, power = getattr(setting, f"weight_{side}"), getattr(setting, f"weight_power_{side}")
+        weight *= 1.0 if given is None else given[row]
+        if power is not None:
+            every, n = by_count(table, side, power)
+            weight *= every[row] / np.repeat(every, n).mean()  # the mean of all entries
+    return weight
+
+
+def pair_weight(table: Table, setting: Setting, u: int, i: int) -> float:
     """What (x_u . y_i)^2 counts for in the sum over all pairs."""
     weight = setting.unobserved_weight or 0.0
-    weight *= 1.0 if setting.unobserved_user is None else setting.unobserved_user[u]
-    return weight * (1.0 if setting.unobserved_item is None else setting.unobserved_item[i])
+    for side, row in (("user", u), ("item", i)):
+        given, power = getattr(setting, f"unobserved_{side}"), getattr(setting, f"unobserved_power_{side}")
+        weight *= 1.0 if given is None else given[row]
+        if power is not None:
+            every, _ = by_count(table, side, power)
+            weight *= every[row] / every.mean()
+    return weight
 
 
 def row_reg(table: Table, setting: Setting, side: str, row: int) -> tuple[float, float]:
@@ -57,7 +87,7 @@ def row_reg(table: Table, setting: Setting, side: str, row: int) -> tuple[float,
     mine = [table.weight[e] for e in range(len(ids)) if ids[e] == row and table.weight[e] > 0]
     base = sum(mine) if setting.count == "weights" else len(mine)
     for other in range(others):
-        base += pair_weight(setting, row, other) if side == "user" else pair_weight(setting, other, row)
+        base += pair_weight(table, setting, *((row, other) if side == "user" else (other, row)))
     scale = float(base) ** setting.reg_power  # Python: 0.0 ** 0.0 == 1.0
     own = setting.reg_bias_user if side == "user" else setting.reg_bias_item
     reg_bias = own[row] if own is not None else reg if setting.reg_bias is None else setting.reg_bias
@@ -68,6 +98,7 @@ def loss(table: Table, setting: Setting, X, Y, bu, bi, mean) -> float:
     total = 0.0
     for u, i, r, v in zip(table.user, table.item, table.value, table.weight, strict=True):
         s = X[u] @ Y[i] + bu[u] + bi[i] + mean
+        v *= entry_weight(table, setting, u, i)
         if setting.preset in ("explicit", "als_wr", "wals"):
             total += v * (r - s) ** 2
         elif setting.preset == "hu_koren":  # c (1 - s)^2 - s^2: what the entry adds to the sum over all pairs
@@ -75,7 +106,7 @@ def loss(table: Table, setting: Setting, X, Y, bu, bi, mean) -> float:
         else:
             total += v * (1 - s) ** 2
     if setting.unobserved_weight is not None:
-        total += sum(pair_weight(setting, u, i) * (x @ y) ** 2 for u, x in enumerate(X) for i, y in enumerate(Y))
+        total += sum(pair_weight(table, setting, u, i) * (x @ y) ** 2 for u, x in enumerate(X) for i, y in enumerate(Y))
     for side, rows, biases, prior in (("user", X, bu, setting.prior_user), ("item", Y, bi, setting.prior_item)):
         for row in range(len(rows)):
             reg, reg_bias = row_reg(table, setting, side, row)
@@ -98,11 +129,12 @@ def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
         if setting.unobserved_weight is not None:
             for other, y in enumerate(others):
                 pair = (row, other) if side == "user" else (other, row)
-                A += pair_weight(setting, *pair) * np.outer(y, y)
+                A += pair_weight(table, setting, *pair) * np.outer(y, y)
         entries = [e for e in range(len(ids)) if ids[e] == row]
         for e in entries:
             z = np.concatenate([others[other_ids[e]], np.ones(int(setting.bias))])
             r, v, held = table.value[e], table.weight[e], mean + other_bias[other_ids[e]]
+            v *= entry_weight(table, setting, table.user[e], table.item[e])
             if setting.preset in ("explicit", "als_wr", "wals"):
                 w, p = v, v * (r - held)
             elif setting.preset == "hu_koren":
@@ -111,7 +143,7 @@ def half_sweep(table: Table, setting: Setting, side: str, X, Y, bu, bi, mean):
                 w, p = v, v
             A += w * np.outer(z, z)
             b += p * z
-        pairs = [pair_weight(setting, *((row, o) if side == "user" else (o, row))) for o in range(len(others))]
+        pairs = [pair_weight(table, setting, *((row, o) if side == "user" else (o, row))) for o in range(len(others))]
         if not any(pairs) and not any(table.weight[e] > 0 for e in entries):
             x = np.zeros(len(b)) if prior is None else np.concatenate([prior[row], np.zeros(int(setting.bias))])
         else:

@@ -84,11 +84,14 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
     if name == "hu_koren":
         every = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK)), "reg_power": 0.4}
         every |= {"unobserved_user": rng.uniform(0.8, 1.5, m), "unobserved_item": rng.uniform(0.8, 1.5, n)}
+        every |= {"unobserved_power_user": -0.1, "unobserved_power_item": 0.2, "weight_power_user": -0.3}
+        every |= {"weight_item": rng.uniform(0.2, 1.2, n)}
         more = {"all": every, "log": {"epsilon": 0.7}, "": {}}[extra]
         return Setting(name, *same, alpha=2.0, unobserved_weight=1.0, **more)
     if name in ("ials", "wals"):
         pairs = {"unobserved_user": rng.uniform(0.1, 1.0, m), "unobserved_item": rng.uniform(0.1, 1.0, n)}
         pairs["unobserved_user"][1] = pairs["unobserved_item"][0] = 0
+        pairs |= {"unobserved_power_item": 0.4, "weight_power_item": -0.5}
         more = {} if name == "ials" else pairs | {"count": "weights"}
         return Setting(name, *same, reg_power=0.7, unobserved_weight=0.2, **more)
     power = 1.0 if name == "als_wr" else 0.0
@@ -96,15 +99,20 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
         prior = {"prior_user": rng.normal(size=(m, RANK)), "prior_item": rng.normal(size=(n, RANK))}
         regs = rng.uniform(0.1, 1.0, m), rng.uniform(0.1, 1.0, n)
         prior["reg_bias_user"] = rng.uniform(0.1, 1.0, m)
+        prior |= {"weight_power_user": -0.4, "weight_power_item": 0.3, "weight_user": rng.uniform(0.2, 1.5, m)}
+        prior["weight_user"][1] = 0
         return Setting(name, *regs, reg_bias=0.7, reg_power=power, bias=True, center=True, **prior)
     return Setting(name, *same, reg_power=power, bias=bool(extra), center=bool(extra))
 
 
 def objective(setting: Setting) -> jals.Objective:
     """The jals objective of a setting, by the preset's own arguments."""
-    numbers = {name: getattr(setting, name) for name in ("reg_user", "reg_item", "prior_user", "prior_item")}
+    names = ("reg_user", "reg_item", "prior_user", "prior_item")
+    names += ("weight_user", "weight_item", "weight_power_user", "weight_power_item")
+    numbers = {name: getattr(setting, name) for name in names}
     if setting.preset in ("hu_koren", "ials", "wals"):
-        names = ("unobserved_user", "unobserved_item", "reg_power", "count")
+        names = ("unobserved_user", "unobserved_item", "unobserved_power_user", "unobserved_power_item")
+        names += ("reg_power", "count")
         names += ("alpha", "epsilon") if setting.preset == "hu_koren" else ("unobserved_weight",)
         return getattr(jals, setting.preset)(**numbers, **{name: getattr(setting, name) for name in names})
     names = ("reg_bias", "reg_bias_user", "reg_bias_item", "bias", "center")

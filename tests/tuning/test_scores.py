@@ -45,7 +45,10 @@ def caches():
     jax.clear_caches()
 
 
-def planned(score, made=OBJECTIVE, weights=ByDegree()):
+POWER = ByDegree()
+
+
+def planned(score, made=OBJECTIVE, weights=POWER):
     problem = PROBLEM.arrange()
     held_out, ranked = HeldOut.of(VALIDATION, float), score.prepare(VALIDATION, problem)
     given = (SOLVER, problem, made.cast(float), checks.One(), None, held_out, {}, jax.random.key(0))
@@ -70,7 +73,7 @@ def check_differences(plan, parameters, factors, gradient):
     np.testing.assert_allclose(ravel_pytree(gradient)[0], difference, rtol=1e-5, atol=1e-9)
 
 
-WEIGHED = tuple(name for name in one_step.WEIGHTS if name in OBJECTIVE.__dataclass_fields__)
+WEIGHED = ("weight_user", "weight_item", "unobserved_user", "unobserved_item")
 
 
 @pytest.mark.parametrize("score", [Softmax(0.3, 0.1, ("temperature", "item_power")), SmoothRecall(0.5, k=4)])
@@ -114,8 +117,9 @@ def test_what_is_descended_is_told():
     assert numbers[1]["temperature"] != pytest.approx(0.3) and numbers[1]["item_power"] != 0
     best = result.step - 1
     assert result.history.score[best] == min(result.history.score) < result.history.score[0]
-    ranked = HeldOutRanking.of(VALIDATION, TRAIN, float)
-    at = softmax_loss(result.factors, ranked, numbers[best]["temperature"], numbers[best]["item_power"])
+    # By what is served: scores that are corrected for popularity.
+    served = jals.recommend.corrected(result.factors, PROBLEM, result.score.item_power)
+    at = softmax_loss(served, HeldOutRanking.of(VALIDATION, TRAIN, float), result.score.temperature)
     assert float(at) == pytest.approx(result.history.score[best], rel=1e-12)
     assert float(result.score.temperature) == pytest.approx(numbers[best]["temperature"], rel=1e-12)
     assert float(result.score.item_power) == numbers[best]["item_power"]
@@ -161,7 +165,7 @@ def test_the_adjoint_derivative_of_a_ranking():
 
 @pytest.mark.parametrize("name", WEIGHED)
 @pytest.mark.parametrize(
-    "weights", [ByDegree(), ByDegree(2), Groups(np.arange(USERS) % 3, np.arange(ITEMS) % 3), PerRow()]
+    "weights", [POWER, ByDegree(2), Groups(np.arange(USERS) % 3, np.arange(ITEMS) % 3), PerRow()]
 )
 def test_weights_keep_their_mean_and_follow_their_rule(weights, name):
     """From weights that are given: what is multiplied to them."""
@@ -217,7 +221,7 @@ def test_weights_of_pairs_are_descended():
         ({"score": Softmax(users=0)}, "users is 0"),
         ({"score": Softmax(seed=-1)}, "Softmax.seed is -1"),
         ({"score": Softmax(learn=()), "over": ()}, "nothing is to be tuned"),
-        ({"weights": ByDegree()}, "over names none of them: .*unobserved_item"),
+        ({"weights": ByDegree()}, "over names none of them: weight_user, .*unobserved_item"),
         ({"weights": "one", "over": "unobserved_item"}, "must say how weights vary"),
         ({"weights": checks.One(), "over": "unobserved_item"}, "must say how weights vary"),
         ({"weights": Groups(user=np.zeros(USERS, int)), "over": "unobserved_item"}, "no groups of items"),

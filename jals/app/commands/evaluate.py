@@ -11,6 +11,7 @@ import jals
 from ...data.sources import as_path
 from ...errors import ArgumentError
 from ..run.rankings import known, relevant
+from ..run.scores import as_ranked
 from ..show.console import Table
 from .served import open_run
 
@@ -45,9 +46,10 @@ def evaluate(
     if held_out is None:
         raise ArgumentError("the run has no validation part: give split.validation_fraction, or take --part test.")
     held_out, seen = relevant(held_out, served.config.output.relevant), known(served.fold, part)
+    ranked = as_ranked(served.config, served.recommender.factors, served.fold)
     rankings = [
         jals.metrics.ranking(scores, held_out, seen, k, metrics)
-        for scores in (served.recommender.factors, jals.baselines.most_popular(train).scores)
+        for scores in (ranked, jals.baselines.most_popular(train).scores)
     ]
     rankings.append(rankings[0].minus(rankings[1]))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
@@ -63,7 +65,8 @@ def evaluate(
 
 def export(place: Path, out: Path, console: Console, solver: str | None = None, key: str | None = None) -> int:
     """Writes the factors of a run with their ids, their objective and what users have seen to a file of their own, by
-    its suffix: `.npz`, `.safetensors` or `.parquet`. `jals.load` reads it without the run.
+    its suffix: `.npz`, `.safetensors` or `.parquet`. `jals.load` reads it without the run. With `score.item_power` the
+    item rows are the corrected ones, and no objective goes with them: newcomers are solved for against rows as fitted.
 
     Returns: the exit code, 0.
 
@@ -72,8 +75,12 @@ def export(place: Path, out: Path, console: Console, solver: str | None = None, 
     """
     served = open_run(place, console, solver, key)
     factors, vocab, objective, data_hash, seen = served.recommender
+    power, parts = served.config.score.item_power, "ids, objective"
+    if power:
+        factors, objective = as_ranked(served.config, factors, served.fold), None
+        parts = f"item rows times n^{power:g} for its scores (so no newcomers can be folded in by them), ids"
     jals.save(as_path(out), factors, vocab, objective, data_hash=data_hash, seen=seen)
-    console.print(f"saved {out}: {served.name}, ids, objective, and the entries of the training part", soft_wrap=True)
+    console.print(f"saved {out}: {served.name}, {parts}, and the entries of the training part", soft_wrap=True)
     return 0
 
 

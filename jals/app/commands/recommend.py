@@ -12,6 +12,7 @@ from ...datasets import Dataset
 from ...errors import ArgumentError
 from ...model.feedback import KINDS
 from ...recommend.candidates import entries_of, least_entries
+from ..run.scores import as_ranked
 from ..show.console import Table
 from .served import open_run, outside_id
 
@@ -73,7 +74,8 @@ def recommend(
     if len(rare):
         console.print(_left_out(len(rare), least, served.config.objective.preset, min_entries is None), soft_wrap=True)
     most = min(k, train.num_items)  # fewer are fewer lines
-    found, score = (np.asarray(part)[0] for part in jals.top_k(by.factors, row, most, np.union1d(seen, rare)))
+    factors = as_ranked(served.config, by.factors, served.fold)
+    found, score = (np.asarray(part)[0] for part in jals.top_k(factors, row, most, np.union1d(seen, rare)))
     found, score = found[found >= 0], score[found >= 0]
     if not len(found):
         some = len(np.setdiff1d(rare, seen))
@@ -84,7 +86,11 @@ def recommend(
         same = by.factors.item_bias is None and not np.any(by.factors.user[row])
         order = "all scores are equal, and the order means nothing" if same else "items are ordered as for everyone"
         console.print(f"This user has no training entries: {order}. --items takes ids of what the user likes.")
-    why = [_because(by.factors, train_of, objective, row, int(item), data) for item in found] if explained else None
+    why = None
+    if explained:  # of the score as it was fitted, times what it is corrected by
+        power = served.config.score.item_power or 0.0
+        by_item = [(int(item), float(max(entries[item], 1)) ** power) for item in found]
+        why = [_because(by, train_of, row, item, factor, data) for item, factor in by_item]
     console.print(_table(data, found, score, why))
     return 0
 
@@ -124,12 +130,13 @@ def _liked(objective: jals.Objective, train: jals.Ratings) -> np.floating:
 
 
 def _because(
-    factors: jals.Factors, train: jals.Ratings, objective: jals.Objective, row: int, item: int, data: Dataset
+    by: jals.Recommender, train: jals.Ratings, row: int, item: int, factor: float, data: Dataset
 ) -> str:
-    """The entries that add most to a score, each with its part of it."""
-    parts = jals.explain(factors, jals.Problem.build(train), objective, row, item)
+    """The entries that add most to a score, each with its part of it, times a factor."""
+    assert by.objective is not None
+    parts = jals.explain(by.factors, jals.Problem.build(train), by.objective, row, item)
     names = data.vocab.item if data.titles is None else data.titles
-    most = list(zip(parts.item, parts.contribution, strict=True))[:EXPLAINED]
+    most = list(zip(parts.item, factor * parts.contribution, strict=True))[:EXPLAINED]
     return ", ".join(f"{names[other]} {part:+.2f}" for other, part in most)
 
 

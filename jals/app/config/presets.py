@@ -12,12 +12,14 @@ Counted = Literal["entries", "weights"]  # what n adds up of a row
 
 
 class Preset(ConfigTable):
-    """What every preset takes: one lambda, or one a side."""
+    """What every preset takes: one lambda, or one a side; powers of n that entries are weighed by."""
 
     preset: str
     reg: Number | None = None
     reg_user: Number | None = None
     reg_item: Number | None = None
+    weight_power_user: float | None = None
+    weight_power_item: float | None = None
 
     def conflicts(self):
         given = [key for key in ("reg_user", "reg_item") if getattr(self, key) is not None]
@@ -55,7 +57,14 @@ class AlsWr(Biased):
     count: Counted = "entries"
 
 
-class HuKoren(Preset):
+class OverPairs(Preset):
+    """Presets with a term over all pairs."""
+
+    unobserved_power_user: float | None = None
+    unobserved_power_item: float | None = None
+
+
+class HuKoren(OverPairs):
     preset: Literal["hu_koren"]
     alpha: Number = 1.0
     epsilon: Annotated[float, Field(gt=0)] | None = None
@@ -63,14 +72,14 @@ class HuKoren(Preset):
     count: Counted = "entries"
 
 
-class Ials(Preset):
+class Ials(OverPairs):
     preset: Literal["ials"]
     unobserved_weight: Number
     reg_power: Number = 1.0
     count: Counted = "entries"
 
 
-class Wals(Preset):
+class Wals(OverPairs):
     preset: Literal["wals"]
     unobserved_weight: Number
     reg_power: Number = 0.0

@@ -340,7 +340,7 @@ def _problems_of_axis(error: Any) -> list[tuple[Key, str]]:
     first, *rest = axis[0].split(".")
     key, given = (*table, *toml.split_key(axis[0])), _shown(error["input"])
     if axis[-1] == "[key]":
-        tables = ["data", "split", "problem", "objective", "fit"] if many else ["objective"]
+        tables = ["data", "split", "problem", "objective", "score", "fit"] if many else ["objective", "score"]
         if first in (*tables, "solver") and not rest:
             return [(key, 'is a table: put the whole key in quotes, as in "solver.als.init_scale".')]
         names = ", ".join(tables)
@@ -349,7 +349,8 @@ def _problems_of_axis(error: Any) -> list[tuple[Key, str]]:
     if not rest:
         return []  # its key has been refused
     if not many:
-        return [(key, f"must be [low, high], two numbers > 0, not {given}.")]
+        least = "" if trials.is_signed(axis[0]) else " > 0"
+        return [(key, f"must be [low, high], two numbers{least}, not {given}.")]
     if len(axis) > 1 and error["type"] != "too_short":
         return [(key, f"must hold numbers, texts, true or false, not {given}.")]
     return [(key, f"must be a list of values, not {given}.")]

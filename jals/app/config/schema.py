@@ -8,6 +8,7 @@
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
     [[solver]]   kind = "gradient", rank = 32, optimizer = "adam", hyper = { learning_rate = 0.01 }
     [[solver]]   kind = "my_solvers:DampedALS", rank = 32, damping = 0.5                      (a class of yours)
+    [score]      item_power = -0.05         (rankings by scores times n_i^item_power)
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
@@ -28,6 +29,7 @@ from pydantic import Field
 from ... import datasets
 from ...errors import ArgumentError, did_you_mean
 from ...metrics import is_error
+from ...model.counts import POWERS
 from ...reals import MOST, check_fits_dtype
 from .base import MOST_FITS, ConfigTable, Count, Path, Seed
 from .baselines import AnyBaseline
@@ -35,6 +37,7 @@ from .measures import FitMetric, Metric, ranked
 from .presets import AnyObjective, Biased
 from .solvers import AnySolver
 from .splits import AnySplit, GivenSplit
+from .trials import is_signed
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
 
@@ -112,21 +115,21 @@ class FitConfig(ConfigTable):
         return found
 
 
-AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
-TunedKey = Annotated[str, Field(pattern=r"^(objective|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|score|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+TunedKey = Annotated[str, Field(pattern=r"^(objective|score|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
 
-End = Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0)]  # of a range, of integers or not
+End = int | float  # of a range, of integers or not; > 0 but where `is_signed`
 
 _DESCENDED = (
     *("reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item", "reg_power"),
-    *("alpha", "epsilon", "unobserved_weight"),
+    *("alpha", "epsilon", "unobserved_weight", *POWERS),
 )
 
 
 class TuneConfig(ConfigTable):
     """Numbers chosen before the fits that count: for every solver, grid point and fold by `trials` fits whose numbers
-    are drawn log-uniform from their ranges (integers, both ends among them, where the key is one of integers), scored
-    on the validation part (or on the loss), never on the test part."""
+    are drawn log-uniform from their ranges (integers, both ends among them, where the key is one of integers; powers of
+    either sign uniformly), scored on the validation part (or on the loss), never on the test part."""
 
     # grid: log-spaced points of every range, ends included. hypergradient: `jals.tune` descends the validation error in
     # the objective's numbers, from the middle of their ranges; trials are its steps.
@@ -142,8 +145,12 @@ class TuneConfig(ConfigTable):
     range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
     def conflicts(self):
-        wrong = [key for key, (low, high) in self.range.items() if not low < high]
-        found = [(f"range.{key}", "must be [low, high] with low < high.") for key in wrong]
+        found = []
+        for key, (low, high) in self.range.items():
+            if not low < high:
+                found.append((f"range.{key}", "must be [low, high] with low < high."))
+            elif low <= 0 and not is_signed(key):
+                found.append((f"range.{key}", f"must be [low, high], two numbers > 0, not [{low}, {high}]."))
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
         if self.method == "grid" and self.seconds is not None:
@@ -158,7 +165,10 @@ class TuneConfig(ConfigTable):
             found.append(("metric", 'must be "validation": the descent follows the validation error\'s derivative.'))
         for key in self.range:
             table, _, name = key.partition(".")
-            if table != "objective":
+            if table == "score":
+                why = "corrects scores of factors that are fitted, and the descent is of the fit: use method"
+                found.append((f"range.{key}", f'{why} = "random" or "grid".'))
+            elif table != "objective":
                 why = "is a solver's number, and the descent takes derivatives in the objective's only: use method"
                 found.append((f"range.{key}", f'{why} = "random" or "grid".'))
             elif name == "reg":
@@ -168,6 +178,12 @@ class TuneConfig(ConfigTable):
                 near, known = did_you_mean(name, _DESCENDED), ", ".join(_DESCENDED)
                 found.append((f"range.{key}", f"is no number that the descent can change.{near} Known: {known}."))
         return found
+
+
+class ScoreConfig(ConfigTable):
+    """What is ranked: in rankings of the validation and test parts at the end of a fit, and where the run is served."""
+
+    item_power: float | None = None  # scores times max(n_i, 1)^item_power, see `jals.recommend.corrected`
 
 
 class OutputConfig(ConfigTable):
@@ -189,6 +205,7 @@ class Config(ConfigTable):
     problem: ProblemConfig = ProblemConfig()
     objective: Annotated[AnyObjective, Field(discriminator="preset")]
     solver: Annotated[list[AnySolver], Field(min_length=1)]
+    score: ScoreConfig = ScoreConfig()
     fit: FitConfig = FitConfig()
     grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
     tune: TuneConfig | None = None
@@ -241,6 +258,11 @@ class Config(ConfigTable):
         if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
             wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
             found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
+        if self.score.item_power is not None and isinstance(self.objective, Biased):
+            for key in ("bias", "center"):
+                if getattr(self.objective, key):
+                    how = f"multiplies scores, which must not hold the {'biases' if key == 'bias' else 'mean'} of"
+                    found.append(("score.item_power", f"{how} objective.{key} = true: leave one of the two out."))
         found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
         return found + self._conflicts_of_ranking() + self._conflicts_of_tuning()

@@ -1,7 +1,16 @@
-"""Checks of a [tune] table: grids with equally many points a range, solvers that can be differentiated."""
+"""Checks of a [tune] table: grids with equally many points a range, solvers that can be differentiated; and which of
+its ranges go by the logarithm."""
 
+from ...model.counts import POWERS
 from ...solvers.protocol import traits
 from .solvers import Solver
+
+_SIGNED = (*(f"objective.{name}" for name in POWERS), "score.item_power")
+
+
+def is_signed(key: str) -> bool:
+    """Whether a key's number may have either sign: its range is gone through evenly, others by their logarithm."""
+    return key in _SIGNED
 
 
 def points_of_range(trials: int, ranges: int) -> int:

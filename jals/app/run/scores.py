@@ -59,11 +59,17 @@ def metrics(objective: jals.Objective, factors: jals.Factors, fold: Fold, parts:
     return found
 
 
+def as_ranked(config: Config, factors: jals.Factors, fold: Fold) -> jals.Factors:
+    """The factors that rankings and lists are of: as fitted, or with scores corrected by the counts of training."""
+    power = config.score.item_power
+    return factors if power is None else jals.recommend.corrected(factors, fold.train, power)
+
+
 def trial_metrics(config: Config, factors: jals.Factors, fold: Fold, rankings: Rankings) -> dict:
     """What is measured of a trial: the metric of its fits too, on the validation part."""
     found = metrics(config.objective.build(), factors, fold, ("train", "validation"))
     if "validation" in found:
-        found["validation"] |= rankings.means("validation", factors, [config.fit.metric])
+        found["validation"] |= rankings.means("validation", as_ranked(config, factors, fold), [config.fit.metric])
     return found
 
 
@@ -72,8 +78,9 @@ def fit_metrics(
 ) -> tuple[dict, RankingRecord | None]:
     """(what is measured of a fit, and what its ranking of the test part is besides)."""
     found = metrics(config.objective.build(), factors, fold, ("train", "validation", "test"))
+    ranked = as_ranked(config, factors, fold)
     if "validation" in found:
-        found["validation"] |= rankings.means("validation", factors)
-    told, ranking = rankings.test(factors)
+        found["validation"] |= rankings.means("validation", ranked)
+    told, ranking = rankings.test(ranked)
     found["test"] |= told
     return found, ranking

@@ -32,7 +32,7 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
         density = each.entries / (each.users * each.items)
         shape = f"{each.users:,} users x {each.items:,} items, {each.entries:,} entries ({density:.2%})"
         grid.add_row("data", f"{each.name}: {shape}")
-    for name in ("split", "objective", "problem", "fit"):
+    for name in ("split", "objective", "problem", *(("score",) if config.score.item_power is not None else ()), "fit"):
         grid.add_row(name, _table_text(getattr(config, name)))
     for solver in config.solver:
         grid.add_row("solver", _table_text(solver) if solver.name is None else f"{solver.name}: {_table_text(solver)}")

@@ -15,7 +15,7 @@ import numpy as np
 from ...files.runs.record import FitRecord
 from ...metrics import RMSE, as_error
 from ..config.schema import TuneConfig
-from ..config.trials import points_of_range
+from ..config.trials import is_signed, points_of_range
 
 Numbers = dict[str, float]
 LOSS = "loss"
@@ -63,7 +63,7 @@ def expected_trials(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[Numb
     if not ranges:
         return []
     if tune.method == "hypergradient":
-        return [{key: math.sqrt(low * high) for key, (low, high) in ranges.items()}]
+        return [{key: _spread(key, low, high, 3)[1] for key, (low, high) in ranges.items()}]
     if tune.sampler == "optuna":
         return [{key: high for key, (_, high) in ranges.items()}] * tune.trials
     drawn = _grid(tune, ranges) if tune.method == "grid" else _hypercube(tune, ranges)
@@ -78,20 +78,27 @@ def _whole(number: float, between: list[Any]) -> float:
 
 
 def _grid(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[tuple[float, ...]]:
-    """Every combination of so many points of each range, spread over its logarithm with both ends."""
+    """Every combination of so many points of each range, both ends among them."""
     points = points_of_range(tune.trials, len(ranges))
-    return list(itertools.product(*(np.geomspace(low, high, points).tolist() for low, high in ranges.values())))
+    return list(itertools.product(*(_spread(key, low, high, points) for key, (low, high) in ranges.items())))
+
+
+def _spread(key: str, low: float, high: float, points: int) -> list[float]:
+    """So many points from one end to the other: even in the logarithm, or in themselves where both signs go."""
+    return (np.linspace if is_signed(key) else np.geomspace)(low, high, points).tolist()
 
 
 def _hypercube(tune: TuneConfig, ranges: dict[str, list[Any]]) -> list[list[float]]:
-    """A Latin hypercube: in every range, one trial in each of `trials` equal parts of its logarithm. An integer has the
-    part from half below it to half above."""
+    """A Latin hypercube: in every range, one trial in each of `trials` equal parts of its logarithm (of itself where
+    both signs go). An integer has the part from half below it to half above."""
     rng = np.random.default_rng(tune.seed)
     parts = np.stack([rng.permutation(tune.trials) for _ in ranges], axis=1)
     shares = (parts + rng.random(parts.shape)) / tune.trials
     ends = np.array([(low - 0.5, high + 0.5) if isinstance(low, int) else (low, high) for low, high in ranges.values()])
-    low, high = np.log(ends).T
-    return np.exp(low + shares * (high - low)).tolist()
+    plain = np.array([is_signed(key) for key in ranges])
+    low, high = np.where(plain, ends.T, np.log(np.where(plain, 1, ends.T)))
+    drawn = low + shares * (high - low)
+    return np.where(plain, drawn, np.exp(np.where(plain, 0, drawn))).tolist()
 
 
 def _seconds(fit: FitRecord) -> float:
@@ -123,7 +130,8 @@ class _Tpe:
         self._study: Any = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
         real, whole = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
         self._ranges: Any = {
-            key: (whole if isinstance(low, int) else real)(low, high, log=True) for key, (low, high) in ranges.items()
+            key: (whole if isinstance(low, int) else real)(low, high, log=not is_signed(key))
+            for key, (low, high) in ranges.items()
         }
         self._trial: Any = None
 
