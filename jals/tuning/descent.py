@@ -1,6 +1,7 @@
 """Tuning by descent: `tune` follows the derivative of a held-out error, or of a ranking, in the objective's numbers."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from ..data.ratings import Ratings
 from ..errors import AdjointError, FitError, check_choice
 from ..fitting import single as fitting
 from ..fitting.loop import RUNNING, Columns, StopRules, fit_error, run_single
+from ..fitting.vanished import MESSAGE, warn_if_vanished
 from ..forks import check_jax
 from ..metrics import HeldOut
 from ..model.factors import Factors
@@ -217,6 +219,8 @@ def tune(
 
     Numbers, learning rates and boxes never compile anything again, nor do steps; tables and sizes of another shape do.
 
+    Warns where all factors of the best step are 0, and where validation entries say nothing (see `validation`).
+
     Raises:
         ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when error or derivative is not finite; `sweep` is the step, `result` the `Tuned` so far.
@@ -269,7 +273,9 @@ def tune(
 
     def first_fit(now: Tuned) -> Tuned:
         nonlocal factors, seconds
-        begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
+        with warnings.catch_warnings():  # the tuning warns at its end
+            warnings.filterwarnings("ignore", MESSAGE)
+            begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
         factors, seconds = begun.factors, begun.history.seconds[-1]
         return dataclasses.replace(now, factors=factors, passes=begun.history.passes[-1])
 
@@ -295,7 +301,9 @@ def tune(
 
     now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen, score)
     begin = [first_fit] * (given is None and start_sweeps > 0) + [compiled] * bool(direction)
-    return run_single(lambda: now, asked, step, progress, begin)
+    result = run_single(lambda: now, asked, step, progress, begin)
+    warn_if_vanished(result.factors, result.problem, result.objective)
+    return result
 
 
 def _compile(evaluate: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
