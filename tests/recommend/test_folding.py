@@ -67,7 +67,6 @@ def test_derivatives_are_those_of_differences():
     """In factors, numbers of the objective, values and weights."""
     table = tables.table("random", weighted=False)
     setting = tables.setting("als_wr+all", table)
-    setting.weight_user[1] = 0.5  # 0 has no neighbour below
     factors, objective = some_factors(table, setting), tables.objective(setting).cast(np.float64)
     problem = jals.Problem.build(ratings_of(table))
 
