@@ -233,7 +233,8 @@ def test_weights_of_zero_are_missing_entries():
     kept = np.random.default_rng(0).random(len(table.user)) < 0.6
     columns = {name: getattr(table, name)[kept] for name in ("user", "item", "value", "weight")}
     fewer = dataclasses.replace(table, **columns)
-    objective, solver = jals.als_wr(0.1, bias=True, center=True), jals.ALS(tables.RANK, init_scale=1.0)
+    powers = {"weight_power_user": -0.4, "weight_power_item": 0.3}  # of n, which is that of the fold
+    objective, solver = jals.als_wr(0.1, bias=True, center=True, **powers), jals.ALS(tables.RANK, init_scale=1.0)
     whole = tables.problem(table, "bucketed")
     masked = whole.with_values(table.value, weight=kept.astype(float))
     problems = masked, tables.problem(fewer, "bucketed")

@@ -38,6 +38,7 @@ def case(request):
 @pytest.mark.parametrize("side", ["user", "item"])
 def test_new_rows_are_those_of_half_a_sweep(case, side):
     table, setting, objective, factors = case
+    objective = objective.resolved(jals.Problem.build(ratings_of(table)))
     # the rows of this side are not looked at
     given = dataclasses.replace(factors, **{side: getattr(factors, side)[:1] * jnp.nan})
     if setting.bias:
@@ -71,6 +72,7 @@ def test_derivatives_are_those_of_differences():
 
     def total(numbers):
         factors, objective, value, weight = numbers
+        objective = objective.resolved(problem)
         rows, bias = jals.fold_in(factors, problem.with_values(value, weight), objective)
         return jnp.sum(jnp.sin(rows)) + jnp.sum(bias**2)
 
@@ -107,12 +109,36 @@ def test_what_does_not_fit_is_refused():
         (lambda: jals.fold_in(factors, ratings, jals.explicit(0)), "user 0 of the ratings has no unique solution"),
         (lambda: jals.fold_in(factors, ratings, jals.explicit(reg_user=np.ones(12), reg_item=1)), "reg_user"),
         (lambda: jals.fold_in(factors, "ratings.csv", jals.explicit(1)), "problem is of type str"),
+        (lambda: jals.fold_in(factors, ratings, jals.explicit(1, weight_power_item=1)), "weight_power_item weighs"),
         (lambda: jals.append(factors, jals.Problem.build(ratings), ratings, jals.explicit(1)), "factors.user has 12"),
     ):
         with pytest.raises(jals.ArgumentError, match=words):
             call()
     with pytest.raises(jals.DataError, match="value of entry 0"):
         jals.fold_in(factors, jals.Ratings.from_arrays([0], [3], [-4.0], 2, 9), jals.hu_koren(1, 1))
+
+
+def test_newcomers_weigh_what_rows_of_the_table_do():
+    """Users of the table, folded in by its objective in arrays, are those of half a sweep over it; in one with powers,
+    as if the few of them were all. By outside ids they come out so without further ado."""
+    table = tables.table("skewed", weighted=True)
+    setting = tables.setting("hu_koren+all", table)
+    setting.prior_user = setting.unobserved_user = None
+    setting.reg_user, setting.reg_item = 0.3, 0.3
+    factors, ratings = some_factors(table, setting), ratings_of(table)
+    problem, objective = jals.Problem.build(ratings), tables.objective(setting)
+    swept, _ = jals.ALS(tables.RANK).update(factors, problem, objective, "user")
+    some = ratings.select(ratings.user < 4)
+    few = dataclasses.replace(some, num_users=4)
+    n = np.bincount(few.user[few.weight > 0], minlength=4)
+    rows, _ = jals.fold_in(factors, few, objective.resolved(problem, n))
+    np.testing.assert_allclose(rows, swept.user[:4], rtol=1e-10)
+    recommender = jals.Recommender(factors, None, objective, ratings)
+    made = recommender.fold_in(some.user, some.item, some.value, some.weight)
+    np.testing.assert_allclose(made.factors.user, swept.user[np.unique(some.user)], rtol=1e-10)
+    unseen = jals.Recommender(factors, None, objective)
+    with pytest.raises(jals.ArgumentError, match=r"weight_power_user weighs by how many entries .* seen=train"):
+        unseen.fold_in(some.user, some.item)
 
 
 def test_a_table_grows(case):

@@ -86,6 +86,7 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
         every |= {"unobserved_user": rng.uniform(0.8, 1.5, m), "unobserved_item": rng.uniform(0.8, 1.5, n)}
         every |= {"unobserved_power_user": -0.1, "unobserved_power_item": 0.2, "weight_power_user": -0.3}
         every |= {"weight_item": rng.uniform(0.2, 1.2, n)}
+        every["weight_item"][1] = 0
         more = {"all": every, "log": {"epsilon": 0.7}, "": {}}[extra]
         return Setting(name, *same, alpha=2.0, unobserved_weight=1.0, **more)
     if name in ("ials", "wals"):
@@ -100,7 +101,6 @@ def setting(preset: str, table: Table, seed: int = 1) -> Setting:
         regs = rng.uniform(0.1, 1.0, m), rng.uniform(0.1, 1.0, n)
         prior["reg_bias_user"] = rng.uniform(0.1, 1.0, m)
         prior |= {"weight_power_user": -0.4, "weight_power_item": 0.3, "weight_user": rng.uniform(0.2, 1.5, m)}
-        prior["weight_user"][1] = 0
         return Setting(name, *regs, reg_bias=0.7, reg_power=power, bias=True, center=True, **prior)
     return Setting(name, *same, reg_power=power, bias=bool(extra), center=bool(extra))
 

@@ -83,8 +83,9 @@ def planned(made, family=None, learned=None, validation=VALIDATION):
 def test_the_derivative_is_that_of_the_sweeps(kind):
     """Against central differences in every parameter, by forward and by reverse mode."""
     by_row = np.linspace(0.1, 0.3, PROBLEM.num_users)
-    plan, factors = planned(objective(reg_bias=0.2, reg_bias_user=by_row), KINDS[kind])
-    names = ("reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_power")
+    powers = {"weight_power_user": -0.3, "weight_power_item": 0.2}
+    plan, factors = planned(objective(reg_bias=0.2, reg_bias_user=by_row, **powers), KINDS[kind])
+    names = ("reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_power", *powers)
     parameters = one_step.first_parameters(plan, names)
     np.testing.assert_allclose(one_step.build_objective(plan, parameters)[1].reg_bias_user, by_row, rtol=1e-12)
     flat, shaped = ravel_pytree(parameters)
@@ -119,9 +120,10 @@ def _score(plan, parameters, factors):
 def test_the_derivative_with_implicit_feedback(preset):
     positive = dataclasses.replace(TRAIN, value=np.abs(TRAIN.value) + 0.1)
     held_out = dataclasses.replace(VALIDATION, weight=np.random.default_rng(0).uniform(0, 2, len(VALIDATION)))
-    made = jals.hu_koren(0.3, alpha=2.0, epsilon=0.8) if preset == "hu_koren" else jals.ials(0.3, 0.2, 0.7)
+    powers = {} if preset == "hu_koren" else {"unobserved_power_user": 0.1, "unobserved_power_item": -0.2}
+    made = jals.hu_koren(0.3, alpha=2.0, epsilon=0.8) if preset == "hu_koren" else jals.ials(0.3, 0.2, 0.7, **powers)
     result = tune(positive, held_out, made, SOLVER, optax.sgd, {"learning_rate": 0.0}, steps=1, start_sweeps=1)
-    names = {"hu_koren": {"alpha", "epsilon"}, "ials": {"reg_power"}}[preset]
+    names = {"hu_koren": {"alpha", "epsilon"}, "ials": {"reg_power", *powers}}[preset]
     names |= {"reg_user", "reg_item", "unobserved_weight"}
     assert result.history.numbers[0].keys() == names
     predicted = jals.predict(result.factors, held_out.user, held_out.item)
@@ -417,6 +419,8 @@ def test_unseen_rows_are_counted():
         ({"over": ("bias",)}, "'bias'.*size or a form.*grid"),
         ({"over": ("reg_usr",)}, 'Did you mean "reg_user"'),
         ({"over": ("prior_user",)}, "Learned"),
+        ({"over": ("weight_user",)}, "Learned"),
+        ({"over": ("weight_power_user",)}, "has none: it has reg_user, reg_item, reg_power"),
         ({"over": ("alpha",)}, "has none: it has reg_user, reg_item, reg_power"),
         ({"over": ()}, "nothing is to be tuned"),
         ({"objective": jals.als_wr(0.0)}, "reg_user is 0, and tune descends its logarithm"),

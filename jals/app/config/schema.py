@@ -115,8 +115,9 @@ class FitConfig(ConfigTable):
         return found
 
 
-AxisKey = Annotated[str, Field(pattern=r"^(data|split|problem|objective|score|fit|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
-TunedKey = Annotated[str, Field(pattern=r"^(objective|score|solver\.[A-Za-z0-9*_-]+)(\.[a-z_]\w*)+$")]
+_TUNED = r"objective|score|solver\.[A-Za-z0-9*_-]+"
+AxisKey = Annotated[str, Field(pattern=rf"^(data|split|problem|fit|{_TUNED})(\.[a-z_]\w*)+$")]
+TunedKey = Annotated[str, Field(pattern=rf"^({_TUNED})(\.[a-z_]\w*)+$")]
 
 End = int | float  # of a range, of integers or not; > 0 but where `is_signed`
 
@@ -150,7 +151,7 @@ class TuneConfig(ConfigTable):
             if not low < high:
                 found.append((f"range.{key}", "must be [low, high] with low < high."))
             elif low <= 0 and not is_signed(key):
-                found.append((f"range.{key}", f"must be [low, high], two numbers > 0, not [{low}, {high}]."))
+                found.append((f"range.{key}", f"must be [low, high], two numbers > 0, not {low}."))
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
         if self.method == "grid" and self.seconds is not None:

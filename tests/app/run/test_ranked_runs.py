@@ -108,6 +108,42 @@ def test_patience_tuning_and_the_best_fit_go_by_it(tmp_path):
     assert f"als seed {seed} " in output and f"highest validation auc, {max(map(score, own)):.4f}, of 3 seeds" in output
 
 
+def test_scores_are_corrected_wherever_a_run_ranks(tmp_path):
+    """At the ends of the fits and trials, and where the run is served; the factors in the folder are those fitted, of
+    an objective with powers of n."""
+    powers = "\nweight_power_item = -0.4\nunobserved_power_item = 0.3\n\n[score]\nitem_power = 0.5"
+    tuned = '\n[tune]\ntrials = 2\nrange = { "score.item_power" = [-2.0, -1.0] }\n'
+    path = experiment(tmp_path, (IMPLICIT[0], IMPLICIT[1] + powers), RANKED, more=tuned)
+    shown, fits = run(path, tmp_path / "run")
+    (fit,) = (each for each in fits if each["trial"] is None)
+    (power,) = fit["tuned"].values()
+    assert power in [each["tuned"]["score.item_power"] for each in fits if each["trial"] is not None] and power < -1
+    assert "item_power" in shown
+    train, validation, test = parts(tmp_path)
+    saved = jals.load(tmp_path / "run" / fit["factors"])
+    assert float(saved.objective.weight_power_item) == np.float32(-0.4)
+    assert jals.certify(saved.factors, jals.Problem.build(train), saved.objective).holds()
+    ranked = jals.recommend.corrected(saved.factors, train, power)
+    for part, held_out, seen in (("validation", validation, train), ("test", test, together(train, validation))):
+        expected = jals.metrics.ranking(ranked, held_out, seen, 3, "ndcg").mean["ndcg@3"]
+        assert fit["metrics"][part]["ndcg@3"] == pytest.approx(expected)
+        assert fit["metrics"][part]["ndcg@3"] != jals.metrics.ranking(saved.factors, held_out, seen, 3).mean["ndcg@3"]
+    output = jals_command("evaluate", tmp_path / "run", "-k", 3, "--metric", "ndcg").output
+    assert f"{fit['metrics']['test']['ndcg@3']:.4f}" in output
+    items, scores = jals.top_k(ranked, [0], 2, train)
+    output = jals_command("recommend", tmp_path / "run", "--user", saved.vocab.user[0], "-k", 2, "--explain").output
+    places = [output.index(f"{score:.4f}") for score in np.asarray(scores[0])]
+    assert places == sorted(places) and str(saved.vocab.item[items[0, 0]]) in output
+    liked = jals_command("recommend", tmp_path / "run", "--items", saved.vocab.item[0], "-k", 1)
+    new = jals.Recommender(saved.factors, saved.vocab, saved.objective, train).fold_in(0, saved.vocab.item[:1])
+    _, score = jals.top_k(jals.recommend.corrected(new.factors, train, power), [0], 1, [0])
+    assert f"{float(score[0, 0]):.4f}" in liked.output
+    jals_command("export", tmp_path / "run", tmp_path / "out.npz")
+    out = jals.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(out.factors.item, ranked.item, rtol=1e-6)
+    assert out.objective is None
+
+
 def test_fits_of_one_program_are_measured_as_alone(tmp_path):
     changes = [IMPLICIT, ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"\nseeds = [0, 1]')]
     path = experiment(tmp_path, *changes)

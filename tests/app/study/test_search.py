@@ -114,6 +114,19 @@ def test_a_descent_starts_in_the_geometric_middle_and_its_best_step_is_chosen():
     assert made.chosen() == end
 
 
+def test_powers_of_either_sign_are_drawn_and_spread_evenly():
+    ranges = {"objective.weight_power_item": [-0.6, 0.2], "objective.reg": [0.01, 1.0]}
+    grid = expected_trials(TuneConfig(method="grid", trials=9, range=ranges), ranges)
+    assert sorted({each["objective.weight_power_item"] for each in grid}) == pytest.approx([-0.6, -0.2, 0.2])
+    assert sorted({each["objective.reg"] for each in grid}) == pytest.approx([0.01, 0.1, 1.0])
+    ranges = {"objective.weight_power_item": [-0.6, 0.2], "objective.reg_user": [0.01, 1.0]}
+    (start,) = expected_trials(TuneConfig(method="hypergradient", trials=9, range=ranges), ranges)
+    assert start == pytest.approx({"objective.weight_power_item": -0.2, "objective.reg_user": 0.1})
+    drawn = [each["objective.weight_power_item"] for each in search(ranges, trials=16, range=ranges).ask()]
+    parts = (np.sort(drawn) + 0.6) / 0.8 * 16  # one in each of 16 equal parts
+    np.testing.assert_array_equal(np.floor(parts), np.arange(16))
+
+
 # ---- integers ----
 
 
