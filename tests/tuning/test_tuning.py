@@ -419,7 +419,6 @@ def test_unseen_rows_are_counted():
         ({"over": ("bias",)}, "'bias'.*size or a form.*grid"),
         ({"over": ("reg_usr",)}, 'Did you mean "reg_user"'),
         ({"over": ("prior_user",)}, "Learned"),
-        ({"over": ("weight_user",)}, "Learned"),
         ({"over": ("weight_power_user",)}, "has none: it has reg_user, reg_item, reg_power"),
         ({"over": ("alpha",)}, "has none: it has reg_user, reg_item, reg_power"),
         ({"over": ()}, "nothing is to be tuned"),
