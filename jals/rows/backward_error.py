@@ -128,24 +128,26 @@ def _lost_in_entries(view: View, problem: Problem, objective: Objective, side: s
 
 
 def _lost(
-    piece: Piece, objective: Objective, faint_held: jax.Array, lost_weight: jax.Array | bool = False
+    piece: Piece, objective: Objective, faint_held: jax.Array, lost_weight: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The same of each of these entries; `lost_weight`: whose weight v g_u h_i may be 0 without being it."""
     z, (w, t, q), gap, p = piece.z, piece.entry, piece.gap, piece.target()
     unknowns = z.shape[-1]
     there = _nonzero(z)
-    live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | _nonzero(piece.weight) | lost_weight)
+    given = _nonzero(piece.weight) if lost_weight is None else _nonzero(piece.weight) | lost_weight
+    live = there.any(axis=-1) & (_nonzero(w) | _nonzero(q) | given)
     length = jnp.where(live, jnp.abs(z).sum(axis=-1), 0)
     # A weight may be a product too, weight * alpha * f(value): where it is faint, all of it may be an underflow's. So
     # may all of an f(value) under the least normal number.
     f, grown = feature(objective, piece.value, piece.weight), jnp.abs(slope(objective, piece.weight))
-    thin = (_nonzero(piece.weight) | lost_weight) & (jnp.abs(w) < _small(w))
+    thin = given & (jnp.abs(w) < _small(w))
     unseen = _nonzero(piece.value) & (jnp.abs(f) < jnp.finfo(f.dtype).tiny)
     slip = jnp.where(thin, length * (1 + jnp.abs(f) + jnp.where(unseen, grown, 0)), 0)
     score = (unknowns + 4) * length * jnp.abs(w)  # t - o - z.x, and an x under tiny
     product = length + jnp.where(live, unknowns + jnp.abs(p), 0)  # w (t - s), its product with z; a z under tiny
     off = (jnp.abs(gap) < _small(gap)) & (_faint(t) | unseen | faint_held)
-    no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | lost_weight | (thin & _nonzero(gap))
+    no_p = (off & _nonzero(w)) | _vanished(w * gap, w, gap) | _faint(q) | (thin & _nonzero(gap))
+    no_p = no_p if lost_weight is None else no_p | lost_weight
     gone = there & (no_p[:, None] | _vanished(p[:, None] * z, p[:, None], z))
     return score + product + slip * (1 + jnp.abs(gap)), score + slip * length, gone.any(axis=-1).astype(z.dtype)
 

@@ -281,9 +281,8 @@ def batch_loss(factors: Factors, problem: Problem, objective: Objective, batch: 
     def column(numbers):
         return numbers.at[batch].get(mode="fill", fill_value=0)
 
-    user, item = column(problem.user), column(problem.item)
-    weight = by_rows(problem, objective).weighed(column(problem.weight), user, item)
-    entry = objective.entry(column(problem.value), weight)
+    value, weight, user, item = map(column, (problem.value, problem.weight, problem.user, problem.item))
+    entry = objective.entry(value, by_rows(problem, objective).weighed(weight, user, item))
     losses = entry.loss(remainder(entry.t, score_terms(factors, user, item)))
     return batches * losses.sum() + _penalty(factors, problem, objective)
 
