@@ -104,7 +104,8 @@ class Softmax(SquaredError):
         return now["temperature"], now["item_power"]
 
     def numbers(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        return {name: jnp.exp(number) if name == "temperature" else number for name, number in parameters.items()}
+        told = {name: parameters[name] for name in self.learnable if name in parameters}
+        return {name: jnp.exp(number) if name == "temperature" else number for name, number in told.items()}
 
 
 @jax.tree_util.register_dataclass
