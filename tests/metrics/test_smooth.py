@@ -18,13 +18,14 @@ RNG = np.random.default_rng(0)
 
 
 def make_tables():
-    """(train, validation): a user who has seen all but K items and one who has none; an item without entries; entries
-    that are not wanted, by value or by weight; pairs that are in both."""
+    """(train, validation): a user who has seen all but K items, one who has seen none, and one of whom more than K
+    items are held out; an item without entries; entries that are not wanted, by value or by weight; pairs in both."""
     observed = RNG.random((USERS, ITEMS)) < 0.4
-    observed[3], observed[4], observed[:, 6] = True, False, False
+    observed[[3, 5]], observed[4], observed[:, 6] = True, False, False
     user, item = np.nonzero(observed)
     part = np.where(user == 3, np.searchsorted([K, ITEMS], item, "right"), RNG.random(len(user)) < 0.6)
     value, weight = RNG.choice([-1.0, 0.0, 1.0, 2.0, 3.0], len(user)), RNG.choice([0.0, 0.5, 1.0], len(user))
+    value[user == 5], weight[user == 5] = 1, 1
     parts = []
     for held in (part == 1, (part == 0) | (RNG.random(len(user)) < 0.1)):
         given: Any = (user[held], item[held], value[held], USERS, ITEMS)
