@@ -63,14 +63,14 @@ def leave_last_out(ratings: Ratings, count: int = 1) -> tuple[Ratings, Ratings]:
     _check(ratings)
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ArgumentError(f"count is {count!r}, but must be a whole number >= 1.")
-    _check_times("leave_last_out", ratings)
+    time = _times("leave_last_out", ratings)
     counts = np.bincount(ratings.user, minlength=ratings.num_users)
     held = np.where(counts > count, count, 0)
     if not held.any():
         raise ArgumentError(
             f"count is {count}, but no user has more than {counts.max():,} entries: nothing would be held out."
         )
-    return _parts(ratings, _last_of_each_user(ratings, _from_earliest(ratings.time), held))
+    return _parts(ratings, _last_of_each_user(ratings, _from_earliest(time), held))
 
 
 def by_time(ratings: Ratings, test_fraction: float = 0.1) -> tuple[Ratings, Ratings]:
@@ -88,9 +88,9 @@ def by_time(ratings: Ratings, test_fraction: float = 0.1) -> tuple[Ratings, Rati
         ArgumentError: without times; for a fraction that leaves a part empty.
     """
     _check(ratings, test_fraction=test_fraction)
-    _check_times("by_time", ratings)
+    time = _times("by_time", ratings)
     held_out = np.zeros(len(ratings), bool)
-    held_out[_from_earliest(ratings.time)[len(ratings) - _size(ratings, test_fraction) :]] = True
+    held_out[_from_earliest(time)[len(ratings) - _size(ratings, test_fraction) :]] = True
     return _parts(ratings, held_out)
 
 
@@ -138,12 +138,13 @@ def _check(ratings: Any, seed: Any = 0, test_fraction: Any = 0.5) -> None:
         raise ArgumentError(f"test_fraction is {test_fraction}, which is not a fraction: choose it between 0 and 1.")
 
 
-def _check_times(split: str, ratings: Ratings) -> None:
+def _times(split: str, ratings: Ratings) -> np.ndarray:
     if ratings.time is None:
         raise ArgumentError(
             f"{split} needs to know when each entry was made, and these ratings have no times: "
             "give time= where they are read."
         )
+    return ratings.time
 
 
 def _size(ratings: Ratings, test_fraction: float) -> int:
