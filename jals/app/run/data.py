@@ -158,10 +158,11 @@ def folds(config: Config, data: Any) -> Iterator[Fold]:
             validation = data.select(given.VALIDATION)
         elif split.kind == "leave_last_out" and split.validation_count is not None:
             train, validation = jals.split.leave_last_out(train, split.validation_count)
-        elif split.kind == "by_time" and split.validation_fraction is not None:
-            train, validation = jals.split.by_time(train, split.validation_fraction)
         elif split.validation_fraction is not None:
-            train, validation = jals.split.random(train, split.validation_fraction, split.seed)
+            fraction = split.validation_fraction
+            by_time = split.kind == "by_time"
+            cut = jals.split.by_time(train, fraction) if by_time else jals.split.random(train, fraction, split.seed)
+            train, validation = cut
         yield Fold(number, train, validation, test, train.data_hash())
 
 
