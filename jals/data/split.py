@@ -22,12 +22,7 @@ def random(ratings: Ratings, test_fraction: float = 0.1, seed: int = 0) -> tuple
         ArgumentError: for a fraction that leaves a part empty, or a seed that is no whole number >= 0.
     """
     _check(ratings, seed=seed, test_fraction=test_fraction)
-    size = round(test_fraction * len(ratings))
-    if not 0 < size < len(ratings):
-        raise ArgumentError(
-            f"test_fraction is {test_fraction}, but both parts of {len(ratings):,} entries need at least one: "
-            "choose it between 0 and 1."
-        )
+    size = _size(ratings, test_fraction)
     held_out = np.zeros(len(ratings), bool)
     held_out[np.random.default_rng(seed).choice(len(ratings), size, replace=False)] = True
     return _parts(ratings, held_out)
@@ -68,18 +63,35 @@ def leave_last_out(ratings: Ratings, count: int = 1) -> tuple[Ratings, Ratings]:
     _check(ratings)
     if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ArgumentError(f"count is {count!r}, but must be a whole number >= 1.")
-    if ratings.time is None:
-        raise ArgumentError(
-            "leave_last_out needs to know when each entry was made, and these ratings have no times: "
-            "give time= where they are read."
-        )
+    time = _times("leave_last_out", ratings)
     counts = np.bincount(ratings.user, minlength=ratings.num_users)
     held = np.where(counts > count, count, 0)
     if not held.any():
         raise ArgumentError(
             f"count is {count}, but no user has more than {counts.max():,} entries: nothing would be held out."
         )
-    return _parts(ratings, _last_of_each_user(ratings, _from_earliest(ratings.time), held))
+    return _parts(ratings, _last_of_each_user(ratings, _from_earliest(time), held))
+
+
+def by_time(ratings: Ratings, test_fraction: float = 0.1) -> tuple[Ratings, Ratings]:
+    """(train, test): of the whole table the round(test_fraction * entries) latest entries by `ratings.time` are held
+    out.
+
+    Of entries with one time, the one further down in the table is the later. So nothing is learned from what came after
+    what is to be predicted, as in a recommender that is in use. Users and items that are new by then have entries in
+    test and none in train. They stay there: leaving them out would be to know who comes. A fit knows them by prior mean
+    (and the other's bias) alone; what is measured of those that train knows is measured of
+
+        test.select(np.isin(test.user, train.user) & np.isin(test.item, train.item))
+
+    Raises:
+        ArgumentError: without times; for a fraction that leaves a part empty.
+    """
+    _check(ratings, test_fraction=test_fraction)
+    time = _times("by_time", ratings)
+    held_out = np.zeros(len(ratings), bool)
+    held_out[_from_earliest(time)[len(ratings) - _size(ratings, test_fraction) :]] = True
+    return _parts(ratings, held_out)
 
 
 def fold_numbers(ratings: Ratings, folds: int = 5, seed: int = 0) -> np.ndarray:
@@ -124,6 +136,26 @@ def _check(ratings: Any, seed: Any = 0, test_fraction: Any = 0.5) -> None:
         raise ArgumentError(f"test_fraction is {test_fraction!r}, but must be a number between 0 and 1.")
     if not 0 < test_fraction < 1:  # a NaN too
         raise ArgumentError(f"test_fraction is {test_fraction}, which is not a fraction: choose it between 0 and 1.")
+
+
+def _times(split: str, ratings: Ratings) -> np.ndarray:
+    if ratings.time is None:
+        raise ArgumentError(
+            f"{split} needs to know when each entry was made, and these ratings have no times: "
+            "give time= where they are read."
+        )
+    return ratings.time
+
+
+def _size(ratings: Ratings, test_fraction: float) -> int:
+    """How many entries are held out of the whole table; raises ArgumentError where that leaves a part empty."""
+    size = round(test_fraction * len(ratings))
+    if not 0 < size < len(ratings):
+        raise ArgumentError(
+            f"test_fraction is {test_fraction}, but both parts of {len(ratings):,} entries need at least one: "
+            "choose it between 0 and 1."
+        )
+    return size
 
 
 def _parts(ratings: Ratings, held_out: np.ndarray) -> tuple[Ratings, Ratings]:

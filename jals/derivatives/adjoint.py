@@ -135,12 +135,38 @@ def hypergradient(
         AdjointError: where polishing does not reach a stationary point, its curvature is negative (a saddle), or the
             system is not solved to `tol`. It carries `info`.
     """
+    if not isinstance(held_out, Ratings) and not callable(held_out):
+        raise ArgumentError(f"held_out is {type(held_out).__name__}, but must be Ratings, or a function of predict.")
+    value_of = functools.partial(held_out_value, held_out)
+    return stationary_gradient(
+        value_of,
+        factors,
+        problem,
+        objective,
+        tol=tol,
+        iterations=iterations,
+        stationarity=stationarity,
+        polish_sweeps=polish_sweeps,
+    )
+
+
+def stationary_gradient(
+    value_of: Callable[[Factors, Objective], jax.Array],
+    factors: Factors,
+    problem: Problem,
+    objective: Objective,
+    *,
+    tol: float = 1e-4,
+    iterations: int = 1000,
+    stationarity: float | None = None,
+    polish_sweeps: int = 100,
+) -> tuple[float, Hypergradient, AdjointInfo]:
+    """`hypergradient` of any function of factors and objective that stays as it is when the factors are rotated, such
+    as a ranking loss. Its own derivative in the objective's numbers, at fixed factors, is not in the gradient."""
     given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective, lead="problem")
     problem = problem.checked()
     given.check(problem, factors.rank)
     check_positive(objective)
-    if not isinstance(held_out, Ratings) and not callable(held_out):
-        raise ArgumentError(f"held_out is {type(held_out).__name__}, but must be Ratings, or a function of predict.")
     for name, number in (("tol", tol), ("stationarity", 0 if stationarity is None else stationarity)):
         one_real(name, number)
     check_whole("iterations", iterations, 1)
@@ -150,7 +176,7 @@ def hypergradient(
     polished = polish(factors, problem, objective, tol=stationarity, sweeps=polish_sweeps)
     here = polished.factors
 
-    value, slope = jax.value_and_grad(lambda factors: held_out_value(held_out, factors, objective))(here)
+    value, slope = jax.value_and_grad(value_of)(here, objective)
     found, gradient = _pulled(here, slope, problem, objective, tol, iterations)
     info = AdjointInfo(
         int(found.iterations),

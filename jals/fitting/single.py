@@ -32,6 +32,7 @@ from ..solvers.protocol import (
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
 from .validation import check_metric, measure_of
+from .vanished import warn_if_vanished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,8 @@ def fit(
 
     Numbers (in solver and objective), seeds and `sweeps` never compile anything again.
 
+    Warns where all factors have shrunk to 0 at the end: reg is too large, and no sweep leads away from there.
+
     Raises:
         ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when a sweep has a row without a unique solution, or factors or loss stop being finite. It names
@@ -237,7 +240,10 @@ def fit(
         return now
 
     begun = functools.partial(starting_result, solver, key, problem, objective, init, patience, metric)
-    return run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
+    result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
+    if result.done:
+        warn_if_vanished(result.factors, problem, objective)
+    return result
 
 
 # ---- parts of a round, here and in `many` ----

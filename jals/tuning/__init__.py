@@ -1,7 +1,22 @@
-"""Tuning by descent: the held-out error's derivative moves the objective's numbers."""
+"""Tuning by descent: the derivative of a held-out error, or of a ranking, moves the objective's numbers."""
 
 from .descent import Step, StepProgress, Steps, Tuned, tune
 from .rules import ByDegree, Groups, One, PerRow
+from .scores import SmoothRecall, Softmax, SquaredError
 from .step import Learned
 
-__all__ = ["ByDegree", "Groups", "Learned", "One", "PerRow", "Step", "StepProgress", "Steps", "Tuned", "tune"]
+__all__ = [
+    "ByDegree",
+    "Groups",
+    "Learned",
+    "One",
+    "PerRow",
+    "SmoothRecall",
+    "Softmax",
+    "SquaredError",
+    "Step",
+    "StepProgress",
+    "Steps",
+    "Tuned",
+    "tune",
+]

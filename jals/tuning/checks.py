@@ -16,8 +16,9 @@ from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast
-from .rules import ByDegree, One
-from .step import BIAS_REGS, LOGS, PLAIN, REGS, Learned, Plan, build_objective_jit, first_memory
+from .rules import ByDegree, Groups, One
+from .scores import SquaredError
+from .step import BIAS_REGS, LOGS, PLAIN, REGS, ROW_WEIGHTS, Learned, Plan, build_objective_jit, first_memory
 
 NUMBERS = (*REGS, *BIAS_REGS, *PLAIN, *(name for name in LOGS if name not in (*REGS, *BIAS_REGS)))
 _FORWARD_PAYS = 8  # parameters up to which tangents take less time than reverse mode
@@ -34,9 +35,31 @@ def check_rule(reg: Any, problem: Problem) -> One:
     return reg
 
 
-def check_names(over: Any, objective: Objective, rule: One, learned: Learned | None) -> tuple[str, ...]:
-    """The objective's numbers to descend in, checked."""
+def check_weights(weights: Any, problem: Problem) -> One:
+    if weights is None:
+        return ByDegree()
+    if not isinstance(weights, One) or type(weights) is One:
+        kinds = "Groups(user=ids, item=ids), ByDegree(degree=1), PerRow(shrinkage=0.01) of jals.tuning"
+        raise ArgumentError(f"weights is {weights!r}, but must say how weights vary over the rows: {kinds}.")
+    weights.check(problem)
+    return weights
+
+
+def check_score(score: Any, problem: Problem) -> SquaredError:
+    if score is None:
+        return SquaredError()
+    if not isinstance(score, SquaredError):
+        kinds = "jals.tuning.Softmax(), SmoothRecall(k=20), or None for the held-out squared error"
+        raise ArgumentError(f"score is {score!r}, but must say what is to be descended: {kinds}.")
+    score.check(problem)
+    return score
+
+
+def check_names(over: Any, objective: Objective, rule: One, weights: One | None, others: bool) -> tuple[str, ...]:
+    """The objective's numbers to descend in, checked. `weights`: the rule for those by row, where one was given;
+    `others`: whether there is anything else to descend in."""
     present = [name for name in NUMBERS if getattr(objective, name) is not None]
+    by_row = [name for name in ROW_WEIGHTS if name in WEIGHTS or objective.unobserved_weight is not None]
     if over is None:
         skipped = isinstance(rule, ByDegree) or not np.asarray(objective.reg_power) > 0
         names = [name for name in present if not (name == "reg_power" and skipped)]
@@ -45,16 +68,22 @@ def check_names(over: Any, objective: Objective, rule: One, learned: Learned | N
     for name in names:
         if name in ("prior_user", "prior_item"):
             raise ArgumentError(f"over has {name!r}: prior means are tuned by learned=jals.tuning.Learned(...).")
-        if name in ("unobserved_user", "unobserved_item", *WEIGHTS):
-            raise ArgumentError(f"over has {name!r}: weights of rows are tuned by learned=jals.tuning.Learned(...).")
+        if name in by_row:
+            side = name.rpartition("_")[2]
+            if isinstance(weights, Groups) and getattr(weights, side) is None:
+                raise ArgumentError(f"over has {name!r}, but weights has no groups of {side}s: give {side}=ids.")
+            continue
+        if name in ROW_WEIGHTS:
+            raise ArgumentError(f"over has {name!r}, but this objective has no sum over all pairs to weigh.")
         if name not in NUMBERS:
             of_form = getattr(objective, "__dataclass_fields__", {}).keys() | {"rank", "linsolve", "sweeps", "layout"}
             if name in of_form:
                 raise ArgumentError(
                     f"over has {name!r}, which is a size or a form without a derivative: compare its values by a grid."
                 )
-            known = ", ".join(present)
-            raise ArgumentError(f"over has {name!r}, but this objective has {known}.{did_you_mean(name, present)}")
+            known = [*present, *by_row]
+            hint = did_you_mean(name, known)
+            raise ArgumentError(f"over has {name!r}, but this objective has {', '.join(known)}.{hint}")
         if name not in present:
             raise ArgumentError(f"over has {name!r}, but this objective has none: it has {', '.join(present)}.")
         numbers = np.asarray(getattr(objective, name))
@@ -64,9 +93,12 @@ def check_names(over: Any, objective: Objective, rule: One, learned: Learned | N
                 f"{name} is 0{row}, and tune descends its logarithm, which 0 has none: start it above 0, however "
                 f'small, or leave it out by over=("{next((each for each in present if each != name), "")}", ...).'
             )
-    if not names and learned is None:
+    if weights is not None and not {*by_row} & {*names}:
+        known = ", ".join(by_row)
+        raise ArgumentError(f"weights says how weights vary over the rows, but over names none of them: {known}.")
+    if not names and not others:
         raise ArgumentError("nothing is to be tuned: name numbers of the objective in over, or give learned.")
-    return tuple(name for name in NUMBERS if name in names)
+    return tuple(name for name in (*NUMBERS, *ROW_WEIGHTS) if name in names)
 
 
 def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple[Any, Any]]:
@@ -77,6 +109,8 @@ def check_limits(box: Any, names: tuple[str, ...], rule: One) -> dict[str, tuple
             raise ArgumentError(f"box has {name!r}, but what is tuned is {', '.join(names)}.{hint}")
         if name in REGS and type(rule) is not One:
             raise ArgumentError(f'box has {name!r}, but bounds one number: leave it out, or use reg="one".')
+        if name in ROW_WEIGHTS:
+            raise ArgumentError(f"box has {name!r}, but bounds one number: weights by row are none. Leave it out.")
         low, high = pair if isinstance(pair, Sequence) and len(pair) == 2 else (np.nan, np.nan)
         least = {"reg_power": ">= 0"}.get(name, "<= high" if name in PLAIN else "> 0")
         if not (low <= high and (low > 0 or (name in PLAIN and (low == 0 or name != "reg_power")))):

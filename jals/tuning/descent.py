@@ -1,6 +1,7 @@
-"""Tuning by descent: `tune` follows the derivative of a held-out error in the objective's own numbers."""
+"""Tuning by descent: `tune` follows the derivative of a held-out error, or of a ranking, in the objective's numbers."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from ..data.ratings import Ratings
 from ..errors import AdjointError, FitError, check_choice
 from ..fitting import single as fitting
 from ..fitting.loop import RUNNING, Columns, StopRules, fit_error, run_single
+from ..fitting.vanished import MESSAGE, warn_if_vanished
 from ..forks import check_jax
 from ..metrics import HeldOut
 from ..model.factors import Factors
@@ -23,6 +25,7 @@ from ..solvers.gradient import Gradient
 from ..solvers.hyper import check_hyper
 from ..solvers.protocol import cast, check_whole, checked_inputs
 from . import checks
+from .scores import SquaredError
 from .step import (
     Evaluation,
     Learned,
@@ -58,12 +61,13 @@ class Steps(Columns):
     Attributes:
         step: 1, 2, ...
         rmse: the held-out RMSE of the factors after the step's sweeps, by the numbers before its update.
-        score: what is descended: the held-out error, rmse squared, plus penalties.
+        score: what is descended, plus penalties: the held-out error, rmse squared, unless `score` asked for a ranking.
         passes: over the training entries so far, the derivatives' and the start's included. Held-out evaluations
             read the validation entries only and are not in it.
         seconds: solver work so far, without compilation and callbacks.
         numbers: the objective's numbers by name; of a lambda with one value a row the geometric mean over the rows
-            with entries.
+            with entries, of weights by row the power of n that they go by: the slope of their logarithm against log n
+            over the same rows. Beside them "temperature" and "item_power", where they are learned.
     """
 
     step: list[int] = dataclasses.field(default_factory=list)
@@ -92,14 +96,16 @@ class Tuned:
         objective: with the numbers of the best step, that with the least `history.score`.
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
-        parameters: what was descended, at that step: {name: log lambda's parameters (see `jals.tuning.rules`), or log
-            alpha, log epsilon, log unobserved_weight, reg_power, the powers that weigh rows}, and "learned". While nu
-            is tuned too, the a in log lambda is that which keeps lambda n^nu where log n is at its mean: log lambda +
-            (nu - nu at the start) * mean of log n.
+        parameters: what was descended, at that step: {name: parameters of log lambda, or of log weights (see
+            `jals.tuning.rules`), or log alpha, log epsilon, log unobserved_weight, reg_power, the powers that weigh
+            rows}, "score" with log temperature and item_power, and "learned". While nu is tuned too, the a in log
+            lambda is that which keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) *
+            mean of log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
         reason: "steps", "patience" or "callback"; "failed" and "interrupted" in the result that an error carries.
         unseen: how many validation entries are of a user or an item without training entries.
+        score: what was descended, with the temperature and item_power of that step.
         passes: all of the tuning.
         compile_seconds: tracing and compiling a step.
     """
@@ -112,6 +118,7 @@ class Tuned:
     step: int
     reason: str
     unseen: int
+    score: SquaredError
     passes: int = 0
     compile_seconds: float = 0.0
 
@@ -132,7 +139,9 @@ class Tuned:
             return f"Tuned(no step, {self.reason})"
         at = self.best()
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.history.numbers[at].items())
-        done = f"best of {self.done} steps: {self.step}, held-out RMSE {self.history.rmse[at]:.4f}"
+        ranked = type(self.score) is not SquaredError
+        error = f"{self.score.name} {self.history.score[at]:.4f}" if ranked else f"RMSE {self.history.rmse[at]:.4f}"
+        done = f"best of {self.done} steps: {self.step}, held-out {error}"
         return f"Tuned({done}, {self.passes:,} passes: {numbers})"
 
 
@@ -144,8 +153,10 @@ def tune(
     optimizer: Callable[..., Any] = optax.adam,
     hyper: Mapping[str, Any] | None = None,
     *,
+    score: Any = None,
     over: Sequence[str] | None = None,
     reg: Any = "one",
+    weights: Any = None,
     learned: Learned | None = None,
     box: Mapping[str, tuple[Any, Any]] | None = None,
     steps: int = 20,
@@ -158,12 +169,13 @@ def tune(
     patience: int | None = None,
     callbacks: Iterable[Callable[[StepProgress], Any]] = (),
 ) -> Tuned:
-    """Descends the held-out error in the objective's numbers.
+    """Descends the held-out error in the objective's numbers, or a ranking loss.
 
     A step runs `sweeps` sweeps from the factors of the step before, which count as constants, takes the held-out error
     sum v (s - t)^2 / sum v of the result and its derivative, and moves the numbers against it. s is the prediction, t
     the validation entry's value (1 for implicit feedback: there held-out pairs alone are looked at, which a smaller
-    unobserved_weight or a larger alpha always seems to help; tune lambda), v its weight.
+    unobserved_weight or a larger alpha always seems to help; give a `score` that looks at the other pairs too, or tune
+    lambda alone), v its weight.
 
     Args:
         train: the training table, or a problem built from it.
@@ -176,13 +188,20 @@ def tune(
         hyper: its arguments; real numbers are traced, see `jals.Gradient`. The default, adam's {"learning_rate": 0.2,
             "b1": 0.5}, and those of `sweeps` and `steps` were chosen on the validation part of one fold of ML-100K at
             rank 32, for descents from lambda five times too small to five times too large.
+        score: what to descend in place of the held-out error: `jals.tuning.Softmax(...)` or `SmoothRecall(k=20, ...)`,
+            how held-out items stand among all that their users have not seen. A step then makes every score once more,
+            and four times with their gradient, whatever the number of parameters; `users=` draws some of the users.
         over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
             "alpha", "epsilon", "unobserved_weight" (descended in their logarithm; of one a row the mean is descended,
-            the ratios stay), "reg_power" (in itself, >= 0), and "weight_power_user", "weight_power_item",
-            "unobserved_power_user", "unobserved_power_item" (in themselves, of either sign). None: all that are there,
-            reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
+            the ratios stay), "reg_power" (in itself, >= 0), and the powers of n that the objective weighs rows by
+            ("weight_power_item" and the like, in themselves). None: all of these that are there, reg_power where it
+            is > 0 and `reg` is not `ByDegree`, which has its own say about counts. Besides "weight_user",
+            "weight_item", "unobserved_user" and "unobserved_item", the weights by row of entries and of pairs, in
+            their logarithm; their mean (over entries; over rows) stays what it is.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.
+        weights: how weights by row vary over the rows of a side: `ByDegree()`, a power of the count (the default),
+            `Groups(...)` or `PerRow(...)`.
         learned: numbers of your own, tuned beside those of `over`; see `Learned`.
         box: {name: (low, high)} to keep a number within, for names of `over`, with reg="one".
         steps: at most so many.
@@ -200,6 +219,8 @@ def tune(
         callbacks: each is called with a `StepProgress` after every step; returning True stops.
 
     Numbers, learning rates and boxes never compile anything again, nor do steps; tables and sizes of another shape do.
+
+    Warns where all factors of the best step are 0, and where validation entries say nothing (see `validation`).
 
     Raises:
         ArgumentError, DataError: for invalid arguments, before any work.
@@ -222,15 +243,21 @@ def tune(
     check_hyper(tuner.optimizer, tuner.hyper)
     problem = problem.checked()
     objective.check(problem, solver.rank)
-    rule = checks.check_rule(reg, problem)
-    names = checks.check_names(over, objective, rule, learned)
+    rule, weights_rule = checks.check_rule(reg, problem), checks.check_weights(weights, problem)
+    score = checks.check_score(score, problem)
+    others = learned is not None or bool(score.start(problem.dtype))
+    names = checks.check_names(over, objective, rule, None if weights is None else weights_rule, others)
     limits = checks.check_limits(box, names, rule)
     unseen = checks.count_unseen(validation, problem, learned)
     dtype = problem.dtype
     learned = checks.check_learned(learned, dtype)
-    rule = jax.tree.map(lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), rule)
+    ranked = score.prepare(validation, problem)
+    rule, weights_rule, score = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, None if np.ndim(leaf) else dtype), (rule, weights_rule, score)
+    )
     solver, objective, limits = cast(solver, dtype), objective.cast(dtype), cast(limits, dtype)
-    plan = Plan(solver, problem, objective, rule, learned, HeldOut.of(validation, dtype), limits, key)
+    held_out = HeldOut.of(validation, dtype)
+    plan = Plan(solver, problem, objective, rule, learned, held_out, limits, key, weights_rule, score, ranked)
     parameters = first_parameters(plan, names)
     memory = checks.check_optimizer(tuner, parameters)
     made = checks.check_first_build(plan, parameters, solver.rank)
@@ -240,14 +267,16 @@ def tune(
     def evaluate(parameters: Any, factors: Factors, go: bool) -> Evaluation:
         if direction:
             return through_sweeps(plan, parameters, factors, go, int(sweeps), direction)
-        return at_stationary_point(plan, parameters, factors, int(sweeps), validation)
+        return at_stationary_point(plan, parameters, factors, int(sweeps))
 
     factors = fitting.starting_result(solver, key, *made, given).factors  # of the latest step, not the best
     seconds = 0.0
 
     def first_fit(now: Tuned) -> Tuned:
         nonlocal factors, seconds
-        begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
+        with warnings.catch_warnings():  # the tuning warns at its end
+            warnings.filterwarnings("ignore", MESSAGE)
+            begun = fitting.fit(solver, *made, sweeps=int(start_sweeps), key=key, loss_every=0)
         factors, seconds = begun.factors, begun.history.seconds[-1]
         return dataclasses.replace(now, factors=factors, passes=begun.history.passes[-1])
 
@@ -271,9 +300,11 @@ def tune(
     def progress(now: Tuned) -> StepProgress:
         return StepProgress(**vars(now.history.last()), steps=asked.most, result=now)
 
-    now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen)
+    now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen, score)
     begin = [first_fit] * (given is None and start_sweeps > 0) + [compiled] * bool(direction)
-    return run_single(lambda: now, asked, step, progress, begin)
+    result = run_single(lambda: now, asked, step, progress, begin)
+    warn_if_vanished(result.factors, result.problem, result.objective)
+    return result
 
 
 def _compile(evaluate: Callable, parameters: Any, factors: Factors, solver: Any) -> float:
@@ -297,15 +328,15 @@ def _longer(now: Tuned, plan: Plan, names, parameters: Any, seen: Evaluation, se
         raise _failed(now, f"{what}. {how}")
     problem, objective = build_objective_jit(plan, parameters)
     numbers = numbers_of(plan, objective, names)
-    told = {name: float(numbers[name]) for name in names}
+    of_score = plan.score.numbers(parameters.get("score", {}))
+    told = {name: float(number) for name, number in ({name: numbers[name] for name in names} | of_score).items()}
     error, score = float(seen.error), float(seen.score)
     history = now.history.with_record(Step(step, error**0.5, score, passes, seconds, told))
     now = dataclasses.replace(now, history=history, passes=passes)
     if score > min(history.score):
         return now
-    return dataclasses.replace(
-        now, objective=objective, problem=problem, factors=seen.factors, parameters=parameters, step=step
-    )
+    best = {"objective": objective, "problem": problem, "factors": seen.factors, "parameters": parameters}
+    return dataclasses.replace(now, **best, score=plan.score.with_numbers(of_score), step=step)
 
 
 def _failed(now: Tuned, what: str) -> FitError:

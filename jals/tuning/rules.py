@@ -2,6 +2,9 @@
 
 Each kind has parameters for a side and turns them into log lambda, `()` or one a row, before the objective's own
 scaling by n^nu. It starts from one number, log lambda = a, and has what more it needs at 0.
+
+The same kinds say how weights vary over the rows (`start_ratios`, `ratios`), of which the level is not theirs to tell:
+there a is missing.
 """
 
 import dataclasses
@@ -32,8 +35,16 @@ class One:
         return parameters
 
     def penalty(self, parameters: Any) -> jax.Array | float:
-        """What a side's parameters add to the held-out error."""
+        """What a side's parameters add to what is descended."""
         return 0.0
+
+    def start_ratios(self, side: str, count: jax.Array) -> Any:
+        """The parameters of a side for which all weights are alike. (One number has none: it is a level.)"""
+        raise NotImplementedError
+
+    def ratios(self, parameters: Any, side: str, count: jax.Array) -> jax.Array:
+        """log weight `(rows,)`, up to a number that is the same for all."""
+        raise NotImplementedError
 
 
 @jax.tree_util.register_dataclass
@@ -68,6 +79,12 @@ class Groups(One):
         ids = getattr(self, side)
         return parameters if ids is None else parameters[ids]
 
+    def start_ratios(self, side: str, count: jax.Array) -> Any:
+        return self.start(side, jnp.zeros((), count.dtype), count)
+
+    def ratios(self, parameters: Any, side: str, count: jax.Array) -> jax.Array:
+        return self.logs(parameters, side, count)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +92,8 @@ class ByDegree(One):
     """log lambda_u = a + b z_u (+ c z_u^2 for degree 2): a polynomial in how many entries a row has.
 
     z = (log n - its mean) / its standard deviation, both over the side's rows with entries; rows without entries take
-    the value of n = 1. Parameters of a side: (a, b) or (a, b, c), `(degree + 1,)`.
+    the value of n = 1. Parameters of a side: (a, b) or (a, b, c), `(degree + 1,)`; of weights (b,) or (b, c): with
+    degree 1 they are a power of n.
 
     Attributes:
         degree: 1 or 2; static.
@@ -90,21 +108,27 @@ class ByDegree(One):
         return jnp.zeros(self.degree + 1, count.dtype).at[0].set(a)
 
     def logs(self, parameters: Any, side: str, count: jax.Array) -> jax.Array:
-        logs = jnp.log(jnp.maximum(count, 1))
-        mean = mean_log(count)
-        spread = jnp.sqrt(jnp.mean((logs - mean) ** 2, where=count > 0))
-        z = (logs - mean) / jnp.where(spread > 0, spread, 1)
-        return jnp.polyval(parameters[::-1], z)
+        return jnp.polyval(parameters[::-1], standard_log(count))
+
+    def start_ratios(self, side: str, count: jax.Array) -> Any:
+        return jnp.zeros(self.degree, count.dtype)
+
+    def ratios(self, parameters: Any, side: str, count: jax.Array) -> jax.Array:
+        z = standard_log(count)
+        return z * jnp.polyval(parameters[::-1], z)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PerRow(One):
     """log lambda_u = a + d_u, free for every row, held together by `shrinkage`: sum_u d_u^2 / rows of each side, times
-    it, is added to the held-out error. Parameters of a side: {"all": a, "row": d `(rows,)`}.
+    it, is added to what is descended. Parameters of a side: {"all": a, "row": d `(rows,)`}.
+
+    Of weights log weight_u = b z_u + d_u: held to a power of n, as `ByDegree` has it; {"power": b, "row": d}.
 
     Attributes:
-        shrinkage: >= 0, in units of squared value: rows that all differ by a factor e from the rest add `shrinkage`.
+        shrinkage: >= 0, in units of what is descended (a held-out error: of squared value): rows that all differ by a
+            factor e from the rest add `shrinkage`.
     """
 
     shrinkage: Any = 0.01
@@ -121,6 +145,20 @@ class PerRow(One):
 
     def penalty(self, parameters: Any) -> jax.Array | float:
         return self.shrinkage * jnp.mean(parameters["row"] ** 2)
+
+    def start_ratios(self, side: str, count: jax.Array) -> Any:
+        return {"power": jnp.zeros((), count.dtype), "row": jnp.zeros_like(count)}
+
+    def ratios(self, parameters: Any, side: str, count: jax.Array) -> jax.Array:
+        return parameters["power"] * standard_log(count) + parameters["row"]
+
+
+def standard_log(count: jax.Array) -> jax.Array:
+    """z `(rows,)`, see `ByDegree`."""
+    logs = jnp.log(jnp.maximum(count, 1))
+    mean = mean_log(count)
+    spread = jnp.sqrt(jnp.mean((logs - mean) ** 2, where=count > 0))
+    return (logs - mean) / jnp.where(spread > 0, spread, 1)
 
 
 def mean_log(count: jax.Array, more: Any = 0.0) -> jax.Array:

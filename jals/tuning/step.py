@@ -10,21 +10,22 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ..data.ratings import Ratings
-from ..derivatives.adjoint import hypergradient
+from ..derivatives.adjoint import stationary_gradient
 from ..errors import ArgumentError
-from ..metrics import HeldOut, held_out_error
-from ..model.counts import POWERS
+from ..metrics import HeldOut, HeldOutRanking, held_out_error
+from ..model.counts import POWERS, WEIGHTS
 from ..model.factors import Factors
 from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.protocol import cast, mean_value, traits
-from .rules import One, mean_log
+from .rules import ByDegree, One, mean_log
+from .scores import SquaredError
 
 REGS = ("reg_user", "reg_item")
 BIAS_REGS = ("reg_bias", "reg_bias_user", "reg_bias_item")
 LOGS = (*REGS, *BIAS_REGS, "alpha", "epsilon", "unobserved_weight")  # descended in their logarithm
+ROW_WEIGHTS = (*WEIGHTS, "unobserved_user", "unobserved_item")  # in their logarithm: what matters is their ratios
 PLAIN = ("reg_power", *POWERS)  # descended in themselves
 # Passes of sweeps with their derivative, for each pass without, as in `jals.derivatives.solution.passes`: one for the
 # derivative of the equations and one to solve them again; in reverse each sweep is made once more.
@@ -51,10 +52,12 @@ class Learned:
 
 
 class Plan(NamedTuple):
-    """All that stays as it is from step to step. `limits` holds (low, high) of names that are kept within.
+    """All that stays as it is from step to step. `limits` holds (low, high) of names that are kept within; `ranked` is
+    what the score has prepared of the validation part.
 
-    `parameters` beside it: {name: those of log lambda (see `jals.tuning.rules`), log alpha, log epsilon, log
-    unobserved_weight, or reg_power and the powers of n that weigh rows themselves}, and "learned".
+    `parameters` beside it: {name: those of log lambda and of log weights (see `jals.tuning.rules`), log alpha, log
+    epsilon, log unobserved_weight, or reg_power and the powers of n that weigh rows themselves}, "score" with those of
+    the score, and "learned".
     """
 
     solver: Any
@@ -65,14 +68,17 @@ class Plan(NamedTuple):
     held_out: HeldOut
     limits: dict[str, tuple[jax.Array, jax.Array]]
     key: jax.Array
+    weights: One = ByDegree()
+    score: SquaredError = SquaredError()
+    ranked: HeldOutRanking | None = None
 
 
 class Evaluation(NamedTuple):
-    """The held-out error at some parameters, and its gradient.
+    """What is descended at some parameters, and its gradient.
 
     Attributes:
         error: the held-out error, `()`.
-        score: error plus penalties.
+        score: the value of the plan's score, plus penalties.
         gradient: of the score, a tree like the parameters.
         factors: those that the error is of.
         passes: how many it took.
@@ -98,8 +104,13 @@ def first_parameters(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
         if name in REGS:
             side = name.removeprefix("reg_")
             parameters[name] = plan.rule.start(side, jnp.log(value).mean(), counts[side])
+        elif name in ROW_WEIGHTS:
+            side = _side(name)
+            parameters[name] = plan.weights.start_ratios(side, counts[side])
         else:
             parameters[name] = value if name in PLAIN else jnp.log(value).mean()
+    if of_score := plan.score.start(plan.problem.dtype):
+        parameters["score"] = of_score
     if plan.learned is not None:
         parameters["learned"] = plan.learned.parameters
     return _within(plan, parameters)
@@ -111,6 +122,9 @@ def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Ob
     for name in plan.objective.__dataclass_fields__.keys() & parameters.keys():
         if name in PLAIN:
             numbers[name] = parameters[name]
+            continue
+        if name in ROW_WEIGHTS:
+            numbers[name] = _weights(plan, name, parameters[name], counts[_side(name)])
             continue
         side = name.removeprefix("reg_")
         logs = plan.rule.logs(parameters[name], side, counts[side]) if name in REGS else parameters[name]
@@ -125,6 +139,20 @@ def build_objective(plan: Plan, parameters: dict[str, Any]) -> tuple[Problem, Ob
 
 
 build_objective_jit = jax.jit(build_objective)
+
+
+def _side(name: str) -> str:
+    return name.rpartition("_")[2]
+
+
+def _weights(plan: Plan, name: str, parameters: Any, count: jax.Array) -> jax.Array:
+    """Weights of rows whose mean is that of those given, 1 where there are none: over entries for those of entries,
+    over rows for those of pairs. Else their level would be a second name for unobserved_weight."""
+    given = getattr(plan.objective, name)
+    given = jnp.ones_like(count) if given is None else given
+    share = jnp.ones_like(count) if name not in WEIGHTS else count
+    weight = given * jnp.exp(plan.weights.ratios(parameters, _side(name), count))
+    return weight * (jnp.sum(share * given) / jnp.sum(share * weight))
 
 
 def _counts(plan: Plan) -> dict[str, jax.Array]:
@@ -163,21 +191,37 @@ def _within(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnames="names")
 def numbers_of(plan: Plan, objective: Objective, names: tuple[str, ...]) -> dict[str, jax.Array]:
-    """The objective's numbers of these names; of a lambda a row the geometric mean over the rows with entries."""
+    """The objective's numbers of these names; of a lambda a row the geometric mean over the rows with entries, of
+    weights by row the slope of their logarithm against that of n over the same rows: they go like n to that power."""
     counts, told = _counts(plan), {}
     for name in names:
         value = getattr(objective, name)
-        if jnp.ndim(value):
-            value = jnp.exp(jnp.mean(jnp.log(value), where=counts[name.rpartition("_")[2]] > 0))
+        if name in ROW_WEIGHTS:
+            count = counts[_side(name)]
+            here = (count > 0) & (value > 0)
+            value, against = (jnp.log(jnp.where(here, each, 1)) for each in (value, count))
+            against = jnp.where(here, against - jnp.mean(against, where=here), 0)
+            value = jnp.sum(against * value) / jnp.maximum(jnp.sum(against**2), jnp.finfo(value.dtype).tiny)
+        elif jnp.ndim(value):
+            value = jnp.exp(jnp.mean(jnp.log(value), where=counts[_side(name)] > 0))
         told[name] = value
     return told
 
 
-# ---- held-out error and derivative ----
+# ---- what is descended, and its derivative ----
+
+
+def _score(plan: Plan, parameters: dict[str, Any], factors: Factors) -> tuple[jax.Array, jax.Array]:
+    """(what is descended, the held-out error) of the factors."""
+    _, objective = build_objective(plan, parameters)  # for what an entry's target is
+    error = lambda: held_out_error(factors, plan.held_out, objective)  # noqa: E731
+    score = plan.score.value(parameters.get("score", {}), factors, plan.ranked, error)
+    return score + _penalty(plan, parameters), score if plan.ranked is None else jax.lax.stop_gradient(error())
 
 
 def _penalty(plan: Plan, parameters: dict[str, Any]) -> Any:
     total = sum(plan.rule.penalty(parameters[name]) for name in REGS if name in parameters)
+    total += sum(plan.weights.penalty(parameters[name]) for name in ROW_WEIGHTS if name in parameters)
     if plan.learned is not None and plan.learned.penalty is not None:
         total += plan.learned.penalty(parameters["learned"])
     return total
@@ -188,28 +232,31 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
     """The evaluation after `sweeps` sweeps from the factors, which are constants; its gradient is that of these sweeps.
     With `go` False no sweep is made: the call only compiles."""
 
-    def score_of(parameters):
+    def swept(parameters):
         problem, objective = build_objective(plan, parameters)
         state = plan.solver.init(plan.key, problem, objective, _centred(plan, factors, problem))
         sweep = lambda state, _: plan.solver.sweep(state, problem, objective)  # noqa: E731
         state, infos = jax.lax.scan(jax.checkpoint(sweep) if direction == "reverse" else sweep, state, length=sweeps)
-        error = held_out_error(state.factors, plan.held_out, objective)
-        passes = infos.passes.sum() * TRAVERSALS[direction]
-        return error + _penalty(plan, parameters), (error, state.factors, passes)
+        return state.factors, (state.factors, infos.passes.sum() * TRAVERSALS[direction])
+
+    def whole(parameters):
+        after, told = swept(parameters)
+        score, error = _score(plan, parameters, after)
+        return score, (error, *told)
 
     def work():
         if direction == "reverse":
-            (score, told), gradient = jax.value_and_grad(score_of, has_aux=True)(parameters)
+            (score, told), gradient = jax.value_and_grad(whole, has_aux=True)(parameters)
+            error, after, passes = told
         else:
+            # Tangents go through the sweeps only. The score, which may look at every pair of user and item, has its
+            # gradient taken once, in the factors.
             flat, shaped = ravel_pytree(parameters)
-
-            def both(flat):
-                score, told = score_of(shaped(flat))
-                return score, (score, told)
-
-            gradient, (score, told) = jax.jacfwd(both, has_aux=True)(flat)
-            gradient = shaped(gradient)
-        error, after, passes = told
+            moved, (after, passes) = jax.jacfwd(lambda flat: swept(shaped(flat)), has_aux=True)(flat)
+            look = jax.value_and_grad(functools.partial(_score, plan), (0, 1), has_aux=True)
+            (score, error), (gradient, slope) = look(parameters, after)
+            through = jax.tree.map(_contract, slope, moved)
+            gradient = shaped(ravel_pytree(gradient)[0] + sum(jax.tree.leaves(through)))
         return Evaluation(error, score, gradient, after, passes, _finite((score, gradient, after)))
 
     def nothing():
@@ -218,14 +265,24 @@ def through_sweeps(plan: Plan, parameters: Any, factors: Factors, go: Any, sweep
     return jax.lax.cond(go, work, nothing)
 
 
-def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int, validation: Ratings) -> Evaluation:
-    """The evaluation at the stationary point near the factors after `sweeps` sweeps: `jals.adjoint.hypergradient`."""
+def _contract(slope: jax.Array, moved: jax.Array) -> jax.Array:
+    """A leaf's slope `(...)` times its tangents `(..., parameters)`."""
+    return jnp.tensordot(slope, moved, slope.ndim, precision=jax.lax.Precision.HIGHEST)
+
+
+def at_stationary_point(plan: Plan, parameters: Any, factors: Factors, sweeps: int) -> Evaluation:
+    """The evaluation at the stationary point near the factors after `sweeps` sweeps, as `jals.adjoint.hypergradient`
+    finds it."""
     problem, objective = build_objective_jit(plan, parameters)
     factors, passes = _swept(plan, factors, problem, objective, sweeps)
-    error, by_number, info = hypergradient(validation, factors, problem, objective)
-    score, gradient = _pulled_back(plan, parameters, by_number, error)
+    value_of = lambda factors, _: _score_jit(plan, parameters, factors)[0]  # noqa: E731
+    _, by_number, info = stationary_gradient(value_of, factors, problem, objective)
+    (score, error), gradient = _pulled_back(plan, parameters, by_number, info.factors)
     total = passes + info.passes + info.polish_passes
-    return Evaluation(jnp.asarray(error), score, gradient, info.factors, total, _finite((score, gradient)))
+    return Evaluation(error, score, gradient, info.factors, total, _finite((score, gradient)))
+
+
+_score_jit = jax.jit(_score)
 
 
 @functools.partial(jax.jit, static_argnames="sweeps")
@@ -236,16 +293,17 @@ def _swept(plan: Plan, factors: Factors, problem: Problem, objective: Objective,
 
 
 @jax.jit
-def _pulled_back(plan: Plan, parameters: Any, by_number: Any, error: Any) -> tuple[jax.Array, Any]:
-    """(score, its gradient) from the error's derivative in the objective, the values and the weights."""
+def _pulled_back(plan: Plan, parameters: Any, by_number: Any, factors: Factors) -> tuple[Any, Any]:
+    """((score, held-out error), the score's gradient) from its derivative in the objective, the values and the weights
+    by way of the factors."""
 
     def numbers(parameters):
         problem, objective = build_objective(plan, parameters)
         return objective, problem.value, problem.weight
 
     _, pull = jax.vjp(numbers, parameters)
-    penalty, slope = jax.value_and_grad(lambda parameters: error + _penalty(plan, parameters))(parameters)
-    return penalty, jax.tree.map(jnp.add, pull((by_number.objective, by_number.values, by_number.weight))[0], slope)
+    told, slope = jax.value_and_grad(functools.partial(_score, plan), has_aux=True)(parameters, factors)
+    return told, jax.tree.map(jnp.add, pull((by_number.objective, by_number.values, by_number.weight))[0], slope)
 
 
 def _centred(plan: Plan, factors: Factors, problem: Problem) -> Factors:

@@ -84,7 +84,7 @@ def test_seeds_beyond_the_legacy_generator_are_refused_for_folds_only(ratings):
         jals.split.kfold(ratings, seed=2**32)
 
 
-@pytest.mark.parametrize("split", [jals.split.random, jals.split.by_user])
+@pytest.mark.parametrize("split", [jals.split.random, jals.split.by_user, jals.split.by_time])
 @pytest.mark.parametrize("fraction", ["x", None, [0.1], 1j])
 def test_fractions_that_are_no_numbers_are_refused(ratings, split, fraction):
     message = re.escape(f"test_fraction is {fraction!r}, but must be a number between 0 and 1")
@@ -141,10 +141,29 @@ def test_leave_last_out_is_the_loop(kind):
     check()
 
 
-def test_leave_last_out_needs_times(ratings):
+@pytest.mark.parametrize("kind", TIMES)
+def test_by_time_is_the_loop(kind):
+    @settings(max_examples=100, deadline=None)
+    @given(tables(TIMES[kind]), st.floats(0.01, 0.99))
+    def check(ratings, fraction):
+        size = round(fraction * len(ratings))
+        if not 0 < size < len(ratings):
+            with pytest.raises(jals.ArgumentError, match=r"both parts of .* need at least one"):
+                jals.split.by_time(ratings, fraction)
+            return
+        train, test = jals.split.by_time(ratings, fraction)
+        assert_splits(ratings, train, test)
+        order = sorted(range(len(ratings)), key=lambda entry: (ratings.time[entry], entry))
+        assert test.source_index.tolist() == sorted(order[-size:])
+
+    check()
+
+
+@pytest.mark.parametrize("split", ["leave_last_out", "by_time"])
+def test_splits_by_time_need_times(ratings, split):
     timeless = dataclasses.replace(ratings, time=None)
-    with pytest.raises(jals.ArgumentError, match="these ratings have no times: give time="):
-        jals.split.leave_last_out(timeless)
+    with pytest.raises(jals.ArgumentError, match=f"{split} needs .* these ratings have no times: give time="):
+        getattr(jals.split, split)(timeless)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.0, True, None, "1"])

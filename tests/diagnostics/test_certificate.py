@@ -113,7 +113,8 @@ def test_a_value_that_mean_and_biases_explain_keeps_its_certificate():
     value = (3.5 + 1e-4 * rng.normal(size=items)).astype(np.float32)
     ratings = jals.Ratings.from_arrays(rng.integers(0, 5, items), np.arange(items), value)
     problem, objective = jals.Problem.build(ratings), jals.als_wr(0.1, bias=True, center=True)
-    factors = jals.fit(jals.ALS(8), problem, objective, sweeps=5, loss_every=0).factors
+    with pytest.warns(UserWarning, match="but for the mean and the biases 0"):
+        factors = jals.fit(jals.ALS(8), problem, objective, sweeps=5, loss_every=0).factors
     assert jals.certify(factors, problem, objective).holds()
 
 

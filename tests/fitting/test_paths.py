@@ -204,7 +204,8 @@ def test_costs_are_those_of_coming_to_the_same_loss():
 
 def test_a_start_at_the_saddle_is_not_called_fast():
     """Under a huge lambda the factors shrink to 0, from where the next fit gets nowhere: it stops at once."""
-    found = path([jals.explicit(reg) for reg in (1e5, 0.5)], compare=True, sweeps=200)
+    with pytest.warns(UserWarning, match="all factors have shrunk to 0"):
+        found = path([jals.explicit(reg) for reg in (1e5, 0.5)], compare=True, sweeps=200)
     told = found.comparison
     assert told is not None
     assert found.sweeps[1] < told.cold[1].done  # type: ignore[union-attr]

@@ -91,14 +91,16 @@ class Draw:
         return made | self.some(ids=lambda: self.one("auto", "int", "str", ["str", "int"], ["auto", "str"]))
 
     def split(self) -> dict[str, Any]:
-        kind = self.one("random", "kfold", "by_user", *(["leave_last_out"] if self.timed_data else []))
+        kind = self.one("random", "kfold", "by_user", *(["leave_last_out", "by_time"] if self.timed_data else []))
         own = {
             "random": {"test_fraction": lambda: self.often(0.1, 0.35)},
             "by_user": {"test_fraction": lambda: self.often(0.1, 0.35)},
             "kfold": {"folds": lambda: self.often(2, 3)},
+            "by_time": {"test_fraction": lambda: self.often(0.1, 0.35)},
             "leave_last_out": {"count": lambda: self.often(1, 2)},
         }
-        made = {"kind": kind} | self.some(seed=lambda: self.rng.randrange(2**32), **own[kind])
+        drawn = {} if kind == "by_time" else {"seed": lambda: self.rng.randrange(2**32)}
+        made = {"kind": kind} | self.some(**drawn, **own[kind])
         if kind == "kfold":
             made.setdefault("folds", 2)
         return made | ({"validation_fraction": self.often(0.2, 0.25)} if self.validated else {})

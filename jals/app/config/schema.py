@@ -2,7 +2,7 @@
 
     question = "what the experiment is to settle"                                       (the report begins with it)
     [data]       source = "movielens-latest-small"  or  path = "ratings.csv", user = "userId", item = "movieId", ...
-    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "leave_last_out", "kfold", "given"
+    [split]      kind = "random", test_fraction = 0.1, seed = 0  or "by_user", "by_time", "leave_last_out", ...
     [problem]    layout = "bucketed"
     [objective]  preset = "als_wr", reg = 0.05, bias = true, center = true
     [[solver]]   kind = "als", rank = 32, linsolve = "cholesky"         (one table for each solver to compare)
@@ -12,7 +12,8 @@
     [fit]        sweeps = 15, seed = 0, dtype = "float32"               (or passes, seconds, tol; seeds = [0, 1, 2])
     [grid]       "objective.reg" = [0.05, 0.1], "solver.*.rank" = [8, 16]   (axes over any key; all combinations)
     [tune]       trials = 12; range = { "solver.adam.hyper.learning_rate" = [1e-4, 1.0] }     (on the validation part)
-                 or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... }
+                 or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... },
+                 with score = "softmax" for rankings
     [[baseline]] kind = "most_popular"      or "item_knn", "ease"       (what a ranking has to beat)
     [output]     folder = "runs/name", factors = true, metrics = ["ndcg@10", "recall@20"], relevant = 4.0
 
@@ -33,7 +34,7 @@ from ...model.counts import POWERS
 from ...reals import MOST, check_fits_dtype
 from .base import MOST_FITS, ConfigTable, Count, Path, Seed
 from .baselines import AnyBaseline
-from .measures import FitMetric, Metric, ranked
+from .measures import FitMetric, Metric, TuneScore, ranked
 from .presets import AnyObjective, Biased
 from .solvers import AnySolver
 from .splits import AnySplit, GivenSplit
@@ -143,6 +144,9 @@ class TuneConfig(ConfigTable):
     # random: a Latin hypercube. optuna: its TPE sampler, one trial after another, by the extra "optuna".
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
+    # What a descent follows where fit.metric is a ranking, which itself has no derivative: "softmax", or
+    # "smooth_recall@20". Default: the squared error of the validation part.
+    score: TuneScore | None = None
     range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
     def conflicts(self):
@@ -154,6 +158,8 @@ class TuneConfig(ConfigTable):
                 found.append((f"range.{key}", f"must be [low, high], two numbers > 0, not {low}."))
         if self.method != "random" and self.sampler != "random":  # its default stands in every file that `jals` writes
             found.append(("sampler", f'goes with method = "random" only: "{self.method}" draws nothing.'))
+        if self.method != "hypergradient" and self.score is not None:
+            found.append(("score", 'goes with method = "hypergradient" only: the others go by fit.metric itself.'))
         if self.method == "grid" and self.seconds is not None:
             cut = "goes with the other methods: a grid that is cut short leaves out an end of its ranges"
             found.append(("seconds", f"{cut}. Leave it out, or take fewer trials."))
@@ -284,8 +290,10 @@ class Config(ConfigTable):
             every = "every pair is a training entry there, and those are not ranked again"
             found.append(("fit.metric", f'does not go with problem.missing = "zeros", as {every}.'))
         if self.fit.metric == first and self.tune is not None and self.tune.method == "hypergradient":
-            how = 'the descent follows that of the RMSE. Set "rmse", or method = "random" or "grid" in [tune].'
-            found.append(("fit.metric", f'is "{first}", which has no derivative: {how}'))
+            how = 'the descent follows that of the RMSE. Give [tune] a score that has one, "softmax" or'
+            how += ' "smooth_recall@20", or method = "random" or "grid"; or set "rmse".'
+            if self.tune.score is None:
+                found.append(("fit.metric", f'is "{first}", which has no derivative: {how}'))
         return found
 
     def _not_held(self) -> list[tuple[str, str]]:
@@ -301,6 +309,9 @@ class Config(ConfigTable):
 
     def _conflicts_of_tuning(self) -> list[tuple[str, str]]:
         found = []
+        if self.tune is not None and self.tune.score is not None and is_error(self.fit.metric):
+            how = 'but fit.metric = "rmse" says that errors decide: set it to a ranking metric such as "ndcg@10"'
+            found.append(("tune.score", f'is "{self.tune.score}", a ranking, {how}.'))
         for key in self.tune.range if self.tune else ():
             if key in self.grid:
                 found.append((f"tune.range.{key}", "is an axis of the grid too: choose one of the two."))

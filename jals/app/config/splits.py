@@ -40,6 +40,14 @@ class LeaveLastOutSplit(ConfigTable):
         return [("validation_count", "stands beside validation_fraction: give one of the two.")] if both else []
 
 
+class ByTimeSplit(ConfigTable):
+    """The latest entries of the whole table, and for validation the latest of what is left: nothing is drawn."""
+
+    kind: Literal["by_time"]
+    test_fraction: Fraction = 0.1
+    validation_fraction: Fraction | None = None
+
+
 class GivenPart(ConfigTable):
     """A file of held-out entries, read as [data] says but for columns that have other names."""
 
@@ -64,4 +72,4 @@ class GivenSplit(ConfigTable):
         return [("validation_fraction", "stands beside validation: give one of the two.")] if both else []
 
 
-AnySplit = RandomSplit | KFoldSplit | ByUserSplit | LeaveLastOutSplit | GivenSplit
+AnySplit = RandomSplit | KFoldSplit | ByUserSplit | ByTimeSplit | LeaveLastOutSplit | GivenSplit

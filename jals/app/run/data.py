@@ -146,6 +146,8 @@ def folds(config: Config, data: Any) -> Iterator[Fold]:
             pairs = [(None, jals.split.random(ratings, split.test_fraction, split.seed))]
         case "by_user":
             pairs = [(None, jals.split.by_user(ratings, split.test_fraction, split.seed))]
+        case "by_time":
+            pairs = [(None, jals.split.by_time(ratings, split.test_fraction))]
         case "leave_last_out":
             pairs = [(None, jals.split.leave_last_out(ratings, split.count))]
         case "kfold":
@@ -157,7 +159,10 @@ def folds(config: Config, data: Any) -> Iterator[Fold]:
         elif split.kind == "leave_last_out" and split.validation_count is not None:
             train, validation = jals.split.leave_last_out(train, split.validation_count)
         elif split.validation_fraction is not None:
-            train, validation = jals.split.random(train, split.validation_fraction, split.seed)
+            fraction = split.validation_fraction
+            by_time = split.kind == "by_time"
+            cut = jals.split.by_time(train, fraction) if by_time else jals.split.random(train, fraction, split.seed)
+            train, validation = cut
         yield Fold(number, train, validation, test, train.data_hash())
 
 

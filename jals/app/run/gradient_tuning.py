@@ -10,9 +10,12 @@ import jax
 
 import jals
 
-from ...errors import FitError, Interrupted
+from ...errors import ConfigError, FitError, Interrupted
 from ...files.runs import record
+from ...metrics import is_error
+from ..config.measures import ranking_score
 from ..study.plan import DescentPlan, PlannedFit
+from . import scores
 from .data import SplitTable
 
 
@@ -33,29 +36,45 @@ class DescentOutcome(NamedTuple):
 def run_descent(
     table: SplitTable, planned: PlannedFit, descent: DescentPlan, watch: Callable[[Any], None]
 ) -> DescentOutcome:
-    """Runs `jals.tune`. `watch` is that of a fit; each step is shown to it as if it were a sweep.
+    """Runs `jals.tune`. `watch` is that of a fit; each step is shown to it as if it were a sweep. Of a ranking the
+    history has the metric of the fits after each step that was the best so far.
 
     Raises:
+        ConfigError: for a smooth recall beyond the items of the table.
         Interrupted: on Ctrl-C. Nothing is kept: the descent starts again, with the same steps.
     """
     box = {key.removeprefix("objective."): (low, high) for key, (low, high) in descent.ranges.items()}
 
+    metric = planned.config.fit.metric
+    measured: list[float] = []  # the metric of the fit after each step
+
+    def ranked(factors: jals.Factors) -> float:
+        corrected = scores.as_ranked(planned.config, factors, table.folds[planned.fold])
+        found = table.rankings(planned.fold).means("validation", corrected, [metric])[metric]
+        return math.nan if found is None else found
+
     def shown(at: jals.tuning.StepProgress) -> None:
-        watch(SimpleNamespace(sweep=at.step, sweeps=at.steps, loss=math.nan, validation=at.rmse, seconds=0.0))
+        found = at.rmse
+        if not is_error(metric):  # of the factors that are kept, those of the best step: the others are not measured
+            found = ranked(at.result.factors) if at.result.step == at.step else math.nan
+        measured.append(found)
+        watch(SimpleNamespace(sweep=at.step, sweeps=at.steps, loss=math.nan, validation=found, seconds=0.0))
 
     def spent(at: jals.tuning.StepProgress) -> bool:
         return descent.seconds is not None and at.seconds >= descent.seconds
 
-    validation: Any = table.folds[planned.fold].validation  # there is one: the config was checked
+    problem = table.problem(planned.fold)
+    validation: Any = table.validation(planned.fold, metric)  # there is one: the config was checked
     error = None
     with warnings.catch_warnings():  # how many are unseen is in the line
         warnings.filterwarnings("ignore", "[0-9,]+ of [0-9,]+ validation entries are of a user or an item without")
         try:
             tuned = jals.tune(
-                table.problem(planned.fold),
+                problem,
                 validation,
                 planned.config.objective.build(),
                 planned.solver.build(),
+                score=_score(descent, planned, problem),
                 over=tuple(box),
                 box=box,
                 steps=descent.steps,
@@ -76,7 +95,7 @@ def run_descent(
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
     sweeps = [descent.START + descent.EACH * step for step in steps.step]
     history = jals.History(
-        [0, *sweeps], [math.nan, *nothing], [0.0, *steps.seconds], [0, *steps.passes], [math.nan, *steps.rmse]
+        [0, *sweeps], [math.nan, *nothing], [0.0, *steps.seconds], [0, *steps.passes], [math.nan, *measured]
     )
     best, state = history.sweep[tuned.step], jals.State(tuned.factors)
     result = jals.Result(tuned.factors, state, history, tuned.compile_seconds, False, tuned.reason, best)
@@ -85,3 +104,16 @@ def run_descent(
     return DescentOutcome(
         result, error, {"descent": about} | ({"tuned": numbers[tuned.step - 1]} if tuned.step else {})
     )
+
+
+def _score(descent: DescentPlan, planned: PlannedFit, problem: jals.Problem) -> Any:
+    """What is descended, of scores that are corrected as those that are ranked."""
+    if descent.score is None:
+        return None
+    name, k = ranking_score(descent.score)
+    power = planned.config.score.item_power or 0.0
+    if k is None:
+        return jals.tuning.Softmax(item_power=power)
+    if k > problem.num_items:
+        raise ConfigError(f"tune.score: {name}@{k} looks at more than the {problem.num_items:,} items of the table.")
+    return jals.tuning.SmoothRecall(item_power=power, k=k)

@@ -73,7 +73,7 @@ def print_fit_end(console: Console, name: str, fit: FitRecord) -> None:
     history = fit.history
     if fit.descent is not None and fit.descent.best:
         found = history.validation[fit.descent.best] if history.validation else None
-        best = f"validation RMSE {math.nan if found is None else found:.4f} at step {fit.descent.best}"
+        best = f"validation {spelt(fit.metric)} {math.nan if found is None else found:.4f} at step {fit.descent.best}"
         numbers = ", ".join(f"{key.rpartition('.')[2]} {number:.4g}" for key, number in fit.tuned.items())
         steps, passes = fit.descent.steps, history.last("passes")
         console.print(f"{name}: {steps} steps, {passes:,} passes; {best}, {numbers}", soft_wrap=True)

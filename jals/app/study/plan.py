@@ -33,11 +33,13 @@ class DescentPlan(NamedTuple):
     Attributes:
         ranges: of the objective's numbers, by key.
         seconds: None, or of work: it ends with the step that spends them.
+        score: what is descended, as a config names it; None: the error.
     """
 
     ranges: dict[str, list[float]]
     steps: int
     seconds: float | None = None
+    score: str | None = None
 
     START = 10  # sweeps before the first step
     EACH = 2  # sweeps a step
@@ -120,7 +122,7 @@ class Study(NamedTuple):
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = PlannedFit(Config.model_validate(raw), self.point, self.fold, trial, short)
         if trial is not None and tune is not None and tune.method == "hypergradient":
-            return planned._replace(descent=DescentPlan(self.ranges, tune.trials, self.seconds))
+            return planned._replace(descent=DescentPlan(self.ranges, tune.trials, self.seconds, tune.score))
         if trial is None or planned.may_end_early():
             return planned
         raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts

@@ -1,12 +1,15 @@
 """Runs that are judged by how they rank: what is measured, what it decides, and the baselines beside it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import jals
+from jals.app.config.schema import Config
 from jals.app.run import baselines, session
+from jals.app.run.data import folds
 from jals.files.runs import folder
 from tests.support.commands import jals_command, write_experiment
 from tests.support.records import read_run as recorded
@@ -206,6 +209,37 @@ def test_another_metric_is_another_run(tmp_path):
     run(path, tmp_path / "run", "--set", 'output.metrics=["map@3"]', "--set", "output.factors=false")  # no difference
 
 
+def test_a_descent_follows_a_ranking_that_has_a_derivative(tmp_path):
+    """What is descended is a softmax; what is recorded, and told, is the metric of the fits after each best step."""
+    tune = '\n[tune]\nmethod = "hypergradient"\nscore = "softmax"\ntrials = 3\n\n[tune.range]\n'
+    tune += '"objective.reg_user" = [0.01, 1.0]\n"objective.unobserved_weight" = [0.05, 1.0]\n'
+    sides = ("reg = 0.1", "reg_user = 0.1\nreg_item = 0.1")
+    path = experiment(tmp_path, IMPLICIT, sides, RANKED, more=tune)
+    shown, (trial, fit) = run(path, tmp_path / "run")
+    descent, history = trial["descent"], trial["history"]["validation"]
+    assert (descent["steps"], len(history)) == (3, 4)
+    found = history[descent["best"]]
+    assert found == trial["metrics"]["validation"]["ndcg@3"] and f"validation ndcg@3 {found:.4f} at step" in shown
+    train, validation, _ = parts(tmp_path)
+    made = jals.ials(reg_user=0.1, reg_item=0.1, unobserved_weight=0.05**0.5)
+    score = jals.tuning.Softmax()
+    box = {"reg_user": (0.01, 1.0), "unobserved_weight": (0.05, 1.0)}
+    problem = jals.Problem.build(train, "segmented")
+    tuned = jals.tune(problem, validation, made, jals.ALS(2), score=score, over=tuple(box), box=box, steps=3)
+    assert descent["best"] == tuned.step
+    for name in box:
+        found = [numbers[f"objective.{name}"] for numbers in descent["numbers"]]
+        assert found == pytest.approx([numbers[name] for numbers in tuned.history.numbers], rel=1e-4)
+        assert fit["tuned"][f"objective.{name}"] == found[tuned.step - 1]
+
+    path.write_text(path.read_text().replace('"softmax"', '"smooth_recall@999"'))
+    done = jals_command("run", path, "--out", tmp_path / "other")
+    assert done.exit_code == 2 and "smooth_recall@999 looks at more than the" in " ".join(done.output.split())
+    path.write_text(path.read_text().replace('score = "smooth_recall@999"\n', ""))
+    done = jals_command("config", "check", path)
+    assert done.exit_code == 2 and 'is "ndcg@3", which has no derivative' in " ".join(done.output.split())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -234,6 +268,18 @@ def test_the_latest_entries_may_be_the_validation_part(tmp_path):
     held_out = jals.Ratings.from_arrays([0, 1], [1, 1], np.ones(2), 2, 4)
     expected = jals.metrics.ranking(factors, held_out, train, 3, "ndcg").mean["ndcg@3"]
     assert fit["metrics"]["validation"]["ndcg@3"] == expected
+
+
+def test_by_time_validates_on_the_latest_of_what_is_left(tmp_path):
+    rows = {"user": np.arange(10) % 5, "item": np.arange(10), "value": np.ones(10), "time": np.r_[9:4:-1, 0:5]}
+    ratings = jals.Ratings.from_arrays(**rows)
+    tables = {"data": {"path": "x.csv"}, "objective": {"preset": "ials", "reg": 0.1, "unobserved_weight": 0.1}}
+    split = {"kind": "by_time", "test_fraction": 0.2, "validation_fraction": 0.25}
+    config = Config.model_validate(tables | {"split": split, "solver": [{"kind": "als", "rank": 2}]})
+    (fold,) = folds(config, SimpleNamespace(ratings=ratings))
+    assert fold.validation is not None
+    times = [sorted(part.time.tolist()) for part in (fold.train, fold.validation, fold.test)]
+    assert times == [[0, 1, 2, 3, 4, 5], [6, 7], [8, 9]]
 
 
 # ---- tables that come split ----

@@ -230,7 +230,7 @@ def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, secon
     monkeypatch.setattr(jals, "tune", lambda *_, **named: asked.update(named) or asked["nothing more"])
     planned = descent(tune=SIDED["tune"] | ({} if seconds is None else {"seconds": seconds}))
     assert planned.descent is not None and planned.config.fit.timed == (seconds is not None)
-    table: Any = SimpleNamespace(folds={None: SimpleNamespace(validation=None)}, problem=lambda _: None)
+    table: Any = SimpleNamespace(validation=lambda *_: None, problem=lambda _: None)
     with pytest.raises(KeyError):
         gradient_tuning.run_descent(table, planned, planned.descent, lambda _: None)
     for took, end in zip((4.9, 5.0, 9.0), ends, strict=True):
@@ -240,6 +240,9 @@ def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, secon
 
 def test_what_decides_where_a_descent_goes_decides_its_key():
     tune = SIDED["tune"]
+    ranked: Any = {"fit": {"metric": "ndcg@3"}, "output": {"relevant": 4.0}}
+    softmax, recall = (descent(**ranked, tune=tune | {"score": each}) for each in ("softmax", "smooth_recall@3"))
+    assert softmax.key("hash") != recall.key("hash")
     others = [{"trials": 7}, {"range": SIDES | {"objective.reg_user": [0.1, 2.0]}}]
     keys = {descent(tune=tune | other).key("hash") for other in [{}, *others]}
     (study,) = plan.studies(made(**SIDED | {"tune": tune | {"method": "random"}}))

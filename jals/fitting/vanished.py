@@ -1,0 +1,38 @@
+"""Factors that have all shrunk to 0, where no sweep and no derivative leads away from."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..model.factors import Factors
+from ..model.objectives import Objective
+from ..model.problem import Problem
+
+_SHARE = 1e-6  # of the largest target: what no product of factors exceeds, where they count as 0
+MESSAGE = "all factors have shrunk to 0"
+
+
+def warn_if_vanished(factors: Factors, problem: Problem, objective: Objective) -> None:
+    """Warns where rank * max|x| * max|y|, which no x_u . y_i exceeds, is at most 1e-6 of the largest target. On the
+    host, not for traced factors. Nothing is said where targets are 0, or prior means hold the factors elsewhere."""
+    if objective.prior_user is not None or objective.prior_item is not None:
+        return
+    target = _largest(problem.value, factors.mean) if objective.feedback == "rating" else 1.0
+    most = factors.rank * _largest(factors.item) * _largest(factors.user)
+    if most <= _SHARE * target and target > 0:
+        rest = "" if factors.mean is None and factors.user_bias is None else " but for the mean and the biases"
+        warnings.warn(
+            f"{MESSAGE}: every prediction is{rest} 0 to within {most:.0e}, and no sweep leads away from there. The "
+            "regularisation is too large for the data: lower reg (als_wr and ials multiply it by counts); where a fit "
+            "is only slow to leave 0, raise the solver's init_scale.",
+            stacklevel=3,  # of who called the caller
+        )
+
+
+def _largest(array: Any, mean: Any = None) -> float:
+    """max |array - mean|; NaN where one is, and of what other processes hold, which is not looked at."""
+    if not getattr(array, "is_fully_addressable", True):
+        return np.nan
+    known, at = np.asarray(array), 0.0 if mean is None else float(mean)
+    return float(max(known.max() - at, at - known.min())) if known.size else 0.0
