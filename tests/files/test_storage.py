@@ -102,10 +102,11 @@ def test_factors_come_back_to_the_bit(tmp_path, suffix, dtype, bias, mean):
         jals.ials(0.1, unobserved_weight=0.2),
         jals.wals(0.1, unobserved_user=np.linspace(0, 1, 5), unobserved_item=np.ones(4), count="weights"),
         jals.als_wr(0.1, reg_bias_user=np.linspace(0, 1, 5), reg_bias_item=0.5, bias=True),
+        jals.ials(0.1, weight_user=np.linspace(0, 1, 5), weight_power_item=-0.3, unobserved_power_user=0.2),
     ],
     ids=[
         *("explicit", "by row", "integers by row", "prior", "prior by row", "hu_koren", "logarithm", "ials"),
-        *("wals", "biases by row"),
+        *("wals", "biases by row", "weights"),
     ],
 )
 def test_objective_comes_back(tmp_path, suffix, objective):
@@ -148,6 +149,8 @@ def test_seen_entries_come_back(tmp_path, suffix, weighted):
     assert b"jals factors 3 sha256" in path.read_bytes()
     jals.save(path, some_factors(), VOCAB, data_hash="abc")
     assert b"jals factors 2 sha256" in path.read_bytes() and jals.load(path).seen is None
+    jals.save(path, some_factors(), VOCAB, jals.ials(0.1, weight_power_item=0.0))  # which earlier versions would lose
+    assert b"jals factors 4 sha256" in path.read_bytes()
 
 
 @pytest.mark.parametrize("items", [np.arange(3), np.array(["ä", "b", "c"]), None], ids=["integers", "texts", "uneven"])

@@ -491,6 +491,8 @@ def test_hu_koren_takes_an_observed_pair_of_value_zero():
     "made, match",
     [
         (lambda: jals.hu_koren(0.1, epsilon=1.5), r"of -inf, .* needs alpha log\(1 \+ r / epsilon\) >= -1 and r >"),
+        (lambda: jals.hu_koren(0.1, 0.5, weight_item=8 * ITEM_WEIGHTS), r"entry 3 has .* weighs -2\.0 in"),
+        (lambda: jals.hu_koren(0.1, 0.5, unobserved_power_item=9.0), r"entry \d+ has value -1\.5 .* powers of n have"),
         (lambda: jals.hu_koren(0.1, 0.5, unobserved_item=ITEM_WEIGHTS), r"entry 3 has value -1\.5 .* weighs -0\.25 in"),
     ],
 )

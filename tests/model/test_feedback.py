@@ -99,6 +99,18 @@ def test_tune_descends_in_epsilon_where_there_is_one():
         assert set(found) == {"reg_user", "reg_item", "unobserved_weight", *names}
 
 
+@pytest.mark.parametrize("small, judged", [(1e-22, False), (1e-12, True)])
+def test_weights_of_rows_that_underflow_together_prove_nothing(small, judged):
+    """g h of 1e-44 is 0 in float32 though neither is: rows of 0 then solve what is left, and that is not said of them
+    to be exact."""
+    ratings = jals.Ratings.from_arrays([0, 0, 1], [0, 1, 1], np.array([1.0, 2.0, 3.0], np.float32))
+    problem, weights = jals.Problem.build(ratings), np.full(2, small)
+    objective = jals.explicit(1.0, weight_user=weights, weight_item=weights)
+    factors = jals.Factors(jnp.zeros((2, 1), jnp.float32), jnp.ones((2, 1), jnp.float32))
+    errors = jals.certify(factors, problem, objective).user
+    assert bool(jnp.isfinite(errors).all()) == judged, errors
+
+
 # ---- how much lambda there is in all ----
 
 
