@@ -97,8 +97,8 @@ class Tuned:
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
         parameters: what was descended, at that step: {name: parameters of log lambda, or of log weights (see
-            `jals.tuning.rules`), or log alpha, log epsilon, log unobserved_weight, reg_power, powers of n}, "score" with
-            log temperature and item_power, and "learned". While nu is tuned too, the a in log lambda is that which
+            `jals.tuning.rules`), or log alpha, log epsilon, log unobserved_weight, reg_power, powers of n}, "score"
+            with log temperature and item_power, and "learned". While nu is tuned too, the a in log lambda is that which
             keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
