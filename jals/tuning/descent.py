@@ -97,10 +97,9 @@ class Tuned:
         problem: the training table, as `Learned.build` made it at that step.
         factors: of that step: warm-started, not those of a fresh fit.
         parameters: what was descended, at that step: {name: parameters of log lambda, or of log weights (see
-            `jals.tuning.rules`), or log alpha, log epsilon, log unobserved_weight, reg_power, the powers that weigh
-            rows}, "score" with log temperature and item_power, and "learned". While nu is tuned too, the a in log
-            lambda is that which keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) *
-            mean of log n.
+            `jals.tuning.rules`), or log alpha, log epsilon, log unobserved_weight, reg_power, powers of n}, "score"
+            with log temperature and item_power, and "learned". While nu is tuned too, the a in log lambda is that which
+            keeps lambda n^nu where log n is at its mean: log lambda + (nu - nu at the start) * mean of log n.
         history: see `Steps`.
         step: the best one, counted from 1; 0 before the first has ended.
         reason: "steps", "patience" or "callback"; "failed" and "interrupted" in the result that an error carries.
@@ -193,11 +192,11 @@ def tune(
             and four times with their gradient, whatever the number of parameters; `users=` draws some of the users.
         over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
             "alpha", "epsilon", "unobserved_weight" (descended in their logarithm; of one a row the mean is descended,
-            the ratios stay), "reg_power" (in itself, >= 0), and the powers of n that the objective weighs rows by
-            ("weight_power_item" and the like, in themselves). None: all of these that are there, reg_power where it
-            is > 0 and `reg` is not `ByDegree`, which has its own say about counts. Besides "weight_user",
-            "weight_item", "unobserved_user" and "unobserved_item", the weights by row of entries and of pairs, in
-            their logarithm; their mean (over entries; over rows) stays what it is.
+            the ratios stay), "reg_power" (in itself, >= 0), and "weight_power_user", "weight_power_item",
+            "unobserved_power_user", "unobserved_power_item" (in themselves, of either sign). None: all of these that
+            are there, reg_power where it is > 0 and `reg` is not `ByDegree`, which has its own say about counts.
+            Besides "weight_user", "weight_item", "unobserved_user" and "unobserved_item", the weights by row of
+            entries and of pairs, in their logarithm; their mean (over entries; over rows) stays what it is.
         reg: how lambda varies over the rows of a side: "one" number (one a row in the objective keep their ratios), or
             `jals.tuning.Groups(user=ids, item=ids)`, `ByDegree(degree=1)`, `PerRow(shrinkage=0.01)`.
         weights: how weights by row vary over the rows of a side: `ByDegree()`, a power of the count (the default),

@@ -11,6 +11,7 @@ import pytest
 
 import jals
 from jals.diagnostics.leverage import leave_one_out
+from jals.model.counts import POWERS
 from tests.support import tables
 from tests.support.reference import confidence, entry_weight, pair_weight, row_reg
 
@@ -115,9 +116,9 @@ def test_rows_solved_again_without_the_entry(preset):
 
 @pytest.mark.parametrize("preset, side", [("explicit+bias", "user"), ("hu_koren+all", "item")])
 def test_an_entry_left_out_is_what_an_entry_of_weight_0_is_to_als(preset, side):
-    """Where lambda does not depend on n: the half-sweep of ALS itself with one weight set to 0."""
+    """Where neither lambda nor weights depend on n: the half-sweep of ALS itself with one weight set to 0."""
     table = tables.table("random", weighted=False)
-    setting = dataclasses.replace(tables.setting(preset, table), reg_power=0.0)
+    setting = dataclasses.replace(tables.setting(preset, table), reg_power=0.0, **dict.fromkeys(POWERS))
     problem, objective = tables.problem(table, "bucketed"), tables.objective(setting).cast(float)
     factors, solver = start(problem, objective), jals.ALS(tables.RANK)
 
