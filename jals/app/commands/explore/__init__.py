@@ -1,5 +1,6 @@
 """The body of `jals explore`: a page on this computer to look at a model, and to play with it."""
 
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from ..served import Served, open_run
 
 if TYPE_CHECKING:
     from .page import Explored
+
+MANY, MOST = 256, 4_096  # entries of a user: with more than these, what answers is another program
 
 
 def explore(
@@ -46,8 +49,12 @@ def explore(
     from . import page, serving
 
     served = open_run(place, console, solver, key)
-    app = page.application(explored(as_path(place), served, titles))
-    serving.serve(serving.listen(app.server, port), console, browser)
+    shown = explored(as_path(place), served, titles)
+    server = serving.listen(page.application(shown).server, port)
+    shown.answers.compile()
+    if (longest := int(np.bincount(served.fold.train.user).max())) > MANY:
+        threading.Thread(target=shown.answers.compile, args=(min(longest, MOST),), daemon=True).start()
+    serving.serve(server, console, browser, shown.answers.turn)
     return 0
 
 

@@ -5,6 +5,7 @@ whatever is answered takes that row and the items, never users x items.
 """
 
 import dataclasses
+import threading
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import jals
 
 from ....model.feedback import KINDS
 from ....recommend.candidates import entries_of, least_entries
+from ....recommend.explanation import table_of_one
+from ....recommend.top import MEASURES
 
 NEIGHBOURS = 12
 BEST = 10
@@ -50,10 +53,21 @@ class Answers:
     Args:
         factors, objective: as fitted.
         train: the table that they were fitted to.
+
+    Attributes:
+        item: factors of the items, on the host.
+        entries: how many each item has.
+        values_count: whether the model looks at values; else an entry is an entry.
+        by_value: whether scores are in the unit of the values.
+        least: how many entries an item needs to be shown, unless the visitor says.
+        low, high, step: of the values; step is None where they are many.
+        liked: the value of what is added.
+        turn: held by what computes: one at a time, which bounds memory, and gives each all cores.
     """
 
     def __init__(self, factors: jals.Factors, objective: jals.Objective, train: jals.Ratings):
         self.objective, self.train = objective, train
+        self.turn = threading.Lock()
         self.entries = entries_of(train)
         kind = KINDS[objective.feedback]
         self.values_count = bool(kind.w[1] != 0 or kind.t[1] != 0)
@@ -73,6 +87,10 @@ class Answers:
         """The items most like one, see `jals.similar`: [(row, likeness)], of those with at least `least` entries.
 
         An item of factors 0, as one without entries, is like none."""
+        with self.turn:
+            return self._near(item, measure, least, k)
+
+    def _near(self, item: int, measure: str, least: int, k: int) -> list[tuple[int, float]]:
         if not self.item[item].any() or len(self.item) < 2:
             return []
         closed = self.entries < least
@@ -116,10 +134,12 @@ class Answers:
             DataError: for values that the objective cannot take.
             ArgumentError: for a row without a unique solution.
         """
-        if not len(rated.item):
-            return []
-        table = self._table(rated)
-        row, bias = jals.fold_in(self._factors, table, self.objective)
+        with self.turn:
+            return self._recommended(rated, least, k) if len(rated.item) else []
+
+    def _recommended(self, rated: Entries, least: int, k: int) -> list[Recommended]:
+        own = table_of_one(rated.item, rated.value, rated.weight, self.train.num_items)
+        row, bias = jals.fold_in(self._factors, own, self.objective)
         factors = dataclasses.replace(self._factors, user=row, user_bias=bias)
         away = self.entries < least
         away[rated.item] = True
@@ -127,7 +147,7 @@ class Answers:
         if not k:
             return []
         found, score = (np.asarray(part)[0] for part in jals.top_k(factors, [0], min(BEST, len(away)), exclude=away))
-        problem = jals.Problem.build(table)
+        problem = jals.Problem.of_side(own, "user")
         best = []
         for item, one in zip(found[:k].tolist(), score[:k].tolist(), strict=True):
             why = jals.explain(factors, problem, self.objective, 0, item)
@@ -135,16 +155,10 @@ class Answers:
             best.append(Recommended(item, one, list(reasons)))
         return best
 
-    def _table(self, rated: Entries) -> jals.Ratings:
-        """The entries as a table of one user. Entries of weight 0, which count as none, make their number a power of
-        two, so that an item more or less compiles nothing."""
-        items, have = self.train.num_items, len(rated.item)
-        others = np.ones(items, bool)
-        others[rated.item] = False
-        more = np.flatnonzero(others)[: 2 ** max(3, (have - 1).bit_length()) - have]
-        weight, value = np.r_[rated.weight, np.zeros(len(more))], np.r_[rated.value, np.ones(len(more))]
-        dtype = self.train.value.dtype
-        nobody = np.zeros(have + len(more), int)
-        return jals.Ratings.from_arrays(
-            nobody, np.r_[rated.item, more], value.astype(dtype), 1, items, weight.astype(dtype)
-        )
+    def compile(self, entries: int = 1) -> None:
+        """Compiles what is asked first, so that no visitor waits for it: neighbours, and the answers to someone with so
+        many entries. (`table_of_one` has few sizes.)"""
+        items = np.argsort(-self.entries, kind="stable").tolist()
+        for measure in MEASURES:
+            self.near(items[0], measure)
+        self.recommended(self.rated(None, dict.fromkeys(items[:entries], self.liked)), k=1)

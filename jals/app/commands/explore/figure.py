@@ -11,13 +11,14 @@ from .parts import shown
 from .search import Finder
 
 # Seen on white and on black alike; few ratings to many.
-COLOURS = [[0, "#7f8fb5"], [0.5, "#2f9e94"], [1, "#e8743b"]]
+COLOURS = [[0, "#8d99ae"], [0.5, "#1f9e89"], [1, "#f0702d"]]
 SELECTED, NEAR, OWN = 1, 2, 3  # the traces that change
 
 
 def drawing(items: ItemMap, finder: Finder, entries: np.ndarray) -> dict:
     """All items drawn, coloured by how many ratings they have, and empty traces for what is marked."""
-    place, counts = items.place(items.drawn), entries[items.drawn]
+    rows = items.drawn[::-1]  # those with most ratings lie on top
+    place, counts = items.place(rows), entries[rows]
     level = np.log10(np.maximum(counts, 1))
     top = float(level.max()) if len(level) else 1.0
     ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000) if np.log10(tick) <= top]
@@ -43,7 +44,7 @@ def drawing(items: ItemMap, finder: Finder, entries: np.ndarray) -> dict:
         "opacity": 0.6,
         "colorbar": bar,
     }
-    everything = points(items.drawn, place, finder, entries) | {"marker": dots, "name": "item", "showlegend": False}
+    everything = points(rows, place, finder, entries) | {"marker": dots, "name": "item", "showlegend": False}
     axes = {"zeroline": False, "showticklabels": False, "gridcolor": "rgba(128,128,128,.2)", "automargin": False}
     return {
         "data": [everything, *marked(items, finder, entries, None, (), ())],

@@ -109,6 +109,7 @@ def layout(explored: Explored) -> Any:
                                 figure=figure.drawing(explored.plane, items, answers.entries),
                                 config={"displayModeBar": False, "scrollZoom": True, "responsive": True},
                                 responsive=True,
+                                className="plane",
                             ),
                         ],
                         className="map",
@@ -156,7 +157,13 @@ def layout(explored: Explored) -> Any:
 
 def _picklist(name: str, finder: Finder, first: list[int], value: int | None, hint: str) -> Any:
     return dcc.Dropdown(
-        id=name, options=parts.options(finder, first), value=value, placeholder=hint, clearable=name != "item"
+        id=name,
+        options=parts.options(finder, first),
+        value=value,
+        placeholder=hint,
+        clearable=name != "item",
+        search_order="original",
+        labels={"no_options_found": "searching …"},  # until the server has answered
     )
 
 

@@ -1,5 +1,6 @@
 """Pieces of the page: the lists and their bars."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from .answers import Answers, Entries, Recommended
 from .search import Finder
 
 SHOWN = 50  # entries of a user at once
+NOTHING = -1  # stands in a picklist for no row
 
 
 def shown(title: str) -> str:
@@ -27,6 +29,8 @@ def options(finder: Finder, rows: Sequence[int], text: str | None = None, value:
         name, known = shown(finder.name(row)), shown(finder.ids[row])
         label = name if name == known else f"{name} · {known}"
         made.append({"label": label, "value": int(row)} | ({"search": text} if text and row in rows else {}))
+    if text and not rows:
+        made.append({"label": "nothing has all of these words", "value": NOTHING, "disabled": True, "search": text})
     return made
 
 
@@ -34,7 +38,8 @@ def neighbours(found: Sequence[tuple[int, float]], finder: Finder, answers: Answ
     """The items most like the selected one, a line each."""
     if not found:
         return [html.P("Nothing is like it among these items: lower “at least … ratings”, or choose another item.")]
-    most = max(abs(likeness) for _, likeness in found) if measure == "dot" else 1.0
+    largest = max(abs(likeness) for _, likeness in found)
+    most, digits = (largest, _digits(largest)) if measure == "dot" else (1.0, 2)
     rows = []
     for row, likeness in found:
         rows.append(
@@ -42,7 +47,7 @@ def neighbours(found: Sequence[tuple[int, float]], finder: Finder, answers: Answ
                 [
                     _choose("near", row, finder),
                     html.Span(f"{answers.entries[row]:,}", className="count"),
-                    _bar(likeness / most, f"{likeness:.2f}" if measure == "cosine" else f"{likeness:.3g}"),
+                    _bar(likeness / (most or 1.0), f"{likeness:.{digits}f}"),
                 ]
             )
         )
@@ -71,9 +76,8 @@ def history(rated: Entries, finder: Finder, answers: Answers) -> list:
             field = html.Label([html.Span(f"value of {name}", className="unseen"), field])
         else:
             field = html.Span(f"{value:g}", className="value")
-        drop = html.Button(
-            "×", id={"type": "drop", "index": item}, title=f"take {name} away", className="drop", **_said(f"take {name} away")
-        )
+        said: Any = {"title": f"take {name} away", "aria-label": f"take {name} away"}
+        drop = html.Button("×", id={"type": "drop", "index": item}, className="drop", **said)
         kind = "changed" if rated.changed[place] else ""
         rows.append(html.Li([_choose("own", item, finder), field, drop], className=kind, key=str(item)))
     more = len(rated.item) - len(rows)
@@ -86,23 +90,23 @@ def recommended(
 ) -> list:
     """Recommendations with their reasons; `before`: the rows of the list before the last change, none to mark nothing."""
     largest = max((abs(part) for one in best for _, part in one.reasons), default=0) or 1.0
+    digits = _digits(max((abs(one.score) for one in best), default=1.0))
     rows = []
     for place, one in enumerate(best):
         reasons = [
             html.Li(
                 [
                     html.Span(shown(finder.name(item)), className="because", title=shown(finder.name(item))),
-                    _bar(part / largest, f"{part:+.2f}" if largest >= 0.05 else f"{part:+.0e}"),
+                    _bar(part / largest, f"{part:+.{digits}f}"),
                 ]
             )
             for item, part in one.reasons
         ]
         title = [_choose("best", one.item, finder), *_moved(place, one.item, before)]
-        digits = f"{one.score:.2f}"
-        score = html.Span(digits, className="score", title=f"{one.score:.6g}")
+        score = html.Span(f"{one.score:.{digits}f}", className="score")
         count = html.Span(f"{answers.entries[one.item]:,}", className="count")
-        rows.append(html.Li([html.Div([html.Div(title, className="title"), count, score], className="line"),
-                             html.Ul(reasons, className="reasons")]))
+        line = html.Div([html.Div(title), count, score], className="line")
+        rows.append(html.Li([line, html.Ul(reasons, className="reasons")]))
     return [_head("item", "ratings", "score"), html.Ol(rows, className="best")]
 
 
@@ -129,9 +133,11 @@ def _bar(share: float, number: str) -> Any:
     return html.Span([html.Span(filled, className="track"), html.Span(number, className="number")], className="bar")
 
 
+def _digits(largest: float) -> int:
+    """After the point: three figures of the largest number, and two digits at least."""
+    return max(2, 2 - math.floor(math.log10(largest))) if largest > 0 else 2
+
+
 def _head(*names: str) -> Any:
     return html.Div([html.Span(name) for name in names], className="head")
 
-
-def _said(text: str) -> dict:
-    return {"aria-label": text}

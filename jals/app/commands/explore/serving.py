@@ -67,25 +67,14 @@ def listen(server: flask.Flask, port: int | None) -> BaseWSGIServer:
         return make_server(HOST, bound.getsockname()[1], server, threaded=True, fd=bound.fileno())
 
 
-def serve(server: BaseWSGIServer, console: Console, browser: bool) -> None:
-    """Answers until Ctrl-C, which is how it ends."""
+def serve(server: BaseWSGIServer, console: Console, browser: bool, turn: threading.Lock) -> None:
+    """Answers until Ctrl-C, which is how it ends. `turn` is held by what computes."""
     address = f"http://{HOST}:{server.port}/"
     console.print(f"The page is at {address} until Ctrl-C.", soft_wrap=True)
     if browser and not webbrowser.open(address):
         console.print("No browser could be started: open the address in one.", soft_wrap=True)
-    turn = threading.Lock()
-    server.app = _one_at_a_time(server.app, turn)
     server.serve_forever()
-    # A thread that compiles while the interpreter ends makes it crash: what is being answered is waited for.
+    # A thread that compiles while the interpreter ends makes it crash: what is computed is waited for, and nothing new
+    # begins.
     turn.acquire(timeout=ENDING)
     console.print("The page has ended.")
-
-
-def _one_at_a_time(app: Any, turn: threading.Lock) -> Any:
-    """Memory is bounded by what one answer needs; and an answer has all cores."""
-
-    def answer(environ: Any, start_response: Any) -> Any:
-        with turn:
-            return app(environ, start_response)
-
-    return answer
