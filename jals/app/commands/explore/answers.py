@@ -40,11 +40,22 @@ class Entries(NamedTuple):
 
 
 class Recommended(NamedTuple):
-    """An item for someone, its score, and the entries that add most to it: [(item row, what it adds)]."""
+    """An item for someone, and why: its score is the sum of reasons, rest and offset.
+
+    Attributes:
+        item: its row.
+        score: as of `jals.top_k`.
+        reasons: the entries that add most to it, [(item row, what it adds)].
+        rest: what the `others`, so many entries, add together.
+        offset: what no entry adds: the mean, the item's bias.
+    """
 
     item: int
     score: float
     reasons: list[tuple[int, float]]
+    rest: float
+    others: int
+    offset: float
 
 
 class Answers:
@@ -152,7 +163,8 @@ class Answers:
         for item, one in zip(found[:k].tolist(), score[:k].tolist(), strict=True):
             why = jals.explain(factors, problem, self.objective, 0, item)
             reasons = zip(why.item[:REASONS].tolist(), why.contribution[:REASONS].tolist(), strict=True)
-            best.append(Recommended(item, one, list(reasons)))
+            rest = float(why.contribution[REASONS:].sum())
+            best.append(Recommended(item, one, list(reasons), rest, len(why.item[REASONS:]), why.offset))
         return best
 
     def compile(self, entries: int = 1) -> None:

@@ -12,7 +12,7 @@ from .search import Finder
 
 # Seen on white and on black alike; few ratings to many.
 COLOURS = [[0, "#8d99ae"], [0.5, "#1f9e89"], [1, "#f0702d"]]
-SELECTED, NEAR, OWN = 1, 2, 3  # the traces that change
+MARKS = (1, 2, 3)  # the traces that change
 
 
 def drawing(items: ItemMap, finder: Finder, entries: np.ndarray) -> dict:
@@ -51,13 +51,15 @@ def drawing(items: ItemMap, finder: Finder, entries: np.ndarray) -> dict:
         "layout": {
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
-            "margin": {"l": 26, "r": 8, "t": 64, "b": 64},
+            "margin": {"l": 30, "r": 8, "t": 70, "b": 70},
             "font": {"size": 12},
             "hovermode": "closest",
             "dragmode": "pan",
-            "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.09, "yanchor": "top"},
-            "xaxis": axes | {"title": {"text": f"1st direction: {items.share[0]:.0%} of the variance", "standoff": 6}},
-            "yaxis": axes | {"title": {"text": f"2nd direction: {items.share[1]:.0%}", "standoff": 6}},
+            "legend": {"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.08, "yanchor": "top"}
+            | {"traceorder": "reversed"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#808890", "activecolor": "#808890"},
+            "xaxis": axes | {"title": {"text": f"1st direction: {items.share[0]:.0%} of the variance"}},
+            "yaxis": axes | {"title": {"text": f"2nd direction: {items.share[1]:.0%}"}},
             "uirevision": "as the visitor left it",
         },
     }
@@ -71,12 +73,16 @@ def marked(
     near: Sequence[int],
     own: Sequence[int],
 ) -> list[dict]:
-    """The traces SELECTED, NEAR and OWN, in this order; also of items that are not drawn."""
+    """The traces `MARKS`: a user's items, neighbours, the selected item; also where these are not among those drawn."""
     made = []
     looks: Any = (
-        ("selected", [] if selected is None else [selected], {"size": 15, "symbol": "star", "color": "#d6246c"}),
-        ("neighbours", near, {"size": 11, "symbol": "circle-open", "color": "#d6246c", "line": {"width": 2}}),
         ("rated by the user", own, {"size": 9, "symbol": "diamond-open", "color": "#8a5cd6", "line": {"width": 2}}),
+        ("neighbours", near, {"size": 11, "symbol": "circle-open", "color": "#d6246c", "line": {"width": 2}}),
+        (
+            "selected",
+            [] if selected is None else [selected],
+            {"size": 15, "symbol": "star", "color": "#d6246c", "line": {"width": 1, "color": "#ffffff"}},
+        ),
     )
     for name, rows, look in looks:
         rows = np.asarray(rows, int)

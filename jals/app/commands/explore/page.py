@@ -100,14 +100,19 @@ def layout(explored: Explored) -> Any:
                         [
                             html.H2("Where it lies among all"),
                             html.P(
-                                f"{which}: near each other are items that the same people like. Point at one for its "
-                                "title, click to select it.",
+                                f"{which}. Those near each other have alike factors, as far as two directions can "
+                                "show it. Point at one for its title, click to select it.",
                                 className="quiet",
                             ),
                             dcc.Graph(
                                 id="map",
                                 figure=figure.drawing(explored.plane, items, answers.entries),
-                                config={"displayModeBar": False, "scrollZoom": True, "responsive": True},
+                                config={
+                                    "displayModeBar": True,
+                                    "displaylogo": False,
+                                    "modeBarButtons": [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+                                    "scrollZoom": True,
+                                },
                                 responsive=True,
                                 className="plane",
                             ),
@@ -163,6 +168,7 @@ def _picklist(name: str, finder: Finder, first: list[int], value: int | None, hi
         placeholder=hint,
         clearable=name != "item",
         search_order="original",
+        maxHeight=340,
         labels={"no_options_found": "searching …"},  # until the server has answered
     )
 
@@ -203,7 +209,7 @@ def callbacks(app: Dash, explored: Explored) -> None:
         own = rated_of(answers, ratings).item[:MARKED]
         drawn = Patch()
         for place, trace in zip(
-            (figure.SELECTED, figure.NEAR, figure.OWN),
+            figure.MARKS,
             figure.marked(plane, items, answers.entries, item, [row for row, _ in found], own.tolist()),
             strict=True,
         ):

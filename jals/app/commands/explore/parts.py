@@ -82,12 +82,10 @@ def history(rated: Entries, finder: Finder, answers: Answers) -> list:
         rows.append(html.Li([_choose("own", item, finder), field, drop], className=kind, key=str(item)))
     more = len(rated.item) - len(rows)
     said = [html.P(f"… and {more:,} more, which count too. Search one above to change it.")] if more else []
-    return [html.Ul(rows), *said]
+    return [_head("item", "value", ""), html.Ul(rows), *said]
 
 
-def recommended(
-    best: Sequence[Recommended], before: Sequence[int], finder: Finder, answers: Answers
-) -> list:
+def recommended(best: Sequence[Recommended], before: Sequence[int], finder: Finder, answers: Answers) -> list:
     """Recommendations with their reasons; `before`: the rows of the list before the last change, none to mark nothing."""
     largest = max((abs(part) for one in best for _, part in one.reasons), default=0) or 1.0
     digits = _digits(max((abs(one.score) for one in best), default=1.0))
@@ -102,6 +100,10 @@ def recommended(
             )
             for item, part in one.reasons
         ]
+        rest = [f"{one.others:,} more ratings together {one.rest:+.{digits}f}"] if one.others else []
+        rest += [f"for anyone {one.offset:.{digits}f}"] if one.offset else []
+        if rest:
+            reasons.append(html.Li("; ".join(rest), className="rest"))
         title = [_choose("best", one.item, finder), *_moved(place, one.item, before)]
         score = html.Span(f"{one.score:.{digits}f}", className="score")
         count = html.Span(f"{answers.entries[one.item]:,}", className="count")

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
+LONG = 120  # bytes of a title that are searched
+
+
 class Finder:
     """The rows of one side by their names.
 
@@ -18,8 +21,8 @@ class Finder:
     def __init__(self, ids: Sequence, titles: Iterable | None, entries: np.ndarray):
         self.ids = [str(one) for one in np.asarray(ids).tolist()]
         self.titles = None if titles is None else [str(title) for title in titles]
-        self._folded_ids = [_folded(one) for one in self.ids]
-        self._folded = self._folded_ids if self.titles is None else [_folded(title) for title in self.titles]
+        self._known = _column(self.ids)
+        self._named = self._known if self.titles is None else _column(self.titles)
         self._entries = entries
 
     def __len__(self) -> int:
@@ -36,15 +39,13 @@ class Finder:
         words = asked.split()
         if not words:
             return self._largest(np.arange(len(self)), most)
-        found = [[], [], []]
-        for row, (title, known) in enumerate(zip(self._folded, self._folded_ids, strict=True)):
-            if known == asked:
-                found[0].append(row)
-            elif all(word in title for word in words):
-                found[1 if title.startswith(asked) else 2].append(row)
-            elif len(words) == 1 and known.startswith(asked):
-                found[2].append(row)
-        return [row for rows in found for row in self._largest(np.array(rows, int), most)][:most]
+        itself = self._known == asked.encode()
+        held = np.logical_and.reduce([np.strings.find(self._named, word.encode()) >= 0 for word in words])
+        if len(words) == 1:
+            held |= np.strings.startswith(self._known, asked.encode())
+        first = held & np.strings.startswith(self._named, asked.encode())
+        found = (itself, first & ~itself, held & ~first & ~itself)
+        return [row for rows in found for row in self._largest(np.flatnonzero(rows), most)][:most]
 
     def _largest(self, rows: np.ndarray, most: int) -> list[int]:
         entries = self._entries[rows]
@@ -52,6 +53,11 @@ class Finder:
             part = np.argpartition(-entries, most - 1)[:most]
             rows, entries = rows[part], entries[part]
         return rows[np.lexsort((rows, -entries))].tolist()
+
+
+def _column(texts: Iterable[str]) -> np.ndarray:
+    """As bytes `(n,)` to search in, of long ones the beginning."""
+    return np.array([_folded(text).encode()[:LONG] for text in texts], bytes)
 
 
 def _folded(text: str) -> str:
