@@ -98,8 +98,8 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
 
 
 def table_of_one(item: np.ndarray, value: np.ndarray, weight: np.ndarray, items: int) -> Ratings:
-    """A table of one user, its entries first: item numbers `(n,)`, none twice, of `items`. Others, which count as missing,
-    make their number 256, 4,096, 65,536, ..., or all, so that few sizes are compiled."""
+    """A table of one user, its entries first: item numbers `(n,)`, none twice, of `items`. Others, of weight 0, which
+    count as missing, make their number 256, 4,096, 65,536, ..., or all, so that few sizes are compiled."""
     unrated = np.ones(items, bool)
     unrated[item] = False
     size = 16 ** max(2, -(-max(0, len(item) - 1).bit_length() // 4))

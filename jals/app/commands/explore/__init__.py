@@ -76,8 +76,8 @@ def explored(place: Path, served: Served, titles: Path | None = None) -> "Explor
         if not (named != "").any():
             example = data.vocab.item[0] if len(data.vocab.item) else ""
             raise DataError(
-                f"{titles} names none of the {len(data.vocab.item):,} items: its first column must be their ids, such as "
-                f"{example}, its second their titles."
+                f"{titles} names none of the {len(data.vocab.item):,} items: its first column must be their ids, such "
+                f"as {example}, its second their titles."
             )
     answers = Answers(served.recommender.factors, served.config.objective.build(), train)
     of_user = np.bincount(train.user, minlength=train.num_users)

@@ -106,7 +106,8 @@ class Answers:
             return []
         closed = self.entries < least
         closed[item] = False
-        open_ = dataclasses.replace(self._factors, item=np.where(closed[:, None], 0, self.item))  # what is 0 is like none
+        # What is 0 is like none.
+        open_ = dataclasses.replace(self._factors, item=np.where(closed[:, None], 0, self.item))
         found, score = jals.similar(open_, [item], min(k, len(self.item) - 1), measure=measure)
         pairs = zip(np.asarray(found)[0].tolist(), np.asarray(score)[0].tolist(), strict=True)
         return [(row, likeness) for row, likeness in pairs if row >= 0 and not closed[row]]

@@ -17,7 +17,15 @@ from .answers import Answers
 from .item_map import ItemMap
 from .search import Finder
 
-MARKED = 200  # of a user's items on the map
+MARKED = 100  # of a user's items on the map
+# What is selected further down is shown further up.
+SHOW_SELECTED = """() => {
+    const triggered = dash_clientside.callback_context.triggered;
+    const section = document.querySelector('section.near');
+    if (triggered.length && triggered[0].value && section.getBoundingClientRect().top < 0)
+        section.scrollIntoView({behavior: 'smooth'});
+    return dash_clientside.no_update;
+}"""
 NOTHING = {"user": None, "changed": [], "dropped": []}
 
 
@@ -194,6 +202,13 @@ def callbacks(app: Dash, explored: Explored) -> None:
             return no_update, no_update
         row = clicked["points"][0].get("customdata") if by == "map" else by["index"]
         return row, parts.options(items, items.find(""), value=row)
+
+    app.clientside_callback(
+        SHOW_SELECTED,
+        Output("near", "title"),
+        Input({"type": "choose", "where": ALL, "index": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output("near", "children"),

@@ -86,7 +86,11 @@ def history(rated: Entries, finder: Finder, answers: Answers) -> list:
 
 
 def recommended(best: Sequence[Recommended], before: Sequence[int], finder: Finder, answers: Answers) -> list:
-    """Recommendations with their reasons; `before`: the rows of the list before the last change, none to mark nothing."""
+    """Recommendations with their reasons, and where they stood before the last change.
+
+    Args:
+        before: the rows of the list then; none marks nothing.
+    """
     largest = max((abs(part) for one in best for _, part in one.reasons), default=0) or 1.0
     digits = _digits(max((abs(one.score) for one in best), default=1.0))
     rows = []

@@ -1,10 +1,9 @@
-"""Finding a row by what is typed: in titles and ids, on the server, so that no list of all of them reaches a browser."""
+"""Finding rows by what is typed, in titles and ids: on the server, so that no list of all of them goes to a browser."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-
 
 LONG = 120  # bytes of a title that are searched
 

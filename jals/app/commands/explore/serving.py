@@ -61,7 +61,8 @@ def listen(server: flask.Flask, port: int | None) -> BaseWSGIServer:
         except OSError as error:
             said = error.strerror or str(error)
             raise ArgumentError(
-                f"port {port or 0} of {HOST} cannot be had: {said}. Choose another --port, or none, for one that is free."
+                f"port {port or 0} of {HOST} cannot be had: {said}. Choose another --port, or leave it out for a free "
+                "one."
             ) from error
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # no line for each request
         return make_server(HOST, bound.getsockname()[1], server, threaded=True, fd=bound.fileno())
