@@ -26,6 +26,7 @@ SHOW_SELECTED = """() => {
         section.scrollIntoView({behavior: 'smooth'});
     return dash_clientside.no_update;
 }"""
+ALOUD: Any = {"aria-live": "polite"}  # a screen reader says what changes
 NOTHING = {"user": None, "changed": [], "dropped": []}
 
 
@@ -48,9 +49,10 @@ class Explored(NamedTuple):
 
 def application(explored: Explored) -> Dash:
     """The page as an application of Dash. It asks nothing of any other server."""
+    server: Any = Flask(__name__, static_folder=None)  # with no folder of files but the page's own
     app = Dash(
         __name__,
-        server=Flask(__name__, static_folder=None),
+        server=server,
         title=f"jals explore: {parts.shown(explored.name)}",
         update_title="",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -155,7 +157,7 @@ def layout(explored: Explored) -> Any:
                                 "the ratings that add most to its score.",
                                 className="quiet",
                             ),
-                            html.Div(id="best", **{"aria-live": "polite"}),
+                            html.Div(id="best", **ALOUD),
                         ],
                         className="recommended",
                     ),

@@ -1,7 +1,8 @@
 """Finding rows by what is typed, in titles and ids: on the server, so that no list of all of them goes to a browser."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,12 @@ class Finder:
     """The rows of one side by their names.
 
     Args:
-        ids: outside ids, by row.
+        ids: outside ids `(rows,)`.
         titles: what else a row is called, by row; None where nothing is known.
         entries: how many entries each row has: of equally good matches those with more come first.
     """
 
-    def __init__(self, ids: Sequence, titles: Iterable | None, entries: np.ndarray):
+    def __init__(self, ids: Any, titles: Iterable | None, entries: np.ndarray):
         self.ids = [str(one) for one in np.asarray(ids).tolist()]
         self.titles = None if titles is None else [str(title) for title in titles]
         self._known = _column(self.ids)
