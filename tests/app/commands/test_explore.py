@@ -134,6 +134,7 @@ def test_the_map_shows_the_two_widest_directions_of_the_items_with_most_entries(
     plane = ItemMap(item, entries, most=30)
     known = [row for row in np.argsort(-entries) if row not in (7, 8)]
     assert plane.drawn.tolist() == known[:30]
+    assert set(ItemMap(item, entries).drawn.tolist()) == {row for row in known if entries[row]}
     y = item[known[:30]] / np.linalg.norm(item[known[:30]], axis=1, keepdims=True)
     u, s, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
     place = plane.place(plane.drawn)

@@ -1,6 +1,7 @@
 """The page of `jals explore`: what its server answers, and a visitor in a browser."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import urllib.error
 import urllib.request
 
@@ -114,7 +116,9 @@ def test_changes_are_kept_and_undone():
     new = next(item for item in range(300) if item not in own.item)
     added = visitor.change("add.value", start, add__value=new)
     assert added["changed"] == [[new, 5]] and page.held(answers, added, new) == 5
-    assert visitor.change("add.value", start, add__value=first)["changed"] == [[first, own.value[0]]]
+    lowest = int(own.item[-1])
+    assert visitor.change("add.value", start, add__value=lowest)["changed"] == [[lowest, own.value[-1]]]
+    assert own.value[-1] < answers.liked
     assert visitor.change("take.n_clicks", start, take__n_clicks=1, item__value=new)["changed"] == [[new, 5]]
     at = lambda kind, row, name: f'{{"index":{row},"type":"{kind}"}}.{name}'  # noqa: E731
     lower = visitor.change(at("value", first, "value"), added, value={first: 1.5})
@@ -230,6 +234,21 @@ def test_a_port_in_use_is_said(saved):
 def test_a_run_without_factors_is_said(tmp_path):
     told = jals_command("explore", tmp_path, "--no-browser")
     assert told.exit_code == 2 and "not the folder of a `jals run`" in told.output
+
+
+def test_the_browser_is_opened_where_there_is_a_display_and_wanted(monkeypatch):
+    opened, said = [], io.StringIO()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(serving.webbrowser, "open", lambda address: opened.append(address) or True)
+    server = types.SimpleNamespace(port=8123, serve_forever=lambda: None)
+    for display, wanted in ((":0", True), ("", True), (":0", False)):
+        monkeypatch.setenv("DISPLAY", display)
+        monkeypatch.setenv("WAYLAND_DISPLAY", "")
+        turn = threading.Lock()
+        serving.serve(server, Console(file=said, width=120), wanted, turn)
+        assert turn.locked(), "nothing new begins"
+    assert opened == ["http://127.0.0.1:8123/"]
+    assert said.getvalue().count("No browser could be started") == 1
 
 
 @pytest.mark.slow

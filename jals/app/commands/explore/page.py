@@ -257,7 +257,8 @@ def callbacks(app: Dash, explored: Explored) -> None:
             return no_update, no_update
         if by in ("add", "take"):
             row = added if by == "add" else item
-            return with_value(ratings, row, held(answers, ratings, row) or answers.liked), None
+            now = held(answers, ratings, row)
+            return with_value(ratings, row, answers.liked if now is None else now), None
         row = by["index"]
         if by["type"] == "drop":
             return without(ratings, row), no_update

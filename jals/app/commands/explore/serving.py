@@ -1,7 +1,9 @@
 """The page's server: for this computer alone, until Ctrl-C."""
 
 import logging
+import os
 import socket
+import sys
 import threading
 import urllib.parse
 import webbrowser
@@ -72,7 +74,9 @@ def serve(server: BaseWSGIServer, console: Console, browser: bool, turn: threadi
     """Answers until Ctrl-C, which is how it ends. `turn` is held by what computes."""
     address = f"http://{HOST}:{server.port}/"
     console.print(f"The page is at {address} until Ctrl-C.", soft_wrap=True)
-    if browser and not webbrowser.open(address):
+    # Without a display there are browsers of the terminal alone, which would take it, and cannot show the page.
+    shown = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if browser and not (shown and webbrowser.open(address)):
         console.print("No browser could be started: open the address in one.", soft_wrap=True)
     server.serve_forever()
     # A thread that compiles while the interpreter ends makes it crash: what is computed is waited for, and nothing new
