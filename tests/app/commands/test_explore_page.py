@@ -240,7 +240,11 @@ def test_the_browser_is_opened_where_there_is_a_display_and_wanted(monkeypatch):
     opened, said = [], io.StringIO()
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(serving.webbrowser, "open", lambda address: opened.append(address) or True)
-    server = types.SimpleNamespace(port=8123, serve_forever=lambda: None)
+
+    def interrupted():
+        raise KeyboardInterrupt  # as between two lines of the server's own
+
+    server = types.SimpleNamespace(port=8123, serve_forever=interrupted)
     for display, wanted in ((":0", True), ("", True), (":0", False)):
         monkeypatch.setenv("DISPLAY", display)
         monkeypatch.setenv("WAYLAND_DISPLAY", "")
@@ -249,6 +253,7 @@ def test_the_browser_is_opened_where_there_is_a_display_and_wanted(monkeypatch):
         assert turn.locked(), "nothing new begins"
     assert opened == ["http://127.0.0.1:8123/"]
     assert said.getvalue().count("No browser could be started") == 1
+    assert said.getvalue().count("The page has ended.") == 3
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The page's server: for this computer alone, until Ctrl-C."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -73,12 +74,13 @@ def listen(server: flask.Flask, port: int | None) -> BaseWSGIServer:
 def serve(server: BaseWSGIServer, console: Console, browser: bool, turn: threading.Lock) -> None:
     """Answers until Ctrl-C, which is how it ends. `turn` is held by what computes."""
     address = f"http://{HOST}:{server.port}/"
-    console.print(f"The page is at {address} until Ctrl-C.", soft_wrap=True)
     # Without a display there are browsers of the terminal alone, which would take it, and cannot show the page.
     shown = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if browser and not (shown and webbrowser.open(address)):
-        console.print("No browser could be started: open the address in one.", soft_wrap=True)
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):
+        console.print(f"The page is at {address} until Ctrl-C.", soft_wrap=True)
+        if browser and not (shown and webbrowser.open(address)):
+            console.print("No browser could be started: open the address in one.", soft_wrap=True)
+        server.serve_forever()
     # A thread that compiles while the interpreter ends makes it crash: what is computed is waited for, and nothing new
     # begins.
     turn.acquire(timeout=ENDING)
