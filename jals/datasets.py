@@ -55,7 +55,7 @@ def load(name: Name) -> Dataset:
     ratings, vocab = read_ratings(find_path(table))
     titles = None
     if items is not None and find_path(table).with_name(items).is_file():
-        titles = _titles(find_path(table).with_name(items), vocab)
+        titles = read_titles(find_path(table).with_name(items), vocab)
     return Dataset(ratings, vocab, titles)
 
 
@@ -196,11 +196,19 @@ def _draw_cells(rng: np.random.Generator, num_users: int, num_items: int, count:
 
 def _folder(table: Path, items: Path, **options: Any) -> Dataset:
     ratings, vocab = read_ratings(table, **options)
-    return Dataset(ratings, vocab, _titles(items, vocab) if items.is_file() else None)
+    return Dataset(ratings, vocab, read_titles(items, vocab) if items.is_file() else None)
 
 
-def _titles(path: Path, vocab: Vocabulary) -> np.ndarray:
-    """Titles in the order of the item rows, '' where the file has none. Its first two columns are id and title."""
+def read_titles(path: Path, vocab: Vocabulary) -> np.ndarray:
+    """Titles in the order of the item rows `(num_items,)`, "" where the file has none.
+
+    Args:
+        path: a file whose first two columns are id and title: .csv (or .csv.gz), with a header or without; else with ::
+            between them, as MovieLens has it.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -216,6 +216,30 @@ def build() -> "typer.Typer":
 
         raise typer.Exit(_exit_code(lambda console: room.similar(folder, item, k, console, solver, fit)))
 
+    @command("jals explore runs/movielens")
+    def explore(
+        folder: Annotated[Path, folder_of_run],
+        titles: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="A csv of ids and titles, for items that have none.")
+        ] = None,
+        port: Annotated[
+            int | None, typer.Option(help="Of 127.0.0.1; unasked, one that is free.", min=1, max=65535)
+        ] = None,
+        browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+        solver: Annotated[str | None, solver_option] = None,
+        fit: Annotated[str | None, fit_option] = None,
+    ) -> None:
+        """A page on this computer: what is like an item, what to recommend to whom and why, and a map of the items.
+
+        Ctrl-C ends it. Nothing is fitted, and nothing leaves this computer.
+        """
+        from .commands import explore as room
+
+        def shown(console: "Console") -> int:
+            return room.explore(folder, console, solver, fit, titles, port, browser)
+
+        raise typer.Exit(_exit_code(shown))
+
     @command("jals evaluate runs/movielens -k 10 -k 20 --metric ndcg")
     def evaluate(
         folder: Annotated[Path, folder_of_run],

@@ -54,8 +54,8 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
     """Leverage and leave-one-out prediction of every entry, as if its row had been solved again without it.
 
     Exact for the row, and *conditional on everything else*: the other side's factors and biases, the mean, and the
-    row's lambda stay as they are (lambda is not recomputed from n - 1), though all of them have seen the entry. So the
-    error found is optimistic, most of all at small lambda, where other rows fitted closely to the entry give it away:
+    row's lambda and weights by powers of n stay as they are (n is not recomputed as n - 1), though all of them have
+    seen the entry. So the error found is optimistic, most of all at small lambda, where other rows fitted closely to the entry give it away:
     the lambda that one side's error would choose is far too small. With "both", its user's and its item's row are each
     solved again without it. Nothing but the entry (and a sum over all pairs) ties the two rows, so this is what they
     are with all other rows held: less optimistic, and close only where entries far outnumber the unknowns. To

@@ -83,7 +83,7 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
     columns = problem.item, problem.value, problem.weight
     items, value, weight = (np.asarray(column)[entries] for column in columns)
     objective = objective.resolved(problem)  # the user alone has other counts
-    own = _table_of_one(items, value, weight, problem.num_items)
+    own = table_of_one(items, value, weight, problem.num_items)
     rows = np.array([user])
     one = dataclasses.replace(factors, user=factors.user[rows])
     if factors.user_bias is not None:
@@ -98,16 +98,18 @@ def explain(factors: Factors, problem: Problem, objective: Objective, user: int,
     return Explanation(items[order], contribution[order], offset, stale)
 
 
-def _table_of_one(item: np.ndarray, value: np.ndarray, weight: np.ndarray, items: int) -> Ratings:
-    """A table of one user, its entries first. Others, which count as missing, make their number a power of two, so that
-    few sizes are compiled; and a table has one entry at least."""
+def table_of_one(item: np.ndarray, value: np.ndarray, weight: np.ndarray, items: int) -> Ratings:
+    """A table of one user, its entries first: item numbers `(n,)`, none twice, of `items`. Others, of weight 0, which
+    count as missing, make their number 256, 4,096, 65,536, ..., or all, so that few sizes are compiled."""
     unrated = np.ones(items, bool)
     unrated[item] = False
-    more = np.flatnonzero(unrated)[: 2 ** max(3, len(item) - 1).bit_length() - len(item)].astype(np.int32)
+    size = 16 ** max(2, -(-max(0, len(item) - 1).bit_length() // 4))
+    more = np.flatnonzero(unrated)[: size - len(item)].astype(np.int32)
     nothing = np.zeros(len(item) + len(more), np.int32)
     value = np.append(value, np.ones(len(more), value.dtype))
     weight = np.append(weight, np.zeros(len(more), weight.dtype))
-    return Ratings(nothing, np.append(item, more), value, weight, None, nothing, 1, items)
+    item = np.append(item, more).astype(np.int32)
+    return Ratings(nothing, item, value, weight, None, nothing, 1, items)
 
 
 def _one(name: str, given: Any, table: jax.Array) -> int:

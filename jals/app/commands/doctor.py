@@ -30,6 +30,7 @@ PURPOSES = {
     "tables": "CSV and Parquet files, data frames",
     "safetensors": "factors in .safetensors files",
     "optuna": "tuning by a sampler that learns from its trials",
+    "explore": "a page to look at a model, and play with it",
     "data": "MovieLens latest-small without a download",
     "cuda12": "NVIDIA GPUs",
     "cuda13": "NVIDIA GPUs",
