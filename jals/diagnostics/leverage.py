@@ -55,11 +55,11 @@ def leave_one_out(factors: Factors, problem: Problem, objective: Objective, side
 
     Exact for the row, and *conditional on everything else*: the other side's factors and biases, the mean, and the
     row's lambda and weights by powers of n stay as they are (n is not recomputed as n - 1), though all of them have
-    seen the entry. So the error found is optimistic, most of all at small lambda, where other rows fitted closely to the entry give it away:
-    the lambda that one side's error would choose is far too small. With "both", its user's and its item's row are each
-    solved again without it. Nothing but the entry (and a sum over all pairs) ties the two rows, so this is what they
-    are with all other rows held: less optimistic, and close only where entries far outnumber the unknowns. To
-    choose lambda a validation split did better in every case measured (experiments/leave_one_out.py).
+    seen the entry. So the error found is optimistic, most of all at small lambda, where other rows fitted closely to
+    the entry give it away: the lambda that one side's error would choose is far too small. With "both", its user's and
+    its item's row are each solved again without it. Nothing but the entry (and a sum over all pairs) ties the two rows,
+    so this is what they are with all other rows held: less optimistic, and close only where entries far outnumber the
+    unknowns. To choose lambda a validation split did better in every case measured (experiments/leave_one_out.py).
 
     Only the other side of `factors` is used, with the mean: the rows of `side` are solved here, so that factors from
     any solver, at any sweep, will do ("both": each side's rows against the other side as given). What goes is the

@@ -169,3 +169,21 @@ def test_titles_come_from_a_file(saved, tmp_path):
         room.explored(place, served, tmp_path / "others.csv")
     with pytest.raises(jals.DataError, match="no file or folder"):
         room.explored(place, served, tmp_path / "nowhere.csv")
+
+
+def test_a_visitor_weighs_what_a_newcomer_of_the_table_does():
+    """Where entries weigh by their numbers: the visitor's own number, in the measure of the table's."""
+    objective = jals.ials(0.1, 0.1, weight_power_user=-0.5, weight_power_item=0.4, unobserved_power_user=0.3)
+    answers, factors, train = some_answers(objective, weighted=True)
+    rated = answers.rated(None, {3: 1.0, 8: 2.0, 11: 1.0})
+    found = answers.recommended(rated, k=4)
+    vocab = jals.Vocabulary(np.arange(train.num_users).astype(str), np.arange(train.num_items))
+    recommender = jals.Recommender(factors, vocab, objective, train)
+    own = jals.Ratings.from_arrays(np.zeros(3, int), rated.item, rated.value, 1, train.num_items)
+    row, _ = jals.fold_in(factors, own, objective.resolved(jals.Problem.build(train), [3.0]))
+    grown = recommender.fold_in("someone", rated.item, rated.value)
+    expected = factors.item @ row[0]
+    np.testing.assert_allclose(grown.factors.user[-1], row[0], rtol=1e-4)
+    for one in found:
+        np.testing.assert_allclose(one.score, expected[one.item], rtol=1e-4)
+        np.testing.assert_allclose(sum(part for _, part in one.reasons) + one.rest + one.offset, one.score, rtol=1e-3)
