@@ -20,7 +20,7 @@ from .translation import (
 ELSEWHERE = {
     "n_components": "jals.ALS(rank=...)",
     "init_std": "jals.ALS(init_scale=...); irspack divides it by the root of the rank",
-    "solver_type": 'jals.ALS(linsolve="cholesky") is its "CHOLESKY"',
+    "solver_type": 'jals.ALS(linsolve="cholesky") is its "CHOLESKY", "cg" its "CG", "subspace" its "IALSPP"',
     "max_cg_steps": "jals.ALS(cg_steps=...)",
     "ialspp_subspace_dimension": "nothing",
     "random_seed": "jals.fit(key=...)",

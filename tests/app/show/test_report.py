@@ -125,6 +125,29 @@ def test_pairs_are_won_by_the_higher_ranking(tmp_path):
     assert any(2 * pair.wins != pair.pairs for pair in found.values())
 
 
+@pytest.mark.parametrize("ranked", [RANKED, ()])
+def test_who_is_ahead_at_equal_cost(tmp_path, undrawn, ranked):
+    """By loops: the best validation metric that each fit had recorded at a cost that all have spent."""
+    record = made_run(tmp_path, solvers=("als", "adam", "sgd"), ranked=ranked, tuned=(), folds=(None,), seeds=(0, 1, 2))
+    better, section = (max if ranked else min), markdown(tmp_path).split("## At equal cost")[1].split("\n## ")[0]
+    for cost in ("seconds", "passes"):
+        fits = {name: final(record, name) for name in ("als", "adam", "sgd")}
+        spent = min(float(np.median([fit["history"][cost][-1] for fit in its])) for its in fits.values())
+        found = {}
+        for name, its in fits.items():
+            columns = [(fit["history"][cost], fit["history"]["validation"]) for fit in its]
+            bests = [better(y for x, y in zip(*each, strict=True) if 0 < x <= spent) for each in columns]
+            found[name] = np.mean(bests)
+        table_of = section.split(f"{words.number(spent, 3)} {cost} |")[1]
+        for name, mean in found.items():
+            last = re.search(rf"\| {name} \|.*\| ([^|]*) \|\n", table_of)
+            assert last is not None
+            assert float(last[1].replace("*", "").split(" ± ")[0]) == pytest.approx(mean, abs=0.006)
+            assert last[1].startswith("**") == (name == better(found, key=found.__getitem__))
+        first, second, *_ = sorted(found, key=found.__getitem__, reverse=bool(ranked))
+        assert f"{first} has {words.number(found[first], 3)}, {second} {words.number(found[second], 3)}" in section
+
+
 def test_rankings_are_told_by_length_user_item_and_loss(tmp_path, undrawn):
     record = made_run(tmp_path, solvers=("als", "adam"), ranked=RANKED, tuned=(), baselines=("popular",))
     section = markdown(tmp_path).split("## Rankings")[1].split("\n## ")[0]

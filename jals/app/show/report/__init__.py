@@ -6,13 +6,14 @@ from ....data.sources import as_path
 from ....errors import StorageError
 from ....files.runs import folder
 from ..page import templates
-from . import competitors, ranking, results, sections, sensitivity, setting, words
+from . import competitors, equal_cost, ranking, results, sections, sensitivity, setting, words
 
 MARKDOWN = "report.md"
 _SECTIONS = (
     results.results,
     results.differences,
     ranking.ranking,
+    equal_cost.equal_cost,
     sections.curves,
     sections.profiles,
     sensitivity.tuned,
