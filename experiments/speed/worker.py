@@ -45,18 +45,30 @@ def jals_als(table: Any, threads: int) -> Fit:
 
     import jals
 
-    problem = jals.Problem.build(jals.Ratings.from_scipy(table))
+    ratings = jals.Ratings.from_scipy(table)
+    whole = jals.Problem.build(ratings)
     if len(jax.devices()) > 1:
-        problem = problem.shard()
+        whole = whole.shard()
     objectives = {
         "als_wr": jals.als_wr(0.05),
         "bias": jals.als_wr(0.05, bias=True),
         "ials": jals.ials(0.001, unobserved_weight=0.1),
     }
 
-    def fit(rank: int, sweeps: int, objective: str = "als_wr", loss_every: int = 0, **options: Any) -> Fitted:
+    problems: dict[str, tuple] = {}
+
+    def fit(rank: int, sweeps: int, objective: Any = "als_wr", loss_every: int = 0, **options: Any) -> Fitted:
+        """`objective`: one of those above, or the arguments of `jals.presets.translate`."""
+        if isinstance(objective, dict):
+            key = json.dumps(objective)
+            if key not in problems:
+                theirs = jals.presets.translate(objective["library"], ratings, **objective["arguments"])
+                problems[key] = jals.Problem.build(theirs.ratings), theirs.objective
+            problem, minimised = problems[key]
+        else:
+            problem, minimised = whole, objectives[objective]
         solver = jals.ALS(rank, **options)
-        done = jals.fit(solver, problem, objectives[objective], sweeps, loss_every=loss_every)
+        done = jals.fit(solver, problem, minimised, sweeps, loss_every=loss_every)
         factors = done.factors
         arrays = tuple(np.asarray(leaf) for leaf in (factors.user, factors.item))
         told = {"compile_seconds": done.compile_seconds}
@@ -72,7 +84,7 @@ def irspack(table: Any, threads: int) -> Fit:
         if options["solver_type"] == "IALSPP":
             options["ialspp_subspace_dimension"] = min(rank, 64)
         numbers = {"n_components": rank, "train_epochs": sweeps, "n_threads": threads, "alpha0": 0.1, "reg": 0.001}
-        model = IALSRecommender(table, **numbers, **options).learn()
+        model = IALSRecommender(table, **numbers | options).learn()
         return dot_products(model.get_user_embedding(), model.get_item_embedding())
 
     return fit
@@ -97,7 +109,7 @@ def implicit(table: Any, threads: int) -> Fit:
 
     def fit(rank: int, sweeps: int, **options: Any) -> Fitted:
         fixed = {"regularization": 0.1, "num_threads": threads, "random_state": 0}
-        model = AlternatingLeastSquares(factors=rank, iterations=sweeps, **fixed, **options)
+        model = AlternatingLeastSquares(factors=rank, iterations=sweeps, **fixed | options)
         model.fit(table, show_progress=False)
         return dot_products(model.user_factors, model.item_factors)
 
@@ -134,11 +146,14 @@ def serve_fits(library: str, threads: int, folder: Path, share: int = 1) -> dict
     """What a worker of a library answers: the seconds of one fit, and a digest of its factors."""
     fit = LIBRARIES[library](fewer_users(mapped(folder), share), threads)
 
-    def timed(rank: int, sweeps: int, options: dict[str, Any]) -> dict:
+    def timed(rank: int, sweeps: int, options: dict[str, Any], keep: str | None = None) -> dict:
+        """`keep`: a file for the factors."""
         started = time.perf_counter()
         fitted = fit(rank, sweeps, **options)
         seconds = time.perf_counter() - started
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in fitted.arrays)).hexdigest()
+        if keep is not None:
+            np.savez(keep, user=fitted.arrays[0], item=fitted.arrays[1])
         return {"seconds": seconds, "digest": digest[:16], **fitted.told}
 
     return {"fit": timed}
