@@ -40,9 +40,9 @@ def equal_cost(comparison: Comparison) -> Iterator[Section]:
             blocks.append(_table(budgets, rows, cost, metric))
     if blocks:
         words = [
-            f"Validation {spelt(metric)}, the best that each fit had recorded by then, as `patience` would keep it; mean "
-            "± standard error over fits. The largest cost is the least that any solver had spent at its end; – where a "
-            "fit had no record yet."
+            f"Validation {spelt(metric)}, the best that each fit had recorded by then, which `patience` would keep; "
+            "mean ± standard error over fits. The largest cost is the least that any solver had spent at its end; – "
+            "where a fit had no record yet."
         ]
         yield Section("equal-cost", "At equal cost", [*map(Text, first + words), *blocks])
 
