@@ -32,7 +32,7 @@ from ..solvers.protocol import (
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
 from .validation import check_metric, measure_of
-from .vanished import warn_if_vanished
+from .vanished import vanished, warn_if_vanished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,9 +239,16 @@ def fit(
             raise breakdown(now, info)
         return now
 
-    begun = functools.partial(starting_result, solver, key, problem, objective, init, patience, metric)
+    alive = False
+
+    def begun() -> Result:
+        nonlocal alive
+        start = starting_result(solver, key, problem, objective, init, patience, metric)
+        alive = not vanished(start.factors, problem, objective)
+        return start
+
     result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
-    if result.done:
+    if result.done and alive:
         warn_if_vanished(result.factors, problem, objective)
     return result
 

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..model.factors import Factors
@@ -13,14 +14,20 @@ _SHARE = 1e-6  # of the largest target: what no product of factors exceeds, wher
 MESSAGE = "all factors have shrunk to 0"
 
 
-def warn_if_vanished(factors: Factors, problem: Problem, objective: Objective) -> None:
-    """Warns where rank * max|x| * max|y|, which no x_u . y_i exceeds, is at most 1e-6 of the largest target. On the
-    host, not for traced factors. Nothing is said where targets are 0, or prior means hold the factors elsewhere."""
+def vanished(factors: Factors, problem: Problem, objective: Objective) -> bool:
+    """Whether rank * max|x| * max|y|, which no x_u . y_i exceeds, is at most 1e-6 of the largest target. On the host,
+    not for traced factors. Never where the targets' squares are 0 in the dtype, or prior means hold the factors
+    elsewhere."""
     if objective.prior_user is not None or objective.prior_item is not None:
-        return
+        return False
     target = _largest(problem.value, factors.mean) if objective.feedback == "rating" else 1.0
-    most = factors.rank * _largest(factors.item) * _largest(factors.user)
-    if most <= _SHARE * target and target > 0:
+    return target >= float(jnp.finfo(factors.dtype).tiny) ** 0.5 and _most(factors) <= _SHARE * target
+
+
+def warn_if_vanished(factors: Factors, problem: Problem, objective: Objective) -> None:
+    """Warns where they have `vanished`. Not for a fit that began so."""
+    if vanished(factors, problem, objective):
+        most = _most(factors)
         rest = "" if factors.mean is None and factors.user_bias is None else " but for the mean and the biases"
         warnings.warn(
             f"{MESSAGE}: every prediction is{rest} 0 to within {most:.0e}, and no sweep leads away from there. The "
@@ -28,6 +35,10 @@ def warn_if_vanished(factors: Factors, problem: Problem, objective: Objective) -
             "is only slow to leave 0, raise the solver's init_scale.",
             stacklevel=3,  # of who called the caller
         )
+
+
+def _most(factors: Factors) -> float:
+    return factors.rank * _largest(factors.item) * _largest(factors.user)
 
 
 def _largest(array: Any, mean: Any = None) -> float:

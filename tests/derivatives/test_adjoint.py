@@ -308,7 +308,7 @@ def test_the_check_says_what_it_compares(capsys):
     solver = jals.ALS(tables.RANK, init_scale=1.0)
     check = jals.check_hypergradient(held_out, solver, problem, numbers["objective"], sweeps=4)
     names = {"reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_power", "prior_user", "prior_item"}
-    names |= {"values", "weight"}
+    names |= {"values", "weight", "weight_user", "weight_power_user", "weight_power_item"}
     assert {row.name for row in check.rows} == names
     unrolled, implicit = check.worst()
     assert unrolled < 1e-7 and implicit < 1e-5

@@ -95,7 +95,7 @@ def test_a_logarithm_that_underflows_proves_nothing(epsilon, judged):
 
 def test_tune_descends_in_epsilon_where_there_is_one():
     for kind, names in (("confidence", ("alpha",)), ("log_confidence", ("alpha", "epsilon"))):
-        found = check_names(None, OBJECTIVES[kind].cast(float), One(), None)
+        found = check_names(None, OBJECTIVES[kind].cast(float), One(), None, False)
         assert set(found) == {"reg_user", "reg_item", "unobserved_weight", *names}
 
 
