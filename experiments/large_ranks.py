@@ -122,7 +122,7 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _curve(worker: Worker, name: str, way: Way, rank: int, file: Path, scored: Any) -> dict[str, Any]:
-    """Of one way: (sweeps, seconds, loss, NDCG@20), and the seconds of a sweep in --repeats pairs of fits."""
+    """Of one way: (sweeps, seconds, loss, NDCG@20), and the seconds of a sweep between one fit and the next."""
     options = dict(way.options)
     if way.library == "jals":
         options["objective"] = {"library": way.loss, "arguments": LOSSES[way.loss]}
@@ -135,7 +135,7 @@ def _curve(worker: Worker, name: str, way: Way, rank: int, file: Path, scored: A
     for sweeps in SWEEPS:
         seconds = ask(sweeps, keep=str(file))["seconds"] - none
         points.append([sweeps, seconds, *scored(file, way.loss)])
-    pairs = [(ask(3)["seconds"] - ask(1)["seconds"]) / 2 for _ in range(3)]
+    pairs = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in itertools.pairwise(points)]
     sweep = float(np.median(pairs))
     told = ", ".join(f"{loss:.6g} after {seconds:.1f} s" for _, seconds, loss, _ in points)
     spread = f"{sweep:7.3f} s a sweep ({min(pairs):.3f} to {max(pairs):.3f})"
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--ranks", type=int, nargs="+", default=[64, 256, 1024])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds of a sweep, beyond which a way stays out")
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds of a sweep, beyond which a way stays out")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
