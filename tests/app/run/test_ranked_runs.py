@@ -96,6 +96,8 @@ def test_patience_tuning_and_the_best_fit_go_by_it(tmp_path):
     trials = [fit for fit in fits if fit["trial"] is not None]
     score = lambda fit: fit["metrics"]["validation"]["auc"]  # noqa: E731
     assert set(trials[0]["metrics"]["validation"]) == {"rmse", "mae", "auc"}
+    # Whatever is chosen by trial, nothing of the test part is there to choose by.
+    assert all(fit["metrics"].keys() == {"train", "validation"} and fit.get("ranking") is None for fit in trials)
     best = max(trials, key=score)
     assert best["metrics"]["validation"]["rmse"] > min(fit["metrics"]["validation"]["rmse"] for fit in trials)
     own = [fit for fit in fits if fit["trial"] is None]
