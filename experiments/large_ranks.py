@@ -28,6 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from speed.measure import Unavailable, Worker
@@ -37,7 +38,7 @@ import jals
 HERE = Path(__file__).parent
 SWEEPS = (1, 2, 4, 8)
 NEAR = 0.01  # above the lowest loss that any solver of the rank reached, relative
-LOSSES = {  # whose, and the arguments of its model that say which
+LOSSES: dict[str, dict[str, Any]] = {  # whose, and the arguments of its model that say which
     "irspack": {"alpha0": 0.015, "reg": 0.003},
     "implicit": {"regularization": 0.5, "alpha": 2.0},
 }
@@ -88,11 +89,13 @@ def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     losses = {}
     for library, numbers in LOSSES.items():
         theirs = jals.presets.translate(library, train, **numbers)
+        assert theirs.ratings is not None
         losses[library] = jals.Problem.build(theirs.ratings), theirs.objective
 
     def scored(path: Path, loss: str) -> tuple[float, float]:
         file = np.load(path)
-        factors = jals.Factors(*(np.asarray(file[side], np.float32) for side in ("user", "item")))
+        user, item = (jnp.asarray(file[side], jnp.float32) for side in ("user", "item"))
+        factors = jals.Factors(user, item)
         ndcg = jals.metrics.ranking(factors, valid, train, 20, ("ndcg",)).mean["ndcg@20"]
         return float(jals.loss(factors, *losses[loss])), ndcg
 

@@ -63,6 +63,7 @@ def jals_als(table: Any, threads: int) -> Fit:
             key = json.dumps(objective)
             if key not in problems:
                 theirs = jals.presets.translate(objective["library"], ratings, **objective["arguments"])
+                assert theirs.ratings is not None
                 problems[key] = jals.Problem.build(theirs.ratings), theirs.objective
             problem, minimised = problems[key]
         else:

@@ -56,7 +56,8 @@ def standings(comparison: Comparison, point: tuple, cost: str) -> tuple[list[flo
             fits.setdefault(fit.name, []).append(fit)
     if not fits:
         return [], []
-    spent = min(float(np.median([fit.cost(cost) for fit in its])) for its in fits.values())
+    ends = {name: [fit.cost(cost) or 0.0 for fit in its] for name, its in fits.items()}
+    spent = min(float(np.median(each)) for each in ends.values())
     budgets, rows = [share * spent for share in SHARES], []
     for name in (name for name in comparison.names if name in fits):
         reached = np.array([[_best(fit, cost, budget, metric) for budget in budgets] for fit in fits[name]])
