@@ -4,7 +4,7 @@ also by losses that can be descended (`smooth`)."""
 from .names import RMSE, as_error, is_error, metric_parts, spelt
 from .ranks import Evaluation, Ranking, ranking
 from .ratings import HeldOut, held_out_error, mae, rmse
-from .smooth import HeldOutRanking, smooth_recall_loss, softmax_loss
+from .smooth import HeldOutRanking, smooth_ndcg_loss, softmax_loss
 
 __all__ = [
     "RMSE",
@@ -19,7 +19,7 @@ __all__ = [
     "metric_parts",
     "ranking",
     "rmse",
-    "smooth_recall_loss",
+    "smooth_ndcg_loss",
     "softmax_loss",
     "spelt",
 ]

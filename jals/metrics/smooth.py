@@ -1,5 +1,5 @@
-"""Rankings that have a derivative: how probable a softmax over the catalogue makes held-out items, and a recall@k whose
-step is smoothed. Both look at every item that a user has not seen, a chunk of users at a time.
+"""Rankings that have a derivative: how probable a softmax over the catalogue makes held-out items, and an NDCG whose
+places are smoothed. Both look at every item that a user has not seen, a chunk of users at a time.
 
 For what is measured, not descended, see `ranks`.
 """
@@ -31,6 +31,7 @@ class HeldOutRanking(NamedTuple):
         user: int32 `(chunks, users a chunk)`; what fills up the last has no pairs below.
         row, item: int32 `(chunks, pairs a chunk)`, the held-out pairs: places in the chunk's `user`, items.
         share: `(chunks, pairs a chunk)`, 1 / |H_u|, and 0 in the filling.
+        gain: `(chunks, pairs a chunk)`, 1 / the DCG of a list with all of H_u first, and 0 in the filling.
         seen_row, seen_item: int32 `(chunks, seen pairs a chunk)`, the pairs that are not to be shown; what fills up has
             a row that is none.
         users: how many users there are, `()`.
@@ -41,6 +42,7 @@ class HeldOutRanking(NamedTuple):
     row: Any
     item: Any
     share: Any
+    gain: Any
     seen_row: Any
     seen_item: Any
     users: Any
@@ -98,14 +100,16 @@ class HeldOutRanking(NamedTuple):
         deal = _Deal(who, place % chunks, place // chunks, chunks)
         held, own = (deal.cut(each, count) for each in (pair, known))
         per_user = np.bincount(pair // count, minlength=held_out.num_users)
-        share = 1 / np.maximum(per_user[who], 1)
+        wanted_of = np.maximum(per_user[who], 1)
+        ideal = np.cumsum(1 / np.log2(1 + np.arange(1, wanted_of.max() + 1)))[wanted_of - 1]
         user = np.zeros((chunks, size), np.int32)
         user[deal.chunk, deal.row] = who
         return cls(
             user,
             held.fill(held.row, 0),
             held.fill(held.item, 0),
-            held.fill(share[held.who], 0.0).astype(dtype),
+            held.fill(1 / wanted_of[held.who], 0.0).astype(dtype),
+            held.fill(1 / ideal[held.who], 0.0).astype(dtype),
             own.fill(own.row, size),
             own.fill(own.item, 0),
             np.asarray(len(who), dtype),
@@ -193,28 +197,22 @@ def softmax_loss(factors: Factors, held_out: HeldOutRanking, temperature: Any, i
     return _mean_over_users(_softmax, factors, held_out, temperature, item_power)
 
 
-def smooth_recall_loss(
-    factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any = 0.0, *, k: int = 20
-) -> jax.Array:
-    """1 - a recall@k with a smooth step, `()`; the smooth recall is the mean over users of
+def smooth_ndcg_loss(factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any = 0.0) -> jax.Array:
+    """1 - an NDCG whose places are smooth, `()`; that NDCG is the mean over users of
 
-        (1 / min(k, |H_u|)) sum over i in H_u of sigmoid((s_ui - theta_u) / (temperature sigma_u))
+        (1 / I_u) sum over i in H_u of 1 / log2(1 + p_ui),    I_u = sum over n = 1 ... |H_u| of 1 / log2(1 + n),
+        p_ui = 1 + sum over j in C_u other than i of sigmoid((s_uj - s_ui) / (temperature sigma_u))
 
-    theta_u is the score at place k of the catalogue C_u, and sigma_u the standard deviation of the user's scores over
-    C_u: without it scores that are all near 0 would have a recall of |H_u| / 2, and a descent would go there. Scores
-    are corrected by max(n_i, 1)^item_power as in `softmax_loss`. A user who has k items or fewer left finds all.
+    p is the item's place with a step that is smooth, sigma_u the standard deviation of the user's scores over C_u: so
+    the scale of scores does not matter. The smaller the temperature the nearer to the NDCG of the whole list, and the
+    fewer items have a derivative to speak of; scores that lie close beside their spread count as half above each other,
+    which is a low NDCG. Scores are corrected by max(n_i, 1)^item_power as in `softmax_loss`.
 
-    The derivative of theta_u is that of the score of the item that stands at place k, which changes from item to item
-    as scores move: the loss is continuous, its derivative in pieces. The smaller the temperature the nearer to
-    recall_capped@k of `jals.metrics.ranking`, and the fewer items have a derivative to speak of.
-
-    As `softmax_loss` otherwise. `k` is static, from 1 to the number of items.
+    As `softmax_loss` otherwise, but that every held-out item is compared with every item of the catalogue: so many
+    sigmoids, three times that with a gradient. Source: Qin, Liu and Li, "A general approximation framework for direct
+    optimization of information retrieval measures" (2010), section 4.
     """
-    items = len(held_out.log_count)
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral) or not 1 <= k <= items:
-        raise ArgumentError(f"k is {k!r}, but must be a whole number from 1 to the number of items, {items:,}.")
-
-    return 1 - _mean_over_users(_smooth_recall, factors, held_out, temperature, item_power, int(k))
+    return 1 - _mean_over_users(_smooth_ndcg, factors, held_out, temperature, item_power)
 
 
 def _mean_over_users(of_users: Callable, factors: Factors, held_out: HeldOutRanking, *numbers: Any) -> jax.Array:
@@ -226,8 +224,8 @@ def _mean_over_users(of_users: Callable, factors: Factors, held_out: HeldOutRank
     return _mean(of_users, factors, held_out, *numbers)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def _mean(of_users, factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any, k: int = 0):
+@functools.partial(jax.jit, static_argnums=0)
+def _mean(of_users, factors: Factors, held_out: HeldOutRanking, temperature: Any, item_power: Any):
     """The sum over chunks of what `of_users` adds up of theirs, over the number of users."""
     temperature, item_power = (jnp.asarray(number, factors.dtype) for number in (temperature, item_power))
     scale = jnp.exp(item_power * held_out.log_count)
@@ -241,27 +239,29 @@ def _mean(of_users, factors: Factors, held_out: HeldOutRanking, temperature: Any
         if factors.mean is not None:
             scores += factors.mean
         hidden = jnp.zeros(scores.shape, bool).at[now.seen_row, now.seen_item].set(True, mode="drop")
-        return of_users(now, scores * scale, ~hidden, temperature, k)
+        return of_users(now, scores * scale, ~hidden, temperature)
 
     per_chunk = {name: column for name, column in held_out._asdict().items() if name not in ("users", "log_count")}
     return jax.lax.map(chunk, per_chunk).sum() / held_out.users
 
 
-def _softmax(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperature: jax.Array, _) -> jax.Array:
+def _softmax(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperature: jax.Array) -> jax.Array:
     logits = scores / temperature
     whole = jax.nn.logsumexp(jnp.where(shown, logits, -jnp.inf), axis=1)
     return jnp.sum(part.share * (whole[part.row] - logits[part.row, part.item]))
 
 
-def _smooth_recall(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperature: jax.Array, k: int):
+def _smooth_ndcg(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperature: jax.Array) -> jax.Array:
     count = shown.sum(axis=1)
     mean = jnp.sum(scores, axis=1, where=shown) / count
     variance = jnp.sum((scores - mean[:, None]) ** 2, axis=1, where=shown) / count
     some = variance > 0  # both guards: the root has no finite derivative at 0
     sigma = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1)), 1)
-    lowest = jax.lax.top_k(jnp.where(shown, scores, -jnp.inf), k)[0][:, -1]
-    full = count > k
-    theta = jnp.where(full, lowest, 0)
-    margin = (scores[part.row, part.item] - theta[part.row]) / (temperature * sigma[part.row])
-    found = jnp.where(full[part.row], jax.nn.sigmoid(margin), 1)
-    return jnp.sum(jnp.where(part.share > 0, jnp.maximum(part.share, 1 / k), 0) * found)
+
+    @jax.checkpoint  # a pair's comparisons are made again in a backward pass
+    def discounted(pair):
+        row, item, gain = pair
+        ahead = jax.nn.sigmoid((scores[row] - scores[row, item]) / (temperature * sigma[row]))
+        return gain / jnp.log2(1.5 + jnp.sum(ahead, where=shown[row]))  # the item is half ahead of itself
+
+    return jax.lax.map(discounted, (part.row, part.item, part.gain), batch_size=len(scores)).sum()

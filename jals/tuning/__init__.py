@@ -2,7 +2,7 @@
 
 from .descent import Step, StepProgress, Steps, Tuned, tune
 from .rules import ByDegree, Groups, One, PerRow
-from .scores import SmoothRecall, Softmax, SquaredError
+from .scores import SmoothNDCG, Softmax, SquaredError
 from .step import Learned
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Learned",
     "One",
     "PerRow",
-    "SmoothRecall",
+    "SmoothNDCG",
     "Softmax",
     "SquaredError",
     "Step",

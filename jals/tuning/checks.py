@@ -49,7 +49,7 @@ def check_score(score: Any, problem: Problem) -> SquaredError:
     if score is None:
         return SquaredError()
     if not isinstance(score, SquaredError):
-        kinds = "jals.tuning.Softmax(), SmoothRecall(k=20), or None for the held-out squared error"
+        kinds = "jals.tuning.Softmax(), SmoothNDCG(), or None for the held-out squared error"
         raise ArgumentError(f"score is {score!r}, but must say what is to be descended: {kinds}.")
     score.check(problem)
     return score

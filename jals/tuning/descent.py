@@ -161,6 +161,7 @@ def tune(
     steps: int = 20,
     sweeps: int = 2,
     start_sweeps: int = 10,
+    restart: bool = False,
     key: jax.Array | None = None,
     init: Factors | fitting.Result | Tuned | None = None,
     method: str = "unrolled",
@@ -170,11 +171,11 @@ def tune(
 ) -> Tuned:
     """Descends the held-out error in the objective's numbers, or a ranking loss.
 
-    A step runs `sweeps` sweeps from the factors of the step before, which count as constants, takes the held-out error
-    sum v (s - t)^2 / sum v of the result and its derivative, and moves the numbers against it. s is the prediction, t
-    the validation entry's value (1 for implicit feedback: there held-out pairs alone are looked at, which a smaller
-    unobserved_weight or a larger alpha always seems to help; give a `score` that looks at the other pairs too, or tune
-    lambda alone), v its weight.
+    A step runs `sweeps` sweeps from the factors of the step before, which count as constants (see `restart`), takes the
+    held-out error sum v (s - t)^2 / sum v of the result and its derivative, and moves the numbers against it. s is the
+    prediction, t the validation entry's value (1 for implicit feedback: there held-out pairs alone are looked at, which
+    a smaller unobserved_weight or a larger alpha always seems to help; give a `score` that looks at the other pairs
+    too, or tune lambda alone), v its weight.
 
     Args:
         train: the training table, or a problem built from it.
@@ -187,7 +188,7 @@ def tune(
         hyper: its arguments; real numbers are traced, see `jals.Gradient`. The default, adam's {"learning_rate": 0.2,
             "b1": 0.5}, and those of `sweeps` and `steps` were chosen on the validation part of one fold of ML-100K at
             rank 32, for descents from lambda five times too small to five times too large.
-        score: what to descend in place of the held-out error: `jals.tuning.Softmax(...)` or `SmoothRecall(k=20, ...)`,
+        score: what to descend in place of the held-out error: `jals.tuning.Softmax(...)` or `SmoothNDCG(...)`,
             how held-out items stand among all that their users have not seen. A step then makes every score once more,
             and four times with their gradient, whatever the number of parameters; `users=` draws some of the users.
         over: which of the objective's numbers: "reg_user", "reg_item", "reg_bias", "reg_bias_user", "reg_bias_item",
@@ -205,7 +206,12 @@ def tune(
         box: {name: (low, high)} to keep a number within, for names of `over`, with reg="one".
         steps: at most so many.
         sweeps: a step; static.
-        start_sweeps: before the first step, unless there is `init`.
+        start_sweeps: before the first step, unless there is `init`; none with `restart`.
+        restart: whether every step starts from the first factors again (`init`, or those that the key draws), so that
+            a step is a whole fit of `sweeps` sweeps and its derivative that of all of it. What is found is then good
+            for that fit, `jals.fit(solver, train, tuned.objective, sweeps, key)`, and not for factors that went through
+            all steps before: numbers by which the first sweeps go, as the powers of n do with implicit feedback, drift
+            away otherwise. Dearer a step: give 5 to 10 sweeps, and a larger learning rate.
         key: for the initial factors (default `jax.random.key(0)`).
         init: factors, or a result with them, to start from.
         method: "unrolled", the derivative of the sweeps that were run; "adjoint", after the sweeps that of the
@@ -293,14 +299,15 @@ def tune(
         jax.block_until_ready((seen, after))
         seconds += clock.seconds() - started
         now = _longer(now, plan, names, parameters, seen, seconds)
-        parameters, factors = after, seen.factors
+        parameters = after
+        factors = factors if restart else seen.factors
         return now
 
     def progress(now: Tuned) -> StepProgress:
         return StepProgress(**vars(now.history.last()), steps=asked.most, result=now)
 
     now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen, score)
-    begin = [first_fit] * (given is None and start_sweeps > 0) + [compiled] * bool(direction)
+    begin = [first_fit] * (given is None and start_sweeps > 0 and not restart) + [compiled] * bool(direction)
     result = run_single(lambda: now, asked, step, progress, begin)
     warn_if_vanished(result.factors, result.problem, result.objective)
     return result

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, check_choice
-from ..metrics import HeldOutRanking, smooth_recall_loss, softmax_loss
+from ..metrics import HeldOutRanking, smooth_ndcg_loss, softmax_loss
 from ..model.factors import Factors
 from ..model.problem import Problem
 from ..reals import one_real
@@ -110,32 +110,21 @@ class Softmax(SquaredError):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SmoothRecall(Softmax):
-    """1 - a recall@k whose step is smooth: `jals.metrics.smooth_recall_loss`, whose formula is there.
-
-    The temperature is never descended: the higher it is, the nearer to 1/2 is every held-out item's part in the recall,
-    wherever it stands.
+class SmoothNDCG(Softmax):
+    """1 - an NDCG whose places are smooth: `jals.metrics.smooth_ndcg_loss`, whose formula is there. It looks at the top
+    of the list, as what is measured does, where a softmax looks at all of it.
 
     Attributes:
-        temperature: > 0, in units of the standard deviation of a user's scores.
-        k: static.
+        temperature: > 0, in units of the standard deviation of a user's scores; not descended, as it says how near to
+            the NDCG that is measured this one is.
         item_power, users, seed: as `Softmax`.
         learn: ("item_power",) or (); static.
     """
 
-    temperature: Any = 0.5
     learn: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
-    k: int = dataclasses.field(default=20, metadata={"static": True})
 
-    name: ClassVar[str] = "1 - smooth recall"
+    name: ClassVar[str] = "1 - smooth NDCG"
     learnable: ClassVar[tuple[str, ...]] = ("item_power",)
 
-    def check(self, problem: Problem) -> None:
-        super().check(problem)
-        items = problem.num_items
-        if isinstance(self.k, bool) or not isinstance(self.k, numbers.Integral) or not 1 <= self.k <= items:
-            need = f"a whole number from 1 to the number of items, {items:,}"
-            raise ArgumentError(f"SmoothRecall.k is {self.k!r}, but must be {need}.")
-
     def value(self, parameters: dict[str, Any], factors: Factors, prepared: Any, error: Any) -> jax.Array:
-        return smooth_recall_loss(factors, prepared, *self.both(parameters), k=self.k)
+        return smooth_ndcg_loss(factors, prepared, *self.both(parameters))

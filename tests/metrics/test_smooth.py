@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jals
-from jals.metrics import HeldOutRanking, smooth, smooth_recall_loss, softmax_loss
+from jals.metrics import HeldOutRanking, smooth, smooth_ndcg_loss, softmax_loss
 
 pytestmark = pytest.mark.newest
 
@@ -67,17 +67,18 @@ def dense(found, users=range(USERS), temperature=0.5, power=0.0, of="softmax"):
         if of == "softmax":
             per_user.append(-np.mean(own / temperature - np.log(np.sum(np.exp(all_of / temperature)))))
             continue
-        theta = np.sort(all_of)[-K] if len(all_of) > K else -np.inf
-        hits = 1 / (1 + np.exp(-(own - theta) / temperature / all_of.std()))
-        per_user.append(1 - hits.sum() / min(K, len(held)))
+        ahead = 1 / (1 + np.exp((own[:, None] - all_of) / temperature / all_of.std()))
+        place = 1 + ahead.sum(axis=1) - 0.5  # without itself
+        ideal = sum(1 / np.log2(1 + n) for n in range(1, len(held) + 1))
+        per_user.append(1 - np.sum(1 / np.log2(1 + place)) / ideal)
     return np.mean(per_user)
 
 
 def loss_of(which):
-    return {"softmax": softmax_loss, "recall": lambda *given: smooth_recall_loss(*given, k=K)}[which]
+    return {"softmax": softmax_loss, "ndcg": smooth_ndcg_loss}[which]
 
 
-@pytest.mark.parametrize("which", ["softmax", "recall"])
+@pytest.mark.parametrize("which", ["softmax", "ndcg"])
 def test_it_is_the_formula_and_its_derivatives_are_those(which, held_out):
     """In factors, temperature and popularity's power; forward, in reverse, and the derivative of the derivative."""
     point = (factors(), jnp.asarray(0.5), jnp.asarray(0.2))
@@ -102,7 +103,7 @@ def test_it_is_the_formula_and_its_derivatives_are_those(which, held_out):
         )
 
 
-@pytest.mark.parametrize("which", ["softmax", "recall"])
+@pytest.mark.parametrize("which", ["softmax", "ndcg"])
 def test_many_at_once(which, held_out):
     temperatures = jnp.asarray([0.3, 0.6, 2.0])
     together = jax.vmap(lambda each: loss_of(which)(factors(), held_out, each))(temperatures)
@@ -120,13 +121,25 @@ def test_float32_holds_scores_that_exponentials_do_not(held_out):
 
 
 def test_scores_that_are_all_equal():
-    """Every item of the catalogue is as probable as another; the recall's spread is 0, and so is its slope."""
+    """Every item of the catalogue is as probable as another; the spread is 0, and so is the slope of places."""
     nothing = jax.tree.map(jnp.zeros_like, factors())
     held_out = HeldOutRanking.of(VALIDATION, dtype=np.float64)
     assert float(softmax_loss(nothing, held_out, 0.1)) == pytest.approx(np.log(ITEMS), rel=1e-12)
-    for which in ("softmax", "recall"):
+    for which in ("softmax", "ndcg"):
         slope = jax.grad(loss_of(which))(nothing, held_out, 0.1)
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+
+
+def test_a_small_temperature_is_the_ndcg_that_is_measured():
+    """Of a list as long as the catalogue; users who have nothing left to find are in neither."""
+    found = factors()
+    wanted = VALIDATION.select((VALIDATION.value > 0) & (VALIDATION.weight > 0))
+    seen = TRAIN.select(TRAIN.weight > 0)
+    pairs = set(zip(seen.user.tolist(), seen.item.tolist(), strict=True))
+    fresh = np.array([pair not in pairs for pair in zip(wanted.user.tolist(), wanted.item.tolist(), strict=True)])
+    measured = jals.metrics.ranking(found, wanted.select(fresh), seen, ITEMS, ("ndcg",)).mean[f"ndcg@{ITEMS}"]
+    smoothed = smooth_ndcg_loss(found, HeldOutRanking.of(VALIDATION, TRAIN, np.float64), 1e-6)
+    assert 1 - float(smoothed) == pytest.approx(measured, abs=1e-6)
 
 
 def test_a_sample_of_the_users():
@@ -172,6 +185,3 @@ def test_refused_of_the_losses(held_out):
     short = jals.Factors(jnp.ones((USERS, 2)), jnp.ones((ITEMS - 1, 2)))
     with pytest.raises(jals.ArgumentError, match="of 16 items, the held-out table of 17"):
         softmax_loss(short, held_out, 1.0)
-    for k in (0, ITEMS + 1, 1.0, True):
-        with pytest.raises(jals.ArgumentError, match=f"k is {k}, but"):
-            smooth_recall_loss(factors(), held_out, 1.0, k=k)

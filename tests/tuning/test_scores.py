@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 import jals
 from jals.metrics import HeldOut, HeldOutRanking, softmax_loss
-from jals.tuning import ByDegree, Groups, PerRow, SmoothRecall, Softmax, checks, tune
+from jals.tuning import ByDegree, Groups, PerRow, SmoothNDCG, Softmax, checks, tune
 from jals.tuning import step as one_step
 
 pytestmark = pytest.mark.newest
@@ -77,7 +77,27 @@ def check_differences(plan, parameters, factors, gradient):
 WEIGHED = ("weight_user", "weight_item", "unobserved_user", "unobserved_item")
 
 
-@pytest.mark.parametrize("score", [Softmax(0.3, 0.1, ("temperature", "item_power")), SmoothRecall(0.5, k=4)])
+@pytest.mark.parametrize("score", [None, SmoothNDCG(0.3)])
+def test_a_step_of_restarts_is_a_fit_of_its_own(score):
+    """From the first factors again, so its derivative is that of the whole fit: by differences."""
+    tuned = tune(PROBLEM, VALIDATION, OBJECTIVE, SOLVER, score=score, steps=4, sweeps=3, restart=True, over="reg_user")
+    fresh = jals.fit(SOLVER, PROBLEM, tuned.objective, sweeps=3)
+    for ours, theirs in zip(*map(jax.tree.leaves, (tuned.factors, fresh.factors)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    assert tuned.passes == 4 * 3 * 2 * 3  # steps, sweeps, passes of one, and with a tangent
+
+    def steps(reg, count):
+        started = dataclasses.replace(OBJECTIVE, reg_user=reg)
+        settings: dict[str, Any] = {"score": score, "steps": count, "sweeps": 3, "restart": True, "over": "reg_user"}
+        return tune(PROBLEM, VALIDATION, started, SOLVER, optax.sgd, {"learning_rate": 1.0}, **settings).history
+
+    first, second = (numbers["reg_user"] for numbers in steps(OBJECTIVE.reg_user, 2).numbers)
+    ratio = second / first
+    up, down = (steps(OBJECTIVE.reg_user * np.exp(step), 1).score[0] for step in (1e-4, -1e-4))
+    assert -np.log(ratio) == pytest.approx((up - down) / 2e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("score", [Softmax(0.3, 0.1, ("temperature", "item_power")), SmoothNDCG(0.5)])
 def test_the_derivative_is_that_of_the_sweeps(score):
     """In lambda, nu, alpha_0, temperature, popularity's power and every weight of a row, by forward and by reverse
     mode, from weights that are not alike."""
@@ -216,8 +236,7 @@ def test_weights_of_pairs_are_descended():
         ({"score": Softmax(item_power=np.inf)}, "Softmax.item_power is inf"),
         ({"score": Softmax(learn=("temprature",))}, 'Did you mean "temperature"'),
         ({"score": Softmax(learn="temperature")}, "must be a tuple of names"),
-        ({"score": SmoothRecall(learn=("temperature",))}, 'must be one of "item_power"'),
-        ({"score": SmoothRecall(k=13)}, "SmoothRecall.k is 13"),
+        ({"score": SmoothNDCG(learn=("temperature",))}, 'must be one of "item_power"'),
         ({"score": Softmax(users=0)}, "users is 0"),
         ({"score": Softmax(seed=-1)}, "Softmax.seed is -1"),
         ({"score": Softmax(learn=()), "over": ()}, "nothing is to be tuned"),

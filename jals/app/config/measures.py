@@ -1,8 +1,8 @@
 """Metrics as a config names them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from ...errors import ArgumentError
@@ -29,15 +29,8 @@ Metric = Annotated[str, AfterValidator(_known)]  # "rmse", "mae", or a key of `j
 FitMetric = Annotated[str, AfterValidator(_of_a_fit)]  # the same without "mae"
 
 
-def ranking_score(named: str) -> tuple[str, int | None]:
-    """("smooth_recall", 20) of "smooth_recall@20", ("softmax", None) of "softmax": see `jals.tuning.SmoothRecall` and
-    `Softmax`."""
-    name, _, k = named.partition("@")
-    return name, int(k) if k else None
-
-
 # What a descent follows, where it follows a ranking.
-TuneScore = Annotated[str, Field(pattern=r"^(softmax|smooth_recall@[1-9][0-9]{0,8})$")]
+TuneScore = Literal["softmax", "smooth_ndcg"]
 
 
 def ranked(config: Any) -> list[str]:

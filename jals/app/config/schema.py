@@ -145,7 +145,7 @@ class TuneConfig(ConfigTable):
     sampler: Literal["random", "optuna"] = "random"
     metric: Literal["validation", "loss"] = "validation"
     # What a descent follows where fit.metric is a ranking, which itself has no derivative: "softmax", or
-    # "smooth_recall@20". Default: the squared error of the validation part.
+    # "smooth_ndcg". Default: the squared error of the validation part.
     score: TuneScore | None = None
     range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
@@ -291,7 +291,7 @@ class Config(ConfigTable):
             found.append(("fit.metric", f'does not go with problem.missing = "zeros", as {every}.'))
         if self.fit.metric == first and self.tune is not None and self.tune.method == "hypergradient":
             how = 'the descent follows that of the RMSE. Give [tune] a score that has one, "softmax" or'
-            how += ' "smooth_recall@20", or method = "random" or "grid"; or set "rmse".'
+            how += ' "smooth_ndcg", or method = "random" or "grid"; or set "rmse".'
             if self.tune.score is None:
                 found.append(("fit.metric", f'is "{first}", which has no derivative: {how}'))
         return found

@@ -10,10 +10,9 @@ import jax
 
 import jals
 
-from ...errors import ConfigError, FitError, Interrupted
+from ...errors import FitError, Interrupted
 from ...files.runs import record
 from ...metrics import is_error
-from ..config.measures import ranking_score
 from ..study.plan import DescentPlan, PlannedFit
 from . import scores
 from .data import SplitTable
@@ -40,7 +39,6 @@ def run_descent(
     history has the metric of the fits after each step that was the best so far.
 
     Raises:
-        ConfigError: for a smooth recall beyond the items of the table.
         Interrupted: on Ctrl-C. Nothing is kept: the descent starts again, with the same steps.
     """
     box = {key.removeprefix("objective."): (low, high) for key, (low, high) in descent.ranges.items()}
@@ -74,12 +72,13 @@ def run_descent(
                 validation,
                 planned.config.objective.build(),
                 planned.solver.build(),
-                score=_score(descent, planned, problem),
+                score=_score(descent, planned),
                 over=tuple(box),
                 box=box,
                 steps=descent.steps,
-                sweeps=descent.EACH,
-                start_sweeps=descent.START,
+                sweeps=descent.each,
+                start_sweeps=descent.start,
+                restart=descent.score is not None,
                 key=jax.random.key(planned.seed),
                 direction="forward",
                 callbacks=[shown, spent],
@@ -91,9 +90,9 @@ def run_descent(
     if not isinstance(tuned, jals.Tuned):  # the fit before the first step
         return DescentOutcome(tuned, error, {"descent": record.DescentRecord(steps=0)})
     if error is not None:
-        error.sweep = descent.START + descent.EACH * error.sweep  # it counts steps
+        error.sweep = descent.start + descent.each * error.sweep  # it counts steps
     steps, nothing = tuned.history, [math.nan] * len(tuned.history.step)
-    sweeps = [descent.START + descent.EACH * step for step in steps.step]
+    sweeps = [descent.start + descent.each * step for step in steps.step]
     history = jals.History(
         [0, *sweeps], [math.nan, *nothing], [0.0, *steps.seconds], [0, *steps.passes], [math.nan, *measured]
     )
@@ -106,14 +105,9 @@ def run_descent(
     )
 
 
-def _score(descent: DescentPlan, planned: PlannedFit, problem: jals.Problem) -> Any:
+def _score(descent: DescentPlan, planned: PlannedFit) -> Any:
     """What is descended, of scores that are corrected as those that are ranked."""
     if descent.score is None:
         return None
-    name, k = ranking_score(descent.score)
-    power = planned.config.score.item_power or 0.0
-    if k is None:
-        return jals.tuning.Softmax(item_power=power)
-    if k > problem.num_items:
-        raise ConfigError(f"tune.score: {name}@{k} looks at more than the {problem.num_items:,} items of the table.")
-    return jals.tuning.SmoothRecall(item_power=power, k=k)
+    kind = {"softmax": jals.tuning.Softmax, "smooth_ndcg": jals.tuning.SmoothNDCG}[descent.score]
+    return kind(item_power=planned.config.score.item_power or 0.0)

@@ -34,19 +34,31 @@ class DescentPlan(NamedTuple):
         ranges: of the objective's numbers, by key.
         seconds: None, or of work: it ends with the step that spends them.
         score: what is descended, as a config names it; None: the error.
+        fit: sweeps of the fits that it tunes for. A step that follows a ranking is such a fit, from its start, though
+            of no more than `MOST`; one that follows the error goes on from the step before.
     """
 
     ranges: dict[str, list[float]]
     steps: int
     seconds: float | None = None
     score: str | None = None
+    fit: int = 0
 
-    START = 10  # sweeps before the first step
-    EACH = 2  # sweeps a step
+    MOST = 15
+
+    @property
+    def start(self) -> int:
+        """Sweeps before the first step."""
+        return 10 if self.score is None else 0
+
+    @property
+    def each(self) -> int:
+        """Sweeps a step."""
+        return 2 if self.score is None else min(self.fit, self.MOST)
 
     def sweeps(self) -> int:
         """How many sweeps without derivatives make as many passes."""
-        return self.START + self.EACH * TRAVERSALS["forward"] * self.steps
+        return self.start + self.each * TRAVERSALS["forward"] * self.steps
 
 
 class Study(NamedTuple):
@@ -122,7 +134,8 @@ class Study(NamedTuple):
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = PlannedFit(Config.model_validate(raw), self.point, self.fold, trial, short)
         if trial is not None and tune is not None and tune.method == "hypergradient":
-            return planned._replace(descent=DescentPlan(self.ranges, tune.trials, self.seconds, tune.score))
+            about = self.ranges, tune.trials, self.seconds, tune.score, planned.sweeps()
+            return planned._replace(descent=DescentPlan(*about))
         if trial is None or planned.may_end_early():
             return planned
         raw["fit"]["loss_every"] = max(budget.loss_every, planned.sweeps() // _RECORDS)  # its end is what counts

@@ -528,7 +528,7 @@ LBFGS = 'kind = "gradient"\nrank = 2\noptimizer = "lbfgs"\nhyper = { memory_size
         ("hypergradient", 'kind = "als"\nrank = 2', LBFGS, 16, ['optimizer: is "lbfgs"', "have no derivative"]),
         ("grid", "trials = 9", 'score = "softmax"\ntrials = 9', 19, ["tune.score", 'method = "hypergradient" only']),
         ("hypergradient", "trials = 9", 'score = "softmx"\ntrials = 9', 19, ["tune.score", "softmx"]),
-        ("hypergradient", "trials = 9", 'score = "smooth_recall"\ntrials = 9', 19, ["tune.score", "smooth_recall"]),
+        ("hypergradient", "trials = 9", 'score = "smooth_recall"\ntrials = 9', 19, ["tune.score", "smooth_ndcg"]),
         ("hypergradient", "trials = 9", 'score = "softmax"\ntrials = 9', 19, ["tune.score", "set it to a ranking"]),
         ("hypergradient", "validation_fraction = 0.2\n", "", 16, ["tune.metric: needs split.validation_fraction"]),
     ],

@@ -215,7 +215,7 @@ def descent(**changes) -> plan.PlannedFit:
 
 def test_a_descent_is_one_trial_that_goes_by_itself_from_its_start():
     planned = descent()
-    assert planned.descent == plan.DescentPlan(SIDES, 6)
+    assert planned.descent == plan.DescentPlan(SIDES, 6, fit=15)
     assert planned.why_alone() == "a descent goes by itself"
     assert planned.tuned == dict.fromkeys(SIDES, 0.3)
     assert (planned.config.objective.reg_user, planned.config.objective.reg_item) == (0.3, 0.3)
@@ -241,8 +241,8 @@ def test_a_descent_ends_with_the_step_that_spends_its_seconds(monkeypatch, secon
 def test_what_decides_where_a_descent_goes_decides_its_key():
     tune = SIDED["tune"]
     ranked: Any = {"fit": {"metric": "ndcg@3"}, "output": {"relevant": 4.0}}
-    softmax, recall = (descent(**ranked, tune=tune | {"score": each}) for each in ("softmax", "smooth_recall@3"))
-    assert softmax.key("hash") != recall.key("hash")
+    softmax, ndcg = (descent(**ranked, tune=tune | {"score": each}) for each in ("softmax", "smooth_ndcg"))
+    assert softmax.key("hash") != ndcg.key("hash")
     others = [{"trials": 7}, {"range": SIDES | {"objective.reg_user": [0.1, 2.0]}}]
     keys = {descent(tune=tune | other).key("hash") for other in [{}, *others]}
     (study,) = plan.studies(made(**SIDED | {"tune": tune | {"method": "random"}}))
