@@ -15,7 +15,8 @@ import jinja2
 import numpy as np
 
 import jals
-from jals.app.show.report import competitors, table
+from jals.app.show.report import competitors, equal_cost, table
+from jals.metrics import is_error
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -70,9 +71,22 @@ def taken(place: Path) -> dict[str, Any]:
             "broken_trials": sum(fit.broken for fit in trials),
             "rows": rows,
             "paired": [each._asdict() for each in table.paired(comparison)],
+            "equal_cost": _standings(comparison),
             "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
         }
     )
+
+
+def _standings(comparison: competitors.Comparison) -> dict[str, Any]:
+    """By cost: what was spent, and the validation metric of each solver there, as [mean, error]. Of rankings only."""
+    if comparison.watched is None or is_error(comparison.watched):
+        return {}
+    found = {}
+    for cost in equal_cost.COSTS:
+        budgets, rows = equal_cost.standings(comparison, comparison.points[0], cost)
+        numbers = {row.name: [list(pair) for pair in zip(row.means, row.errors, strict=True)] for row in rows}
+        found[cost] = {"spent": budgets, "solvers": numbers}
+    return found
 
 
 def _trials(trials: list[competitors.ComparedFit]) -> dict[tuple[str, str], float]:
