@@ -19,8 +19,9 @@ from jals.app.study import plan
 from jals.files.runs import folder
 from tests.support.configs import Draw, changed, write_tables
 
-# Optax tells of what it will change.
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:Specifying")]
+# Optax tells of what it will change, and a fit of a lambda that is too large for its table.
+IGNORED = ("ignore::DeprecationWarning", "ignore:Specifying", "ignore:all factors have shrunk to 0")
+pytestmark = [pytest.mark.filterwarnings(each) for each in IGNORED]
 
 CASES = int(os.environ.get("JALS_FUZZ_CONFIGS", "0"))
 FIRST = int(os.environ.get("JALS_FUZZ_FIRST", "46"))
