@@ -103,7 +103,9 @@ def test_the_kernel_agrees_with_xla(how, dtype):
             state, infos = jals.run(solver, start, problem, objective, 2, loss=True)
             ends.append(jals.predict(state.factors, user, item))
             np.testing.assert_allclose(infos.loss[-1], jals.loss(state.factors, problem, objective), rtol=1e-5)
-        np.testing.assert_allclose(*ends, rtol=0, atol=2000 * np.finfo(dtype).eps * np.abs(ends[0]).max())
+        # Each step of conjugate gradients is made of quotients of what rounding has touched.
+        bound = (1000 if how["linsolve"] == "cg" else 200) * np.finfo(dtype).eps
+        np.testing.assert_allclose(*ends, rtol=0, atol=bound * np.abs(ends[0]).max())
 
     def of_reg(reg, backend):
         solver = jals.ALS(3, backend=backend, **how)
