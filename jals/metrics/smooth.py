@@ -252,6 +252,11 @@ def _softmax(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperat
 
 
 def _smooth_ndcg(part: HeldOutRanking, scores: jax.Array, shown: jax.Array, temperature: jax.Array) -> jax.Array:
+    # Only ratios of a user's scores count, so each user's are first brought to a size whose square can be held; that
+    # size is a constant to the derivative. Scores that are all but 0 count as equal.
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(scores), axis=1, where=shown, initial=0))
+    size = jnp.where(size > jnp.finfo(scores.dtype).tiny / jnp.finfo(scores.dtype).eps, size, 1)
+    scores = scores / size[:, None]
     count = shown.sum(axis=1)
     mean = jnp.sum(scores, axis=1, where=shown) / count
     variance = jnp.sum((scores - mean[:, None]) ** 2, axis=1, where=shown) / count

@@ -130,6 +130,24 @@ def test_scores_that_are_all_equal():
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
+@pytest.mark.parametrize("exponent", [-60, -90, 60])
+def test_smooth_places_know_no_scale(exponent):
+    """Of one user among others, in float32, where the square of such scores is 0 or infinite: the value stays, the
+    user's slope is that over the scale, and the items' are as they were. (A descent of powers of n once led there.)"""
+    found = jax.tree.map(lambda leaf: jnp.asarray(leaf, np.float32), factors())
+    found = jals.Factors(found.user, found.item)
+    held_out = HeldOutRanking.of(VALIDATION, TRAIN)
+    user = int(held_out.user[0, held_out.row[0, 0]])
+    slope = jax.value_and_grad(smooth_ndcg_loss)
+    value, at = slope(found, held_out, 0.3)
+    scale = np.float32(2.0**exponent)
+    scaled, there = slope(jals.Factors(found.user.at[user].multiply(scale), found.item), held_out, 0.3)
+    assert float(scaled) == pytest.approx(float(value), rel=1e-6)
+    assert float(jnp.abs(at.user[user]).max()) > 1e-4
+    np.testing.assert_allclose(there.user.at[user].multiply(scale), at.user, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(there.item, at.item, rtol=1e-4, atol=1e-7)
+
+
 def test_a_small_temperature_is_the_ndcg_that_is_measured():
     """Of a list as long as the catalogue; users who have nothing left to find are in neither."""
     found = factors()

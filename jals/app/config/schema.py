@@ -37,7 +37,7 @@ from .baselines import AnyBaseline
 from .measures import FitMetric, Metric, TuneScore, ranked
 from .presets import AnyObjective, Biased
 from .solvers import AnySolver
-from .splits import AnySplit, GivenSplit
+from .splits import VALIDATIONS, AnySplit, GivenSplit
 from .trials import is_signed
 
 Column = str | Annotated[int, Field(ge=0, le=MOST)]  # a name, or a place counted from 0
@@ -147,6 +147,8 @@ class TuneConfig(ConfigTable):
     # What a descent follows where fit.metric is a ranking, which itself has no derivative: "softmax", or
     # "smooth_ndcg". Default: the squared error of the validation part.
     score: TuneScore | None = None
+    # Whether the fits that count learn from the validation part too, once it has chosen their numbers.
+    refit: bool = False
     range: Annotated[dict[TunedKey, Annotated[list[End], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
     def conflicts(self):
@@ -238,8 +240,7 @@ class Config(ConfigTable):
     @property
     def validated(self) -> bool:
         """Whether there is a validation part."""
-        ways = ("validation_fraction", "validation_count", "validation")
-        return any(getattr(self.split, way, None) is not None for way in ways)
+        return any(getattr(self.split, way, None) is not None for way in VALIDATIONS)
 
     def conflicts(self):
         found = []
@@ -312,6 +313,13 @@ class Config(ConfigTable):
         if self.tune is not None and self.tune.score is not None and is_error(self.fit.metric):
             how = 'but fit.metric = "rmse" says that errors decide: set it to a ranking metric such as "ndcg@10"'
             found.append(("tune.score", f'is "{self.tune.score}", a ranking, {how}.'))
+        if self.tune is not None and self.tune.refit:
+            if self.fit.patience is not None:
+                how = "leaves no validation part to the fits that count, which fit.patience would watch: end them by"
+                found.append(("tune.refit", f"{how} fit.sweeps, and try several in [grid] or by hand."))
+            if isinstance(self.split, GivenSplit) and self.split.validation is not None:
+                how = "takes the validation part of the training entries: put those of split.validation among them, and"
+                found.append(("tune.refit", f"{how} give split.validation_fraction."))
         for key in self.tune.range if self.tune else ():
             if key in self.grid:
                 found.append((f"tune.range.{key}", "is an axis of the grid too: choose one of the two."))

@@ -72,4 +72,6 @@ class GivenSplit(ConfigTable):
         return [("validation_fraction", "stands beside validation: give one of the two.")] if both else []
 
 
+VALIDATIONS = ("validation_fraction", "validation_count", "validation")  # keys that set a validation part aside
+
 AnySplit = RandomSplit | KFoldSplit | ByUserSplit | ByTimeSplit | LeaveLastOutSplit | GivenSplit

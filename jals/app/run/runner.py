@@ -101,7 +101,8 @@ def _run(
         if not extend:
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
     session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)
-    session.tables.of(next(plan.studies(config)).fits({})[0])  # before the folder is touched: the data may be wrong
+    for planned in next(plan.studies(config)).firsts:  # before the folder is touched: the data may be wrong
+        session.tables.of(planned)
     if earlier is None or extend or not _kept(place, config):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
         with defer_stops():

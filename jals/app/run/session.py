@@ -133,7 +133,7 @@ class Session:
                         self.write("running")
 
     def tune_and_fit(self, studies: list[Study]) -> None:
-        """Tunes the studies of one table, and makes their fits."""
+        """Tunes studies whose trials share a table, and makes their fits, which share one too."""
         tune = self.config.tune
         metric = self.config.fit.metric
         searches = [Search(tune, study.ranges, study.seconds, metric) if tune else None for study in studies]
@@ -146,12 +146,16 @@ class Session:
                 made += asked[-1]
             if not any(asked):
                 break
-            self.make_fits([planned for some in asked for planned in some])
+            together = [planned for some in asked for planned in some]
+            self.tables.of(together[0])
+            self.make_fits(together)
             for search, some in zip(searches, asked, strict=True):
                 if search is not None and some:
                     search.tell([self.done[planned.key(self.tables.latest.hash)] for planned in some])
         chosen = [search.chosen() if search is not None else {} for search in searches]
-        self.make_fits([each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)])
+        fits = [each for study, numbers in zip(studies, chosen, strict=True) for each in study.fits(numbers)]
+        self.tables.of(fits[0])
+        self.make_fits(fits)
 
     def make_fits(self, planned: list[PlannedFit]) -> None:
         """Makes those of the fits that are not there: alone, or as one program those that can share one."""

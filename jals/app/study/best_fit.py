@@ -201,6 +201,10 @@ def choose(fits: Iterable[FitRecord], config: Config, solver: str | None = None,
         ended = ", and has not ended" if isinstance(own[0], Unfinished) else ""
         return ServedFit(own[0], None if single else f"the only fit{of} that could be served{ended}", [])
     found = ranking([fit for fit in meant if fit.factors or fit.broken], config)
+    refitted = config.tune is not None and config.tune.refit
+    if found.refused == _NO_PART and refitted and len({(fit.solver, json.dumps(fit.point)) for fit in own}) == 1:
+        # its seeds differ by chance alone, and its numbers the validation part has chosen
+        return ServedFit(own[0], "the first seed: all learnt from the validation part too", [])
     if found.refused is not None:
         raise ArgumentError(
             f"{len(own):,} fits could be served, and nothing says which is best: {found.refused}.\n"

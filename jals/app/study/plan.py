@@ -20,6 +20,7 @@ from ...tuning.step import TRAVERSALS
 from .. import config as configs
 from ..config.schema import Config
 from ..config.solvers import Solver
+from ..config.splits import VALIDATIONS
 from . import search
 
 _SWEEPS = 15  # of a fit without any budget
@@ -93,6 +94,12 @@ class Study(NamedTuple):
         return [] if self.config.tune is None else search.expected_trials(self.config.tune, self.ranges)
 
     @property
+    def firsts(self) -> list["PlannedFit"]:
+        """A fit for each table that it learns from: that of the trials, where there are some, and that of the fits."""
+        trials = [self.trial(0, {key: low for key, (low, _) in self.ranges.items()})] if self.ranges else []
+        return [*trials, *self.fits({})[:1]]
+
+    @property
     def seconds(self) -> float | None:
         """The study's share of the seconds that all tuning may take, the same for each; None where that has no end."""
         tune = self.config.tune
@@ -131,6 +138,10 @@ class Study(NamedTuple):
         tune, budget = self.config.tune, resolved.fit
         by_seconds = budget.seconds is not None or (trial is not None and tune is not None and tune.seconds is not None)
         raw["fit"] |= {"seed": seed, "timed": by_seconds or (self.config.timed and trial is None)}
+        if trial is None and tune is not None and tune.refit:  # no validation part: its entries are for training
+            raw["split"] = {key: value for key, value in raw["split"].items() if key not in VALIDATIONS}
+            raw["output"]["metrics"] = resolved.ranked
+            raw["fit"].pop("metric", None)
         short = {".".join(key.split(".")[2:]) if key.startswith("solver.") else key: tuned[key] for key in tuned}
         planned = PlannedFit(Config.model_validate(raw), self.point, self.fold, trial, short)
         if trial is not None and tune is not None and tune.method == "hypergradient":
@@ -249,10 +260,10 @@ def _folds(config: Config, point: dict[str, Any]) -> list[int | None]:
 
 
 def by_table(config: Config) -> list[list[Study]]:
-    """The studies, those together that learn from one table."""
+    """The studies, those together whose trials learn from one table, and whose fits do."""
     tables: dict[str, list[Study]] = {}
     for study in studies(config):
-        tables.setdefault(study.fits({})[0].table_key(), []).append(study)
+        tables.setdefault(" ".join(each.table_key() for each in study.firsts), []).append(study)
     return list(tables.values())
 
 

@@ -110,6 +110,42 @@ def test_patience_tuning_and_the_best_fit_go_by_it(tmp_path):
     assert f"als seed {seed} " in output and f"highest validation auc, {max(map(score, own)):.4f}, of 3 seeds" in output
 
 
+def test_what_was_chosen_is_fitted_to_the_validation_part_too(tmp_path):
+    """With `refit` the trials are those without it, and the fits that count learn from all that is not the test part:
+    the same fit as of a config that sets nothing aside, with the numbers chosen."""
+    tune = '\n[tune]\ntrials = 3\n{}range = {{ "objective.reg" = [0.001, 30.0] }}\n' + MEASURED
+    settings = ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"\nseeds = [0, 1]')
+    both = []
+    for name, refit in (("without", ""), ("with", "refit = true\n")):
+        (tmp_path / name).mkdir()
+        path = experiment(tmp_path / name, IMPLICIT, settings, more=tune.format(refit))
+        both.append(run(path, tmp_path / name / "run")[1])
+    trials, fits = ([[fit for fit in each if (fit["trial"] is None) == own] for each in both] for own in (False, True))
+    assert [fit["metrics"] for fit in trials[0]] == [fit["metrics"] for fit in trials[1]]
+    assert fits[0][0]["tuned"] == fits[1][0]["tuned"]
+    assert "validation" in fits[0][0]["metrics"] and "validation" not in fits[1][0]["metrics"]
+    train, validation, test = parts(tmp_path / "with")
+    whole = together(train, validation)
+    problem, out = jals.Problem.build(whole), tmp_path / "with" / "run"
+    for fit in fits[1]:
+        saved = jals.load(out / fit["factors"])
+        assert jals.certify(saved.factors, problem, saved.objective).holds()
+        assert not jals.certify(saved.factors, jals.Problem.build(train), saved.objective).holds()
+        expected = jals.metrics.ranking(saved.factors, test, whole, 3, "ndcg").mean["ndcg@3"]
+        assert fit["metrics"]["test"]["ndcg@3"] == pytest.approx(expected)
+    assert jals_command("certify", out).exit_code == 0
+    assert jals_command("run", path, "--out", out).exit_code == 0  # finished: it fits nothing
+    served = jals_command("recommend", out, "--user", 100, "-k", 2).output
+    assert "als seed 0 " in served and "the first seed" in served
+
+
+def test_a_refit_leaves_nothing_to_stop_by(tmp_path):
+    tune = '\n[tune]\ntrials = 3\nrefit = true\nrange = { "objective.reg" = [0.001, 30.0] }\n'
+    path = experiment(tmp_path, IMPLICIT, ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"\npatience = 2'), more=tune)
+    done = jals_command("run", path, "--out", tmp_path / "run")
+    assert done.exit_code == 2 and "tune.refit: leaves no validation part" in done.output
+
+
 def test_scores_are_corrected_wherever_a_run_ranks(tmp_path):
     """At the ends of the fits and trials, and where the run is served; the factors in the folder are those fitted, of
     an objective with powers of n."""
