@@ -214,9 +214,8 @@ def tables(config: Config) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The same without what decides no result: the question, and where the output goes."""
-    return config.model_dump(
-        mode="json", exclude_none=True, exclude={"question": True, "output": {"folder": True, "factors": True}}
-    )
+    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}}
+    return config.model_dump(mode="json", exclude_none=True, exclude=apart)
 
 
 def config_of_run(run: RunRecord, place: Path) -> Config:

@@ -198,6 +198,8 @@ class ScoreConfig(ConfigTable):
 class OutputConfig(ConfigTable):
     folder: Path | None = None  # default: runs/ and the config's own name
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
+    # false: no certificates, which at large ranks take longer than inexact fits; `jals certify` makes them afterwards
+    certificate: bool = True
     metrics: list[Metric] = Field(default=[])  # of validation and test parts, beside RMSE and MAE: "ndcg@10", "auc"
     # From which value on a held-out entry counts as relevant in a ranking. Without: every value > 0 does.
     relevant: float | None = None

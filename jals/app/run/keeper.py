@@ -63,9 +63,11 @@ class Keeper:
         except StorageError as full:
             raise self.rescue_factors(table, planned, result, full) from full
         if error is None:
-            cert = scores.certify_fit(config, result.factors, table.problem(planned.fold))
             metrics, ranking = scores.fit_metrics(config, result.factors, fold, table.rankings(planned.fold))
-            fit = fit.changed(metrics=metrics, certificate=scores.proof_of(cert, planned.solver, fit.sweeps))
+            fit = fit.changed(metrics=metrics)
+            if fit.certified:
+                cert = scores.certify_fit(config, result.factors, table.problem(planned.fold))
+                fit = fit.changed(certificate=scores.proof_of(cert, planned.solver, fit.sweeps))
             return fit if ranking is None else fit.changed(ranking=ranking)
         return fit
 
@@ -114,6 +116,7 @@ class Keeper:
             compile_seconds=result.compile_seconds,
             program=program,
             history=HistoryRecord(**columns),
+            certified=self.config.output.certificate,
             metric=settings.metric,
         )
 

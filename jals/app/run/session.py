@@ -407,7 +407,8 @@ def verdict(found: folder.StoredRun) -> int:
     if found.run.status != "finished":
         return 130
     fits = [fit for fit in found.fits if fit.trial is None]
-    return 0 if all(fit.certificate is not None and fit.certificate.passed for fit in fits) else 1
+    proven = all(fit.certificate is not None and fit.certificate.passed for fit in fits if fit.certified)
+    return 1 if any(fit.broken for fit in fits) or not proven else 0
 
 
 def _budget_spent(settings: Any, at: Any) -> bool:

@@ -94,7 +94,7 @@ def print_chunk_end(console: Console, fits: list, seconds: float) -> None:
 def print_results(console: Console, place: Path, found: StoredRun) -> None:
     """A line a fit; of many fits, or several seeds or points, a line a solver and point, as in the report."""
     fits = [fit for fit in found.all if fit.trial is None]
-    proven = [fit for fit in fits if fit.certificate is not None]
+    proven = [fit for fit in fits if fit.metrics is not None]
     if not proven:
         return
     ranked = configs.ranked(configs.config_of_run(found.run, place))
@@ -293,6 +293,8 @@ def _verdict(console: Console, fits: list[FitRecord]) -> None:
     """What the numbers were held against, and the rows that failed, with the number that did."""
     proofs = [(fit.label, fit.certificate) for fit in fits if fit.certificate is not None]
     if not proofs:
+        if fits and not any(fit.certified for fit in fits):
+            console.print("not certified, as output.certificate = false: `jals certify` does it", soft_wrap=True)
         return
     bound = proofs[0][1].bound
     console.print(f"updates: worst backward error of a row, bound {bound:.0e} (last: exact ALS only)")

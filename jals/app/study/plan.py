@@ -263,7 +263,8 @@ def by_table(config: Config) -> list[list[Study]]:
     """The studies, those together whose trials learn from one table, and whose fits do."""
     tables: dict[str, list[Study]] = {}
     for study in studies(config):
-        tables.setdefault(" ".join(each.table_key() for each in study.firsts), []).append(study)
+        own = dict.fromkeys(each.table_key() for each in study.firsts)
+        tables.setdefault(" ".join(own), []).append(study)
     return list(tables.values())
 
 

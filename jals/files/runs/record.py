@@ -149,6 +149,7 @@ class FitRecord(_Kept):
     history: HistoryRecord
     metrics: dict[str, dict[str, Real]] | None = None
     certificate: Proof | None = None
+    certified: bool = True  # False: the config asked for no certificate
     descent: DescentRecord | None = None
     metric: str = RMSE  # what history.validation is
     ranking: RankingRecord | None = None
@@ -295,7 +296,7 @@ def line(content: bytes) -> FitRecord:
     fit = _read(FitRecord, content)
     if fit.error is None and fit.metrics is None:
         raise ValueError("metrics are missing, of a fit that ended well")
-    if fit.error is None and fit.trial is None and fit.certificate is None:
+    if fit.error is None and fit.trial is None and fit.certified and fit.certificate is None:
         raise ValueError("the certificate is missing, of a fit that ended well")
     if fit.open:
         raise ValueError(f'reason is "{fit.reason}", of a fit that has ended')

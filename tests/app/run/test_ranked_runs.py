@@ -139,6 +139,18 @@ def test_what_was_chosen_is_fitted_to_the_validation_part_too(tmp_path):
     assert "als seed 0 " in served and "the first seed" in served
 
 
+def test_without_certificates_a_run_says_so_and_makes_them_later(tmp_path, monkeypatch):
+    path = experiment(tmp_path, more="\n[output]\ncertificate = false\n")
+    made = []
+    monkeypatch.setattr(jals, "certify", lambda *args, of=jals.certify, **named: made.append(1) or of(*args, **named))
+    shown, (fit,) = run(path, tmp_path / "run")
+    assert "not certified" in shown and "certificate passed" not in shown
+    assert fit["metrics"]["test"]["rmse"] > 0 and not made
+    assert jals_command("run", path, "--out", tmp_path / "run").exit_code == 0  # read again, finished
+    done = jals_command("certify", tmp_path / "run")
+    assert made and done.exit_code == 0 and "certificate passed" in done.output
+
+
 def test_a_refit_leaves_nothing_to_stop_by(tmp_path):
     tune = '\n[tune]\ntrials = 3\nrefit = true\nrange = { "objective.reg" = [0.001, 30.0] }\n'
     path = experiment(tmp_path, IMPLICIT, ("sweeps = 3", 'sweeps = 3\nmetric = "ndcg@3"\npatience = 2'), more=tune)
