@@ -28,10 +28,13 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
     grid.add_column(overflow="fold")  # paths have no blanks to break at
     if config.question:
         grid.add_row("question", " ".join(config.question.split()))
+    told = []
     for each in data:
         density = each.entries / (each.users * each.items)
         shape = f"{each.users:,} users x {each.items:,} items, {each.entries:,} entries ({density:.2%})"
-        grid.add_row("data", f"{each.name}: {shape}")
+        told.append(f"{each.name}: {shape}")
+    for line in dict.fromkeys(told):  # one table may be split in several ways
+        grid.add_row("data", line)
     for name in ("split", "objective", "problem", *(("score",) if config.score.item_power is not None else ()), "fit"):
         grid.add_row(name, _table_text(getattr(config, name)))
     for solver in config.solver:

@@ -165,6 +165,11 @@ class FitRecord(_Kept):
         return self.error is not None or self.reason in ("diverged", "singular")
 
     @property
+    def validated(self) -> bool:
+        """Whether there is anything that a validation part said of it."""
+        return self.history.validation is not None or "validation" in (self.metrics or {})
+
+    @property
     def label(self) -> str:
         """What tables and pictures call it."""
         return label(self.solver, self.fold, self.point, self.trial, self.descent is not None)

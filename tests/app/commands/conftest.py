@@ -12,31 +12,11 @@ from jals.app.study import plan
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
 from jals.files.runs import folder, record
+from tests.support import commands
 
-CONFIG = """\
-[data]
-path = "table.npz"
-
-[split]
-kind = "random"
-test_fraction = 0.2
-
-[objective]
-preset = "als_wr"
-reg = 0.1
-bias = true
-center = true
-
-[[solver]]
-kind = "als"
-name = "small"
-rank = 2
-
-[[solver]]
-kind = "als"
-name = "large"
-rank = 3
-"""
+NAMED = 'kind = "als"\nname = "{}"\nrank = {}\n'
+CONFIG = commands.CONFIG.format(data="table.npz").replace('kind = "als"\nrank = 2\n', NAMED.format("small", 2))
+CONFIG += f"\n[[solver]]\n{NAMED.format('large', 3)}"
 
 USERS = {"whole": np.arange(12) * 10 + 100, "text": np.array([f"user-{row:02d}" for row in range(12)])}
 

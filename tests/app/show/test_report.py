@@ -345,6 +345,24 @@ def test_seeds_on_one_split_are_said_to_be_that(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_fits_that_learned_from_the_validation_part_are_said_to_have_none(tmp_path):
+    """What was measured of it is then the trials' metric."""
+    record = made_run(tmp_path, solvers=("als", "sgd"), ranked=("ndcg@3",))
+    whole = "The last column is the mean of the fits"
+    assert whole in markdown(tmp_path) and "learned from the validation part too" not in markdown(tmp_path)
+
+    def refitted(fit):
+        if fit["trial"] is None:
+            fit["metric"], fit["history"]["validation"] = "rmse", None
+            del fit["metrics"]["validation"]
+
+    rewritten(tmp_path, record, refitted)
+    text = markdown(tmp_path)
+    assert "learned from the validation part too" in text and whole not in text
+    assert "highest validation ndcg@3" in text and "highest validation metric" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_chosen_at_the_edge_are_flagged(tmp_path):
     record = made_run(tmp_path, solvers=("als", "sgd"))
     assert "⚠" not in markdown(tmp_path)
@@ -360,7 +378,13 @@ def test_numbers_chosen_at_the_edge_are_flagged(tmp_path):
 
 @pytest.mark.parametrize("chosen, edge", [(1e-5, True), (2.4e-5, True), (2.6e-5, False), (0.039, False), (0.041, True)])
 def test_edge_is_the_outermost_tenth_of_the_logarithm(chosen, edge):
-    assert table.at_edge(chosen, 1e-5, 1e-1) is edge
+    assert table.at_edge("objective.reg", chosen, 1e-5, 1e-1) is edge
+
+
+@pytest.mark.parametrize("chosen, edge", [(-0.6, True), (-0.53, True), (-0.51, False), (0.11, False), (0.13, True)])
+@pytest.mark.parametrize("key", ["objective.weight_power_item", "score.item_power"])
+def test_edge_of_what_has_either_sign_is_the_outermost_tenth(key, chosen, edge):
+    assert table.at_edge(key, chosen, -0.6, 0.2) is edge
 
 
 @pytest.mark.usefixtures("undrawn")

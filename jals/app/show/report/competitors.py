@@ -209,8 +209,10 @@ class Comparison:
 
     @functools.cached_property
     def watched(self) -> str | None:
-        """The metric of all histories' validation part; None where they differ."""
-        found = {fit.record.metric for fit in self.fits + self.trials + self.unfinished}
+        """The metric of all validation parts that were looked at; None where they differ."""
+        every = self.fits + self.trials + self.unfinished
+        seen = [each for each in every if each.record.validated]
+        found = {fit.record.metric for fit in seen or every}
         return found.pop() if len(found) == 1 else None
 
     @functools.cached_property

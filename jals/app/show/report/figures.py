@@ -53,6 +53,7 @@ class Trials(NamedTuple):
         chosen: the values chosen.
         range: from where to where it was drawn, or None.
         what: "trial", or of a descent "step".
+        plain: those of y that are shares, and go on an axis that is not logarithmic.
     """
 
     x: np.ndarray
@@ -60,6 +61,7 @@ class Trials(NamedTuple):
     chosen: list[float]
     range: tuple[float, float] | None
     what: str = "trial"
+    plain: tuple[str, ...] = ()
 
 
 def floor(number: int) -> int:
@@ -144,7 +146,8 @@ def trials(tried: Trials, place: int, xlabel: str) -> Figure:
             its.axvline(number, color=INK, lw=1.2, ls="--", gid="chosen")
         its.margins(y=0.18)
         its.set_ylabel(ylabel)
-        _logs(its, "y", [y], 4)
+        if ylabel not in tried.plain:
+            _logs(its, "y", [y], 4)
     last = axes[-1]
     last.set_xlabel(xlabel)
     low, high = tried.range or (tried.x.min(), tried.x.max())
@@ -258,7 +261,11 @@ def stationarity(lines: list[tuple[str, int, np.ndarray]]) -> Figure:
             np.zeros(zero.sum()), (row + spread)[zero], transform=its.get_yaxis_transform(), clip_on=False, **style
         )
     _rows(its, [label for label, *_ in lines])
-    _logs(its, "x", [values for *_, values in lines], 1)
+    spread = np.concatenate([values[values > 0] for *_, values in lines])
+    if len(spread) and spread.max() < 2 * spread.min():  # else all labels would be of the last digits
+        spread = np.array([spread.min() / 1.5, spread.max() * 1.5])
+        its.set_xlim(*spread)
+    _logs(its, "x", [spread], 1)
     its.set_xlabel("stationarity (dimensionless)")
     return figure
 

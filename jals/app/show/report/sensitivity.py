@@ -35,7 +35,7 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     for (name, point, fold, key), values in choices(comparison).items():
         drawn = drawn_from(comparison, name, key)
         for value in values:
-            edge = bool(drawn) and table.at_edge(value, *drawn)
+            edge = bool(drawn) and table.at_edge(key, value, *drawn)
             edges += [f"{key} of {name}"] if edge else []
             cells.append(
                 [
@@ -47,8 +47,8 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
     if not cells and not shown:
         return
     words = [
-        "Every trial, or step of a descent, by its number, on a log axis: what the loss and the validation metric "
-        "became. Dashed: what was chosen. A trial that broke down is a cross at the top."
+        "Every trial, or step of a descent, by its number (on a log axis, but for powers of either sign): what the "
+        "loss and the validation metric became. Dashed: what was chosen. A trial that broke down is a cross at the top."
     ]
     unseen = max((fit.record.descent.unseen for fit in comparison.trials if fit.record.descent), default=0)
     if unseen:
@@ -60,8 +60,8 @@ def tuned(comparison: Comparison) -> Iterator[Section]:
         words.append("Figures show the trials of each solver's first point; the table has all.")
     if edges:
         words.append(
-            f"⚠ {joined(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range (in logarithms), so "
-            "the best may lie outside it. Widen the range before trusting the comparison."
+            f"⚠ {joined(list(dict.fromkeys(edges)))}: chosen from the outermost tenth of the range, so the "
+            "best may lie outside it. Widen the range before trusting the comparison."
         )
     blocks: list[Any] = [*map(Text, words)]
     if shown:
@@ -111,9 +111,12 @@ def _spent(comparison: Comparison) -> list[Any]:
     words = (
         "Passes are over the training entries, by all trials or the whole descent, its derivatives included. The "
         f"{_validated(comparison)} is what the chosen numbers had there: in a descent, whose factors start from the "
-        "step before, it flatters. The last column is the mean of the fits that were then made with them: compare "
-        "methods by that."
+        "step before, it flatters. "
     )
+    if any(row[-1].text for row in cells):
+        words += "The last column is the mean of the fits that were then made with them: compare methods by that."
+    else:
+        words += "The fits that were then made with them learned from the validation part too."
     return [Text("What tuning took", 3), make_table(columns, cells, "What tuning took"), Text(words)]
 
 
@@ -187,9 +190,9 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
     other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
     said += " Each value is another loss: the lowest says nothing." if other else ""
     drawn = drawn_from(comparison, name, key)
-    if drawn and any(table.at_edge(value, *drawn) for value in values):
+    if drawn and any(table.at_edge(key, value, *drawn) for value in values):
         said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
-    tried = figures.Trials(x, y, values, drawn, what)
+    tried = figures.Trials(x, y, values, drawn, what, () if is_error(metric) else (_validated(comparison),))
     return pictured(
         f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
     )

@@ -7,6 +7,7 @@ from typing import Any
 import tomli_w
 
 from ....files.runs.record import DataRecord
+from ...config.trials import is_signed
 from ..console import printable
 from .competitors import MOST, ComparedRun, Comparison, as_text, short, words
 from .words import Cell, Code, Folded, Section, Text, brief, counted, joined, make_table, number
@@ -115,6 +116,8 @@ def _tuning(tune: dict | None) -> str:
     ranges = [f"{key} from {brief(low)} to {brief(high)}" for key, (low, high) in tune.get("range", {}).items()]
     rest = [f"{key} {as_text(value)}" for key, value in tune.items() if not isinstance(value, dict)]
     drawn = {"random": ", drawn log-uniform", "grid": ", log-spaced"}.get(tune.get("method", "random"), "")
+    if drawn and any(map(is_signed, tune.get("range", {}))):
+        drawn += ", powers evenly"
     return "; ".join([", ".join(rest), *ranges]) + (drawn if ranges else "")
 
 

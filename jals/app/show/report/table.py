@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....metrics import RMSE, as_error, spelt
+from ...config.trials import is_signed
 from .competitors import ComparedBaseline, ComparedFit, Comparison
 
 NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
@@ -259,7 +260,11 @@ def _median(numbers: list[float]) -> float:
     return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def at_edge(chosen: float, low: float, high: float) -> bool:
-    """Whether a number chosen from a range drawn log-uniform lies in the lowest or highest tenth of it."""
-    share = np.log(chosen / low) / np.log(high / low) if chosen > 0 else 0.0
+def at_edge(key: str, chosen: float, low: float, high: float) -> bool:
+    """Whether a number that was chosen for a key lies in the lowest or highest tenth of its range, as that is drawn:
+    by its logarithm, or evenly where either sign goes."""
+    if is_signed(key):
+        share = (chosen - low) / (high - low)
+    else:
+        share = np.log(chosen / low) / np.log(high / low) if chosen > 0 else 0.0
     return bool(share <= 0.1 or share >= 0.9)
