@@ -54,6 +54,7 @@ def taken(place: Path) -> dict[str, Any]:
         found["tuned"] = {key: sorted({each[key] for each in tuned}) for key in (tuned[0] if tuned else {})}
         found["at_edge"] = any(_at_edge(run, fit) for fit in row.fits)
         found["certificate"] = _worst(row.fits)
+        found["of_known_users"] = _of_known_users([fit.record.ranking for fit in row.fits])
         if first and (first.record.solver, str(first.record.point)) in scores:
             found["trials_near"] = scores[first.record.solver, str(first.record.point)]
         rows.append(found)
@@ -72,6 +73,7 @@ def taken(place: Path) -> dict[str, Any]:
             "rows": rows,
             "paired": [each._asdict() for each in table.paired(comparison)],
             "equal_cost": _standings(comparison),
+            "baselines": [_baseline(comparison, row) for row in table.baseline_rows(comparison)],
             "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
         }
     )
@@ -87,6 +89,23 @@ def _standings(comparison: competitors.Comparison) -> dict[str, Any]:
         numbers = {row.name: [list(pair) for pair in zip(row.means, row.errors, strict=True)] for row in rows}
         found[cost] = {"spent": budgets, "solvers": numbers}
     return found
+
+
+def _baseline(comparison: competitors.Comparison, row: table.BaselineRow) -> dict[str, Any]:
+    """A row of the table, as those of the solvers."""
+    own = [each.record.ranking for each in comparison.baselines if each.group == (row.name, row.data, row.split)]
+    means = {name.replace(" ", "_"): [mean.mean, mean.error, mean.n] for name, mean in row.means.items()}
+    return {"solver": row.name, **means, "of_known_users": _of_known_users(own)}
+
+
+def _of_known_users(rankings: list[Any]) -> float | None:
+    """The first ranking metric over the users who have training entries: those who have none a solver cannot know."""
+    means = []
+    for each in rankings:
+        bins = [one for one in (each.by_activity if each else ()) if one.low > 0]
+        if bins:
+            means.append(np.average([one.mean for one in bins], weights=[one.count for one in bins]))
+    return float(np.mean(means)) if means else None
 
 
 def _trials(trials: list[competitors.ComparedFit]) -> dict[tuple[str, str], float]:
@@ -107,7 +126,7 @@ def _at_edge(run: competitors.ComparedRun, fit: competitors.ComparedFit) -> bool
         key.removeprefix(f"solver.{fit.record.solver}."): between
         for key, between in run.config.get("tune", {}).get("range", {}).items()
     }
-    return any(table.at_edge(chosen, *ranges[key]) for key, chosen in fit.record.tuned.items())
+    return any(table.at_edge(key, chosen, *ranges[key]) for key, chosen in fit.record.tuned.items())
 
 
 def _worst(fits: list[competitors.ComparedFit]) -> dict[str, float]:
@@ -176,6 +195,19 @@ def short(number: float | None, digits: int = 3) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def columns(rows: list[list[float]]) -> list[list[float]]:
+    """Of each column [mean, standard error, n] of the rows."""
+    each = np.array(rows)
+    errors = each.std(axis=0, ddof=1) / len(each) ** 0.5
+    return [[float(mean), float(error), len(each)] for mean, error in zip(each.mean(axis=0), errors, strict=True)]
+
+
+def changed(setting: dict[str, Any], before: dict[str, Any]) -> str:
+    """reg 0.002, rank 256: what of a setting was not so before."""
+    new = {name: value for name, value in setting.items() if before.get(name) != value}
+    return ", ".join(f"{name} {value if isinstance(value, int) else short(value)}" for name, value in new.items())
+
+
 def page() -> str:
     """README.md, from the template and what was taken in."""
     studies = {path.stem: Study(json.loads(path.read_text("utf-8"))) for path in RESULTS.glob("*.json")}
@@ -183,6 +215,7 @@ def page() -> str:
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"mean": mean, "short": short, "percent": lambda share: f"{100 * share:.3g} %"}
+    environment.filters |= {"columns": columns, "changed": changed}
     return environment.get_template("README.md.j2").render(**studies).rstrip() + "\n"
 
 
