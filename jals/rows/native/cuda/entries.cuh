@@ -1,0 +1,169 @@
+// A part's entries, a chunk at a time: read from their slots, weighed, and their rows of the table gathered.
+#pragma once
+
+#include "room.cuh"
+
+namespace jals {
+namespace cuda {
+
+template <class T>
+struct Slot {
+  bool there;
+  int other;
+  T value, weight;
+};
+
+// total -= term, with what rounding loses added to `lost`: jals/model/factors.py, `remainder`.
+template <class T>
+DEVICE void take_off(T& total, T& lost, T term) {
+  const T now = total - term, part = now - total;
+  lost += (total - (now - part)) - (term + part);
+  total = now;
+}
+
+// An entry's loss, `left` being its target less its score.
+template <class T>
+DEVICE T loss_of(T w, T t, T q, T left) {
+  return w * left * left + q * (1 - 2 * (t - left));
+}
+
+template <class T>
+class Entries {
+ public:
+  DEVICE Entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part)
+      : work_(work), bucket_(bucket), part_(part), slots_(part.pieces * part.slots) {}
+
+  DEVICE bool more() const { return at_ < slots_; }
+  DEVICE double loss() const { return loss_; }  // at 0, this thread's share
+
+  // Warp 0 reads the slots of the next chunk.
+  DEVICE void read() {
+    const int64_t slot = at_ + lane();
+    at_ += work_.chunk;
+    next_.there = false;
+    if (warp() || lane() >= work_.chunk || slot >= slots_) return;
+    const int64_t number = slot / part_.slots;
+    const int64_t piece = part_.first + (part_.order ? part_.order[number] : number);
+    const int64_t place = piece * bucket_.width + part_.from + slot % part_.slots;
+    next_.there = bucket_.entry[place] < work_.side.num_entries;
+    next_.other = bucket_.other[place];
+    next_.value = bucket_.value[place];
+    next_.weight = bucket_.weight[place];
+  }
+
+  // Warp 0 puts what it has read into a chunk, without the padding. An entry whose row of the table is not there makes
+  // its row NaN.
+  DEVICE void put(const Chunk<T>& chunk) {
+    if (warp()) return;
+    const unsigned there = __ballot_sync(kAll, next_.there);
+    const int at = __popc(there & ((1u << lane()) - 1)), count = __popc(there);
+    if (lane() == 0) *chunk.count = count;
+    if (lane() >= count) chunk.w[lane()] = chunk.p[lane()] = T(0), chunk.other[lane()] = -1;
+    if (!next_.there) return;
+    const Operands<T>& side = work_.side;
+    const T* entry = work_.entry;
+    const bool readable = next_.other >= 0 && next_.other < side.others;
+    T w = next_.weight * (entry[0] + entry[1] * next_.value), t = entry[2] + entry[3] * next_.value;
+    T q = next_.weight * entry[4], gap = t, lost = 0;
+    take_off(gap, lost, *work_.mean);
+    if (side.held_bias && readable) take_off(gap, lost, side.held_bias[next_.other]);
+    gap += lost;
+    if (!readable) w = q = not_a_number<T>();
+    if (side.value && !side.start) loss_ += loss_of(w, t, q, gap);
+    chunk.other[at] = readable ? next_.other : -1;
+    chunk.w[at] = w, chunk.p[at] = w * gap + q, chunk.gap[at] = gap, chunk.t[at] = t, chunk.q[at] = q;
+  }
+
+ private:
+  const Work<T>& work_;
+  const Piecework<T>& bucket_;
+  const Part part_;
+  const int64_t slots_;
+  int64_t at_ = 0;
+  Slot<T> next_;
+  double loss_ = 0;
+};
+
+// The columns that do not depend on the entries: a bias's ones, and zeros.
+template <class T>
+DEVICE void fill_columns(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
+  const int rank = static_cast<int>(work.side.rank), rest = room.n - rank;
+  for (int i = thread(); i < work.chunk * rest; i += threads())
+    chunk.z[i / rest * room.stride + rank + i % rest] = T(work.side.held_bias && i % rest == 0);
+}
+
+// Begins to gather a chunk's rows, a warp an entry; zeros where there is none, up to a multiple of 8.
+template <class T, int Bytes>
+DEVICE void gather_by(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
+  constexpr int each = Bytes / sizeof(T);
+  const int rank = static_cast<int>(work.side.rank), count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
+  for (int e = warp(); e < count; e += threads() / kWarp) {
+    T* to = chunk.z + e * room.stride;
+    const int other = chunk.other[e];
+    const T* from = work.side.table + int64_t(other) * rank;
+    for (int c = lane() * each; c < rank; c += kWarp * each) {
+      if (other >= 0) copy_later<Bytes>(to + c, from + c);
+      else UNROLL for (int i = 0; i < each; ++i) to[c + i] = T(0);
+    }
+  }
+  copies_begun();
+}
+
+template <class T>
+DEVICE void gather(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
+  if (work.side.rank * sizeof(T) % 16 == 0) gather_by<T, 16>(work, room, chunk);
+  else gather_by<T, sizeof(T)>(work, room, chunk);
+}
+
+// The loss of a chunk's entries at the row's start, this thread's share.
+template <class T>
+DEVICE double loss_at_start(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk, int64_t row) {
+  double loss = 0;
+  const T* start = work.side.start + row * room.k;
+  for (int e = warp(); e < *chunk.count; e += threads() / kWarp) {
+    T score = 0;
+    for (int c = lane(); c < room.k; c += kWarp) score += chunk.z[e * room.stride + c] * start[c];
+    score = warp_sum(score);
+    if (lane() == 0) loss += loss_of(chunk.w[e], chunk.t[e], chunk.q[e], chunk.gap[e] - score);
+  }
+  return loss;
+}
+
+// Adds a part's entries to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
+// Returns this thread's share of their loss at the row's start, or at 0.
+template <class Sums, class T>
+DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part, const Room<T>& room,
+                          Sums& sums) {
+  constexpr int Later = Sums::kBuffers - 1;
+  Entries<T> entries(work, bucket, part);
+  double loss = 0;
+  bool coming = true;  // whether a chunk has been read that is not put yet
+  auto put = [&](const Chunk<T>& chunk) {
+    entries.put(chunk);
+    __syncthreads();
+    gather(work, room, chunk);
+    coming = entries.more();
+    if (coming) entries.read();
+  };
+  for (int b = 0; b < Sums::kBuffers; ++b) fill_columns(work, room, room.chunk[b]);
+  entries.read();
+  if (Later) put(room.chunk[0]);
+  for (int now = 0;; now ^= Later) {
+    const bool last = Later && !coming;
+    if (!last) put(room.chunk[now ^ Later]);
+    if (last) copies_arrive<0>();
+    else copies_arrive<Later>();
+    __syncthreads();
+    const Chunk<T>& chunk = room.chunk[now];
+    if (*chunk.count) {
+      sums.add(work, room, chunk);
+      if (work.side.value && work.side.start) loss += loss_at_start(work, room, chunk, part.row);
+    }
+    __syncthreads();
+    if (Later ? last : !coming) break;
+  }
+  return work.side.value && work.side.start ? loss : entries.loss();
+}
+
+}  // namespace cuda
+}  // namespace jals

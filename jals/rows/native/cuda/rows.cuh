@@ -1,0 +1,81 @@
+// The kernels: parts of rows added up, most of them whole rows that are solved at once; and the rest finished.
+#pragma once
+
+#include "gram.cuh"
+#include "solve.cuh"
+#include "tensor.cuh"
+
+namespace jals {
+namespace cuda {
+
+// Copies between a block's matrix and right-hand side and the sums of a part; `constant` is this thread's share.
+template <class T>
+DEVICE void leave_sums(const Room<T>& room, T* to, double constant) {
+  const int64_t size = matrix_size(room.n);
+  for (int64_t i = thread(); i < size; i += threads()) to[i] = room.matrix[i];
+  for (int i = thread(); i < room.n; i += threads()) to[size + i] = room.rhs[i];
+  constant = block_sum(constant, room.of_warps);
+  if (thread() == 0) *reinterpret_cast<double*>(to + size + room.n) = constant;
+}
+
+template <class T>
+DEVICE double add_sums(const Room<T>& room, const T* from, int64_t parts) {
+  const int64_t size = matrix_size(room.n), each = sums_size<T>(room.n);
+  for (int64_t i = thread(); i < size + room.n; i += threads()) {
+    T sum = from[i];
+    for (int64_t p = 1; p < parts; ++p) sum += from[p * each + i];
+    (i < size ? room.matrix[i] : room.rhs[i - size]) = sum;
+  }
+  double constant = 0;
+  for (int64_t p = thread(); p < parts; p += threads())
+    constant += *reinterpret_cast<const double*>(from + p * each + size + room.n);
+  __syncthreads();
+  return constant;
+}
+
+template <class Sums>
+DEVICE Room<typename Sums::Number> room_of(const Work<typename Sums::Number>& work, char* memory) {
+  using T = typename Sums::Number;
+  Room<T> room;
+  T* matrix = work.matrices ? work.matrices + blockIdx.x * matrix_size(work.size) : nullptr;
+  lay_out<T, Sums::kBuffers, Sums::kSpareOfEntry, Sums::kSharesMemory>(work, memory, matrix, &room);
+  return room;
+}
+
+template <class Sums>
+__global__ void __launch_bounds__(Sums::kThreads) rows_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
+  using T = typename Sums::Number;
+  SHARED_MEMORY(memory);
+  const Room<T> room = room_of<Sums>(work, memory);
+  for (int64_t item = blockIdx.x; item < work.items; item += gridDim.x) {
+    const Piecework<T>& bucket = bucket_of(work, item, &Piecework<T>::first_item);
+    const Part part = part_of(work, bucket, item);
+    if (part.row < 0) continue;
+    Sums sums;
+    sums.clear(room);
+    const double constant = add_entries(work, bucket, part, room, sums);
+    sums.store(room);
+    if (part.sums >= 0) leave_sums(room, work.sums + part.sums * sums_size<T>(room.n), constant);
+    else solve_row(work, part.row, room, constant);
+    __syncthreads();
+  }
+}
+
+template <class Sums>
+__global__ void __launch_bounds__(Sums::kThreads) finish_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
+  using T = typename Sums::Number;
+  SHARED_MEMORY(memory);
+  const Room<T> room = room_of<Sums>(work, memory);
+  for (int64_t place = blockIdx.x; place < work.places; place += gridDim.x) {
+    const Piecework<T>& bucket = bucket_of(work, place, &Piecework<T>::first_place);
+    int64_t row, first;
+    const int64_t parts = parts_of_place(work, bucket, place, row, first);
+    if (!parts) continue;
+    const double constant = add_sums(room, work.sums + first * sums_size<T>(room.n), parts);
+    solve_row(work, row, room, constant);
+    __syncthreads();
+  }
+}
+
+}  // namespace cuda
+}  // namespace jals
