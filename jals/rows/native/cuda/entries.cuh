@@ -38,12 +38,12 @@ class Entries {
 
   // Warp 0 reads the slots of the next chunk.
   DEVICE void read() {
-    const int64_t slot = at_ + lane();
+    const int slot = at_ + lane();
     at_ += work_.chunk;
     next_.there = false;
     if (warp() || lane() >= work_.chunk || slot >= slots_) return;
-    const int64_t number = slot / part_.slots;
-    const int64_t piece = part_.first + (part_.order ? part_.order[number] : number);
+    const int number = slot / part_.slots;
+    const int64_t piece = part_.slab + (bucket_.order ? bucket_.order[part_.slab + part_.first + number] : part_.first);
     const int64_t place = piece * bucket_.width + part_.from + slot % part_.slots;
     next_.there = bucket_.entry[place] < work_.side.num_entries;
     next_.other = bucket_.other[place];
@@ -78,27 +78,27 @@ class Entries {
   const Work<T>& work_;
   const Piecework<T>& bucket_;
   const Part part_;
-  const int64_t slots_;
-  int64_t at_ = 0;
+  const int slots_;
+  int at_ = 0;
   Slot<T> next_;
   double loss_ = 0;
 };
 
 // The columns that do not depend on the entries: a bias's ones, and zeros.
-template <class T>
-DEVICE void fill_columns(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
+template <class Sums, class T>
+DEVICE void fill_columns(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
   const int rank = static_cast<int>(work.side.rank), rest = room.n - rank;
   for (int i = thread(); i < work.chunk * rest; i += threads())
-    chunk.z[i / rest * room.stride + rank + i % rest] = T(work.side.held_bias && i % rest == 0);
+    chunk.z[i / rest * room.stride() + rank + i % rest] = T(work.side.held_bias && i % rest == 0);
 }
 
 // Begins to gather a chunk's rows, a warp an entry; zeros where there is none, up to a multiple of 8.
-template <class T, int Bytes>
-DEVICE void gather_by(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
+template <int Bytes, class Sums, class T>
+DEVICE void gather_by(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
   constexpr int each = Bytes / sizeof(T);
   const int rank = static_cast<int>(work.side.rank), count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
   for (int e = warp(); e < count; e += threads() / kWarp) {
-    T* to = chunk.z + e * room.stride;
+    T* to = chunk.z + e * room.stride();
     const int other = chunk.other[e];
     const T* from = work.side.table + int64_t(other) * rank;
     for (int c = lane() * each; c < rank; c += kWarp * each) {
@@ -109,20 +109,20 @@ DEVICE void gather_by(const Work<T>& work, const Room<T>& room, const Chunk<T>& 
   copies_begun();
 }
 
-template <class T>
-DEVICE void gather(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk) {
-  if (work.side.rank * sizeof(T) % 16 == 0) gather_by<T, 16>(work, room, chunk);
-  else gather_by<T, sizeof(T)>(work, room, chunk);
+template <class Sums, class T>
+DEVICE void gather(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
+  if (work.side.rank * sizeof(T) % 16 == 0) gather_by<16>(work, room, chunk);
+  else gather_by<sizeof(T)>(work, room, chunk);
 }
 
 // The loss of a chunk's entries at the row's start, this thread's share.
-template <class T>
-DEVICE double loss_at_start(const Work<T>& work, const Room<T>& room, const Chunk<T>& chunk, int64_t row) {
+template <class Sums, class T>
+DEVICE double loss_at_start(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk, int row) {
   double loss = 0;
-  const T* start = work.side.start + row * room.k;
+  const T* start = work.side.start + int64_t(row) * room.k;
   for (int e = warp(); e < *chunk.count; e += threads() / kWarp) {
     T score = 0;
-    for (int c = lane(); c < room.k; c += kWarp) score += chunk.z[e * room.stride + c] * start[c];
+    for (int c = lane(); c < room.k; c += kWarp) score += chunk.z[e * room.stride() + c] * start[c];
     score = warp_sum(score);
     if (lane() == 0) loss += loss_of(chunk.w[e], chunk.t[e], chunk.q[e], chunk.gap[e] - score);
   }
@@ -132,29 +132,30 @@ DEVICE double loss_at_start(const Work<T>& work, const Room<T>& room, const Chun
 // Adds a part's entries to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
 // Returns this thread's share of their loss at the row's start, or at 0.
 template <class Sums, class T>
-DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part, const Room<T>& room,
+DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part, const Room<Sums>& room,
                           Sums& sums) {
   constexpr int Later = Sums::kBuffers - 1;
   Entries<T> entries(work, bucket, part);
   double loss = 0;
   bool coming = true;  // whether a chunk has been read that is not put yet
-  auto put = [&](const Chunk<T>& chunk) {
+  auto put = [&](int b) {
+    const Chunk<T> chunk = room.chunk(b);
     entries.put(chunk);
     __syncthreads();
     gather(work, room, chunk);
     coming = entries.more();
     if (coming) entries.read();
   };
-  for (int b = 0; b < Sums::kBuffers; ++b) fill_columns(work, room, room.chunk[b]);
+  for (int b = 0; b < Sums::kBuffers; ++b) fill_columns(work, room, room.chunk(b));
   entries.read();
-  if (Later) put(room.chunk[0]);
+  if (Later) put(0);
   for (int now = 0;; now ^= Later) {
     const bool last = Later && !coming;
-    if (!last) put(room.chunk[now ^ Later]);
+    if (!last) put(now ^ Later);
     if (last) copies_arrive<0>();
     else copies_arrive<Later>();
     __syncthreads();
-    const Chunk<T>& chunk = room.chunk[now];
+    const Chunk<T> chunk = room.chunk(now);
     if (*chunk.count) {
       sums.add(work, room, chunk);
       if (work.side.value && work.side.start) loss += loss_at_start(work, room, chunk, part.row);

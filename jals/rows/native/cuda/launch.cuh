@@ -16,6 +16,7 @@ constexpr int64_t kPartEntries = 2048;       // in a part, at least; a longer ro
 constexpr int64_t kSumsBytes = 512 << 20;    // parts' sums take no more: parts are longer then
 constexpr int64_t kMatrixBytes = 512 << 20;  // nor do systems that do not fit into shared memory: then fewer blocks run
 constexpr int64_t kChunkBytes = 48 << 10;    // of gathered entries
+constexpr int64_t kUnknowns = 8192;          // of a row at most: places in a matrix are 32-bit numbers
 constexpr int kPlanThreads = 256;
 
 // How the slots of a bucket are cut into parts of about `entries`.
@@ -50,8 +51,9 @@ class Needs {
   int64_t total = 0;
 };
 
+// False where the device has too little shared memory.
 template <class Sums, class Allocate>
-void solve_by(const Side<typename Sums::Number>& side, const typename Sums::Number* mean,
+bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Number* mean,
               const typename Sums::Number* entry, int multiple, Stream stream, Allocate allocate) {
   using T = typename Sums::Number;
   const Limits offered = limits();
@@ -62,19 +64,12 @@ void solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
   work.size = (work.k + multiple - 1) / multiple * multiple;
   work.chunk = kChunk;
   const int64_t of_entry = Sums::kBuffers * (work.size + Sums::kSpareOfEntry) * int64_t(sizeof(T));
-  while (multiple == kPanel && work.chunk > 1 && work.chunk * of_entry > kChunkBytes) work.chunk /= 2;
-  auto shared = [&] {
-    return lay_out<T, Sums::kBuffers, Sums::kSpareOfEntry, Sums::kSharesMemory>(work, nullptr, nullptr, nullptr);
-  };
+  while (Sums::kAnyChunk && work.chunk > 1 && work.chunk * of_entry > kChunkBytes) work.chunk /= 2;
+  const int64_t bytes = Room<Sums>::bytes(work.size, work.chunk);
+  if (bytes > offered.shared) return false;
   const int64_t system = matrix_size(work.size) * int64_t(sizeof(T));
-  int64_t bytes = shared(), most_blocks = std::numeric_limits<int32_t>::max();
-  const bool outside = bytes > offered.shared;
-  if (outside) {
-    work.matrices = reinterpret_cast<T*>(sizeof(T));  // anywhere: it is not for the host
-    bytes = shared();
-    most_blocks = std::max<int64_t>(1, std::min(2 * offered.processors, kMatrixBytes / system));
-    if (bytes > offered.shared) throw Failed{std::to_string(work.k) + " unknowns a row are too many for this GPU"};
-  }
+  int64_t most_blocks = std::numeric_limits<int32_t>::max();
+  if (Sums::kOutside) most_blocks = std::max<int64_t>(1, std::min(2 * offered.processors, kMatrixBytes / system));
   const int64_t of_sums = sums_size<T>(work.size) * int64_t(sizeof(T));
   int64_t entries = kPartEntries, longest = 0;
   auto sums_of = [&](int64_t entries) {
@@ -104,11 +99,11 @@ void solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
     if (!work.items) continue;
     const int64_t blocks = std::min(work.items, most_blocks), finishing = std::min(work.places, most_blocks);
     const int64_t at_sums = needs.take(sums * of_sums);
-    const int64_t at_matrices = needs.take(outside ? std::max(blocks, finishing) * system : 0);
+    const int64_t at_matrices = needs.take(Sums::kOutside ? std::max(blocks, finishing) * system : 0);
     char* memory = needs.total ? static_cast<char*>(allocate(needs.total)) : nullptr;
     if (needs.total && !memory) throw std::bad_alloc();
     work.sums = reinterpret_cast<T*>(memory + at_sums);
-    work.matrices = outside ? reinterpret_cast<T*>(memory + at_matrices) : nullptr;
+    work.matrices = Sums::kOutside ? reinterpret_cast<T*>(memory + at_matrices) : nullptr;
     for (int b = 0; b < work.buckets; ++b) {
       Piecework<T>& bucket = work.bucket[b];
       if (!bucket.piece_row || !bucket.slabs) continue;
@@ -120,6 +115,7 @@ void solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
     launch(rows_kernel<Sums>, blocks, Sums::kThreads, bytes, stream, work);
     if (work.places) launch(finish_kernel<Sums>, finishing, Sums::kThreads, bytes, stream, work);
   }
+  return true;
 }
 
 // Solves a side's rows on the stream. `allocate(bytes)` returns memory of the device that lasts until the stream has done
@@ -128,22 +124,34 @@ template <class T, class Allocate>
 void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream stream, Allocate allocate) {
   const int64_t rows = side.num_rows, k = side.unknowns();
   // What no part of the layout writes is no solution: all ones is a NaN.
-  set_bytes(side.x, 0xff, rows * k * int64_t(sizeof(T)), stream);
+  auto unsolved = [&](T* numbers, int64_t each) {
+    if (numbers) set_bytes(numbers, 0xff, rows * each * int64_t(sizeof(T)), stream);
+  };
+  unsolved(side.x, k);
+  unsolved(side.value, 1);
+  unsolved(side.norms, 2);
+  unsolved(side.cholesky, k * k);
+  unsolved(side.inverse, k * k);
   set_bytes(side.good, 0, rows, stream);
-  if (side.value) set_bytes(side.value, 0xff, rows * int64_t(sizeof(T)), stream);
-  if (side.norms) set_bytes(side.norms, 0xff, 2 * rows * int64_t(sizeof(T)), stream);
-  for (T* matrices : {side.cholesky, side.inverse})
-    if (matrices) set_bytes(matrices, 0xff, rows * k * k * int64_t(sizeof(T)), stream);
-  auto by = [&](auto sums, int multiple) { solve_by<decltype(sums)>(side, mean, entry, multiple, stream, allocate); };
+  const int n = static_cast<int>((k + 15) / 16 * 16);
+  bool done = false;
+  auto by = [&](auto sums, int multiple) {
+    done = done || solve_by<decltype(sums)>(side, mean, entry, multiple, stream, allocate);
+  };
+  auto by_registers = [&](auto sums) {
+    if (decltype(sums)::fits(n)) by(sums, 16);
+  };
+  if (k > kUnknowns) throw Failed{std::to_string(k) + " unknowns a row are too many"};
   if constexpr (sizeof(T) == sizeof(float)) {
-    const int n = static_cast<int>(std::min<int64_t>((k + 15) / 16 * 16, 1 << 15));
-    if (InRegisters<1, 3>::fits(n)) return by(InRegisters<1, 3>(), 16);
-    if (InRegisters<2, 5>::fits(n)) return by(InRegisters<2, 5>(), 16);
-    if (InRegisters<4, 9>::fits(n)) return by(InRegisters<4, 9>(), 16);
-    if (InRegisters<8, 10>::fits(n)) return by(InRegisters<8, 10>(), 16);
-    if (InRegisters<16, 10>::fits(n)) return by(InRegisters<16, 10>(), 16);
+    by_registers(InRegisters<1, 3>());
+    by_registers(InRegisters<2, 5>());
+    by_registers(InRegisters<4, 9>());
+    by_registers(InRegisters<8, 10>());
+    by_registers(InRegisters<16, 10>());
   }
-  by(InMemory<T>(), kPanel);
+  by(InMemory<T, false>(), kPanel);
+  by(InMemory<T, true>(), kPanel);
+  if (!done) throw Failed{std::to_string(k) + " unknowns a row are too many for this GPU"};
 }
 
 }  // namespace cuda

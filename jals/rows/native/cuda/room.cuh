@@ -1,4 +1,7 @@
 // The memory of a block: a row's system, and the entries at hand.
+//
+// `Sums` is how sums over entries are added up (gram.cuh, tensor.cuh): `Number`, their type; kBuffers, chunks that it
+// uses in turn; kSpareOfEntry, numbers behind an entry's; kOutside, whether the matrix lies in global memory.
 #pragma once
 
 #include "work.cuh"
@@ -11,16 +14,16 @@ constexpr int kPanel = 8;  // columns of the factorization
 // A matrix's lower triangle, in panels of kPanel columns: each from its diagonal down, column after column, with kSpare
 // numbers behind a column so that neighbours lie in other banks. n is a multiple of kPanel.
 constexpr int kSpare = 4;
-__host__ __device__ constexpr int64_t panel_at(int n, int column) {  // of `column` times kPanel's first
-  return int64_t(column) * (n + 2 * kSpare - column / 2);
-}
-__host__ __device__ constexpr int64_t matrix_size(int n) { return panel_at(n, n); }
+__host__ __device__ constexpr int panel_at(int n, int first) { return first * (n + 2 * kSpare - first / 2); }
+__host__ __device__ constexpr int matrix_size(int n) { return panel_at(n, n); }
 
 // What a part leaves: the matrix, the right-hand side, and the loss as a double.
 template <class T>
 __host__ __device__ constexpr int64_t sums_size(int n) {
-  return matrix_size(n) + n + int64_t(sizeof(double) / sizeof(T));
+  return matrix_size(n) + n + int(sizeof(double) / sizeof(T));
 }
+
+__host__ __device__ constexpr int aligned(int bytes) { return (bytes + 15) / 16 * 16; }
 
 // Entries at hand; of each what is added up, and what the loss is made of.
 template <class T>
@@ -31,62 +34,53 @@ struct Chunk {
   int* count;  // of entries
 };
 
-// A x = b of one row.
-template <class T>
+// A x = b of one row, and the chunks: a block's shared memory, but where Sums is so the matrix, and how it is divided.
+// Chunks lie where the matrix will be where Sums can have both there.
+template <class Sums>
 struct Room {
-  int k, n, stride;
-  T* matrix;
-  T* rhs;       // (n)
-  T* x;         // (n)
-  T* scale;     // (n), 1 / (the factor's diagonal)
-  T* diagonal;  // (kPanel, kPanel + 1), the square at a panel's top, and the right-hand side there
-  double* of_warps;
-  Chunk<T> chunk[2];
+  using T = typename Sums::Number;
 
-  DEVICE T* panel(int column) const { return matrix + panel_at(n, column); }
-  DEVICE int height(int column) const { return n + kSpare - column; }
-  // What column j holds below its panel's top; `column(j)[i]` for i >= j.
+  char* memory;
+  T* outside;  // the matrix, where it does not lie in shared memory
+  int k, n, size;  // unknowns; with what fills up; entries of a chunk
+
+  DEVICE double* of_warps() const { return reinterpret_cast<double*>(memory); }  // (kWarp)
+  DEVICE Chunk<T> chunk(int b) const {
+    int* other = reinterpret_cast<int*>(memory + kOthers) + b * (kChunk + 1);
+    T* numbers = reinterpret_cast<T*>(memory + kNumbers) + b * 5 * kChunk;
+    return {z() + b * size * stride(), other, numbers, numbers + kChunk, numbers + 2 * kChunk, numbers + 3 * kChunk,
+            numbers + 4 * kChunk, other + kChunk};
+  }
+  // (kPanel, kPanel + 1), the square at a panel's top, and the right-hand side there.
+  DEVICE T* diagonal() const { return reinterpret_cast<T*>(memory + kDiagonal); }
+  DEVICE T* rhs() const { return reinterpret_cast<T*>(memory + kRest); }  // (n)
+  DEVICE T* x() const { return rhs() + n; }                               // (n)
+  DEVICE T* scale() const { return x() + n; }                             // (n), 1 / (the factor's diagonal)
+  DEVICE T* z() const { return scale() + n; }                             // (chunks, size, stride)
+  DEVICE int stride() const { return n + Sums::kSpareOfEntry; }
+  DEVICE T* matrix() const {
+    return Sums::kOutside ? outside : Sums::kSharesMemory ? z() : z() + Sums::kBuffers * size * stride();
+  }
+  // What column j holds, from its panel's top on: column(j)[i] for i >= j.
   DEVICE T* column(int j) const {
     const int first = j / kPanel * kPanel;
-    return panel(first) + (j - first) * height(first) - first;
+    return matrix() + panel_at(n, first) + (j - first) * height(first) - first;
+  }
+  DEVICE int height(int first) const { return n + kSpare - first; }
+
+  static constexpr int kOthers = kWarp * sizeof(double);
+  static constexpr int kNumbers = kOthers + aligned(Sums::kBuffers * (kChunk + 1) * sizeof(int));
+  static constexpr int kDiagonal = kNumbers + aligned(Sums::kBuffers * 5 * kChunk * sizeof(T));
+  static constexpr int kRest = kDiagonal + aligned(kPanel * (kPanel + 1) * sizeof(T));
+
+  // How much of shared memory it takes.
+  static int64_t bytes(int n, int size) {
+    const int64_t chunks = int64_t(Sums::kBuffers) * size * (n + Sums::kSpareOfEntry);
+    const int64_t matrix = Sums::kOutside ? 0 : matrix_size(n);
+    const int64_t both = Sums::kSharesMemory ? (chunks > matrix ? chunks : matrix) : chunks + matrix;
+    return kRest + (3 * n + both) * int64_t(sizeof(T));
   }
 };
-
-__host__ __device__ constexpr int64_t aligned(int64_t bytes) { return (bytes + 15) / 16 * 16; }
-
-// Lays out a block's shared memory: Buffers chunks, with `Spare` numbers behind each entry's; where Shares is set they lie
-// where the matrix will be. Returns its bytes; `room` may be null.
-template <class T, int Buffers, int Spare, bool Shares>
-__host__ __device__ int64_t lay_out(const Work<T>& work, char* memory, T* matrix, Room<T>* room) {
-  const int n = work.size, stride = n + Spare;
-  const int64_t chunks = aligned(int64_t(Buffers) * work.chunk * stride * sizeof(T));
-  const int64_t matrices = work.matrices ? 0 : aligned(matrix_size(n) * sizeof(T));
-  const bool shares = Shares && matrices;
-  int64_t at = shares ? (chunks > matrices ? chunks : matrices) : chunks + matrices;
-  auto take = [&](int64_t bytes) {
-    char* here = memory + at;
-    at += aligned(bytes);
-    return here;
-  };
-  Room<T> found{};
-  found.k = work.k, found.n = n, found.stride = stride;
-  found.matrix = work.matrices ? matrix : reinterpret_cast<T*>(memory + (shares ? 0 : chunks));
-  found.rhs = reinterpret_cast<T*>(take(n * sizeof(T)));
-  found.x = reinterpret_cast<T*>(take(n * sizeof(T)));
-  found.scale = reinterpret_cast<T*>(take(n * sizeof(T)));
-  found.diagonal = reinterpret_cast<T*>(take(kPanel * (kPanel + 1) * sizeof(T)));
-  found.of_warps = reinterpret_cast<double*>(take(kWarp * sizeof(double)));
-  for (int b = 0; b < Buffers; ++b) {
-    Chunk<T>& chunk = found.chunk[b];
-    chunk.z = reinterpret_cast<T*>(memory) + int64_t(b) * work.chunk * stride;
-    chunk.other = reinterpret_cast<int*>(take((kChunk + 1) * sizeof(int)));
-    chunk.count = chunk.other + kChunk;
-    for (T** numbers : {&chunk.w, &chunk.p, &chunk.gap, &chunk.t, &chunk.q})
-      *numbers = reinterpret_cast<T*>(take(kChunk * sizeof(T)));
-  }
-  if (room) *room = found;
-  return at;
-}
 
 }  // namespace cuda
 }  // namespace jals

@@ -9,22 +9,23 @@ namespace jals {
 namespace cuda {
 
 // Copies between a block's matrix and right-hand side and the sums of a part; `constant` is this thread's share.
-template <class T>
-DEVICE void leave_sums(const Room<T>& room, T* to, double constant) {
-  const int64_t size = matrix_size(room.n);
-  for (int64_t i = thread(); i < size; i += threads()) to[i] = room.matrix[i];
-  for (int i = thread(); i < room.n; i += threads()) to[size + i] = room.rhs[i];
-  constant = block_sum(constant, room.of_warps);
+template <class Sums, class T>
+DEVICE void leave_sums(const Room<Sums>& room, T* to, double constant) {
+  const int size = matrix_size(room.n);
+  for (int i = thread(); i < size; i += threads()) to[i] = room.matrix()[i];
+  for (int i = thread(); i < room.n; i += threads()) to[size + i] = room.rhs()[i];
+  constant = block_sum(constant, room.of_warps());
   if (thread() == 0) *reinterpret_cast<double*>(to + size + room.n) = constant;
 }
 
-template <class T>
-DEVICE double add_sums(const Room<T>& room, const T* from, int64_t parts) {
-  const int64_t size = matrix_size(room.n), each = sums_size<T>(room.n);
-  for (int64_t i = thread(); i < size + room.n; i += threads()) {
+template <class Sums, class T>
+DEVICE double add_sums(const Room<Sums>& room, const T* from, int64_t parts) {
+  const int size = matrix_size(room.n);
+  const int64_t each = sums_size<T>(room.n);
+  for (int i = thread(); i < size + room.n; i += threads()) {
     T sum = from[i];
     for (int64_t p = 1; p < parts; ++p) sum += from[p * each + i];
-    (i < size ? room.matrix[i] : room.rhs[i - size]) = sum;
+    (i < size ? room.matrix()[i] : room.rhs()[i - size]) = sum;
   }
   double constant = 0;
   for (int64_t p = thread(); p < parts; p += threads())
@@ -33,20 +34,17 @@ DEVICE double add_sums(const Room<T>& room, const T* from, int64_t parts) {
   return constant;
 }
 
-template <class Sums>
-DEVICE Room<typename Sums::Number> room_of(const Work<typename Sums::Number>& work, char* memory) {
-  using T = typename Sums::Number;
-  Room<T> room;
-  T* matrix = work.matrices ? work.matrices + blockIdx.x * matrix_size(work.size) : nullptr;
-  lay_out<T, Sums::kBuffers, Sums::kSpareOfEntry, Sums::kSharesMemory>(work, memory, matrix, &room);
-  return room;
+template <class T, class Sums>
+DEVICE Room<Sums> room_of(const Work<T>& work, char* memory) {
+  T* matrix = Sums::kOutside ? work.matrices + int64_t(blockIdx.x) * matrix_size(work.size) : nullptr;
+  return {memory, matrix, work.k, work.size, work.chunk};
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(Sums::kThreads) rows_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
+__global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) rows_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
   using T = typename Sums::Number;
   SHARED_MEMORY(memory);
-  const Room<T> room = room_of<Sums>(work, memory);
+  const Room<Sums> room = room_of<T, Sums>(work, memory);
   for (int64_t item = blockIdx.x; item < work.items; item += gridDim.x) {
     const Piecework<T>& bucket = bucket_of(work, item, &Piecework<T>::first_item);
     const Part part = part_of(work, bucket, item);
@@ -62,10 +60,10 @@ __global__ void __launch_bounds__(Sums::kThreads) rows_kernel(const __grid_const
 }
 
 template <class Sums>
-__global__ void __launch_bounds__(Sums::kThreads) finish_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
+__global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) finish_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
   using T = typename Sums::Number;
   SHARED_MEMORY(memory);
-  const Room<T> room = room_of<Sums>(work, memory);
+  const Room<Sums> room = room_of<T, Sums>(work, memory);
   for (int64_t place = blockIdx.x; place < work.places; place += gridDim.x) {
     const Piecework<T>& bucket = bucket_of(work, place, &Piecework<T>::first_place);
     int64_t row, first;

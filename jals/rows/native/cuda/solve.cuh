@@ -16,8 +16,8 @@ DEVICE void load_panel(const T* from, T (&to)[kPanel]) {
 
 // Adds gram + P to the matrix, and P m to the right-hand side; or makes them (identity, m) in a blank row. Returns this
 // thread's share of the loss at x = 0 that is the prior's, where there is no start.
-template <class T>
-DEVICE double add_prior(const Work<T>& work, int64_t row, const Room<T>& room) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE double add_prior(const Work<T>& work, int64_t row, const Room<Sums>& room) {
   const Operands<T>& side = work.side;
   const int k = room.k, rank = static_cast<int>(side.rank);
   const bool blank = side.blank[row];
@@ -40,7 +40,7 @@ DEVICE double add_prior(const Work<T>& work, int64_t row, const Room<T>& room) {
   }
   double constant = 0;
   for (int i = thread(); i < room.n; i += threads()) {
-    if (blank || i >= k) room.rhs[i] = m && i < k ? m[i] : T(0);
+    if (blank || i >= k) room.rhs()[i] = m && i < k ? m[i] : T(0);
     if (!m || i >= k) continue;
     if (blank) {
       constant += double(m[i]) * m[i];  // the loss is 0 at x = m
@@ -49,7 +49,7 @@ DEVICE double add_prior(const Work<T>& work, int64_t row, const Room<T>& room) {
     double pull = double(m[i]) * reg(i);
     if (precision)
       for (int j = 0; j < k; ++j) pull += double(precision[int64_t(j) * k + i]) * m[j];
-    room.rhs[i] += T(pull);
+    room.rhs()[i] += T(pull);
     if (!side.start) constant += pull * m[i];
   }
   __syncthreads();
@@ -57,25 +57,25 @@ DEVICE double add_prior(const Work<T>& work, int64_t row, const Room<T>& room) {
 }
 
 // |A|_F and |b|: in double, and scaled, so that no square leaves its range.
-template <class T, class Each>
-DEVICE double norm(const Room<T>& room, Each each) {
+template <class Sums, class Each>
+DEVICE double norm(const Room<Sums>& room, Each each) {
   double largest = 0, total = 0;
-  each([&](T number, int) { largest = fabs(double(number)) <= largest ? largest : fabs(double(number)); });
-  largest = block_max(largest, room.of_warps);
+  each([&](double number, int) { largest = fabs(number) <= largest ? largest : fabs(number); });
+  largest = block_max(largest, room.of_warps());
   if (!(largest > 0) || isinf(largest)) return largest;
   const double unit = ldexp(1.0, ilogb(largest));
-  each([&](T number, int times) { total += times * (number / unit) * (number / unit); });
-  return unit * sqrt(block_sum(total, room.of_warps));
+  each([&](double number, int times) { total += times * (number / unit) * (number / unit); });
+  return unit * sqrt(block_sum(total, room.of_warps()));
 }
 
-template <class T>
-DEVICE void write_norms(const Room<T>& room, T* to) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE void write_norms(const Room<Sums>& room, T* to) {
   const double of_matrix = norm(room, [&](auto&& add) {
     for (int j = warp(); j < room.k; j += threads() / kWarp)
       for (int i = j + lane(); i < room.k; i += kWarp) add(room.column(j)[i], i == j ? 1 : 2);
   });
   const double of_rhs = norm(room, [&](auto&& add) {
-    for (int i = thread(); i < room.k; i += threads()) add(room.rhs[i], 1);
+    for (int i = thread(); i < room.k; i += threads()) add(room.rhs()[i], 1);
   });
   if (thread() == 0) to[0] = T(of_matrix), to[1] = T(of_rhs);
 }
@@ -83,18 +83,18 @@ DEVICE void write_norms(const Room<T>& room, T* to) {
 // ---- its solution ----
 
 // A = L L' in place, and L^-1 rhs in rhs's. Returns the least pivot, NaN where one is.
-template <class T>
-DEVICE T factor(const Room<T>& room) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE T factor(const Room<Sums>& room) {
   const int n = room.n;
   T least = room.column(0)[0];
   for (int first = 0; first < n; first += kPanel) {
-    T* panel = room.panel(first) - first;
+    T* panel = room.matrix() + panel_at(room.n, first) - first;
     const int height = room.height(first);
     for (int r = first + thread(); r < n; r += threads()) {
       T own[kPanel];
       UNROLL for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
       for (int done = 0; done < first; done += kPanel) {  // less what the columns before contribute
-        const T* column = room.panel(done) - done;
+        const T* column = room.matrix() + panel_at(room.n, done) - done;
         const int far = room.height(done);
         UNROLL for (int p = 0; p < kPanel; ++p) {
           T top[kPanel];
@@ -106,8 +106,8 @@ DEVICE T factor(const Room<T>& room) {
       const int in = r - first;
       if (in < kPanel) {
         UNROLL for (int c = 0; c < kPanel; ++c)
-          if (c <= in) room.diagonal[in * (kPanel + 1) + c] = own[c];
-        room.diagonal[in * (kPanel + 1) + kPanel] = room.rhs[r];
+          if (c <= in) room.diagonal()[in * (kPanel + 1) + c] = own[c];
+        room.diagonal()[in * (kPanel + 1) + kPanel] = room.rhs()[r];
       } else {
         UNROLL for (int c = 0; c < kPanel; ++c) panel[c * height + r] = own[c];
       }
@@ -116,8 +116,8 @@ DEVICE T factor(const Room<T>& room) {
     // Every thread factors the square at the top for itself, and solves for its right-hand side.
     T square[kPanel][kPanel], y[kPanel], inverse[kPanel];
     UNROLL for (int r = 0; r < kPanel; ++r) {
-      UNROLL for (int c = 0; c <= r; ++c) square[r][c] = room.diagonal[r * (kPanel + 1) + c];
-      y[r] = room.diagonal[r * (kPanel + 1) + kPanel];
+      UNROLL for (int c = 0; c <= r; ++c) square[r][c] = room.diagonal()[r * (kPanel + 1) + c];
+      y[r] = room.diagonal()[r * (kPanel + 1) + kPanel];
     }
     UNROLL for (int c = 0; c < kPanel; ++c) {
       const T pivot = square[c][c];
@@ -132,7 +132,7 @@ DEVICE T factor(const Room<T>& room) {
       }
     }
     for (int r = first + kPanel + thread(); r < n; r += threads()) {
-      T own[kPanel], rhs = room.rhs[r];
+      T own[kPanel], rhs = room.rhs()[r];
       UNROLL for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
       UNROLL for (int c = 0; c < kPanel; ++c) {
         own[c] *= inverse[c];
@@ -140,13 +140,13 @@ DEVICE T factor(const Room<T>& room) {
         rhs -= own[c] * y[c];
         panel[c * height + r] = own[c];
       }
-      room.rhs[r] = rhs;
+      room.rhs()[r] = rhs;
     }
     if (thread() == threads() - 1)
       UNROLL for (int c = 0; c < kPanel; ++c) {
         UNROLL for (int r = c; r < kPanel; ++r) panel[c * height + first + r] = square[r][c];
-        room.scale[first + c] = inverse[c];
-        room.rhs[first + c] = y[c];
+        room.scale()[first + c] = inverse[c];
+        room.rhs()[first + c] = y[c];
       }
     __syncthreads();
   }
@@ -154,25 +154,25 @@ DEVICE T factor(const Room<T>& room) {
 }
 
 // x = L^-T rhs; what is in rhs is used up.
-template <class T>
-DEVICE void solve_back(const Room<T>& room) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE void solve_back(const Room<Sums>& room) {
   for (int first = room.n - kPanel; first >= 0; first -= kPanel) {
-    const T* panel = room.panel(first);
+    const T* panel = room.matrix() + panel_at(room.n, first);
     const int height = room.height(first);
     T x[kPanel];
-    load_panel(room.rhs + first, x);
+    load_panel(room.rhs() + first, x);
     UNROLL for (int c = kPanel - 1; c >= 0; --c) {
-      x[c] *= room.scale[first + c];
+      x[c] *= room.scale()[first + c];
       UNROLL for (int d = 0; d < c; ++d) x[d] -= panel[d * height + c] * x[c];
     }
     for (int r = thread(); r < first; r += threads()) {
-      T below[kPanel], rest = room.rhs[r];
+      T below[kPanel], rest = room.rhs()[r];
       load_panel(room.column(r) + first, below);
       UNROLL for (int c = 0; c < kPanel; ++c) rest -= below[c] * x[c];
-      room.rhs[r] = rest;
+      room.rhs()[r] = rest;
     }
     if (thread() == threads() - 1)
-      UNROLL for (int c = 0; c < kPanel; ++c) room.x[first + c] = x[c];
+      UNROLL for (int c = 0; c < kPanel; ++c) room.x()[first + c] = x[c];
     __syncthreads();
   }
 }
@@ -180,40 +180,40 @@ DEVICE void solve_back(const Room<T>& room) {
 // ---- what else is wanted ----
 
 // d'A d for d = start - x: |L'd|^2.
-template <class T>
-DEVICE double fall_from(const Room<T>& room, const T* start) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE double fall_from(const Room<Sums>& room, const T* start) {
   double sum = 0;
   for (int j = warp(); j < room.k; j += threads() / kWarp) {
     const T* column = room.column(j);
     T product = 0;
-    for (int i = j + lane(); i < room.k; i += kWarp) product += column[i] * (start[i] - room.x[i]);
+    for (int i = j + lane(); i < room.k; i += kWarp) product += column[i] * (start[i] - room.x()[i]);
     product = warp_sum(product);
     if (lane() == 0) sum += double(product) * product;
   }
-  return block_sum(sum, room.of_warps);
+  return block_sum(sum, room.of_warps());
 }
 
-template <class T>
-DEVICE void write_factor(const Room<T>& room, T* to) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE void write_factor(const Room<Sums>& room, T* to) {
   for (int i = warp(); i < room.k; i += threads() / kWarp)
     for (int j = lane(); j < room.k; j += kWarp) to[int64_t(i) * room.k + j] = j > i ? T(0) : room.column(j)[i];
 }
 
 // (L L')^-1: a thread a column, kept in the result's own, of which it is a row as well.
-template <class T>
-DEVICE void write_inverse(const Room<T>& room, T* to) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE void write_inverse(const Room<Sums>& room, T* to) {
   const int64_t k = room.k;
   for (int c = thread(); c < k; c += threads()) {
     T* own = to + c;
     for (int i = 0; i < k; ++i) {
       T sum = T(i == c);
       for (int j = c; j < i; ++j) sum -= room.column(j)[i] * own[j * k];
-      own[i * k] = i < c ? T(0) : sum * room.scale[i];
+      own[i * k] = i < c ? T(0) : sum * room.scale()[i];
     }
     for (int i = static_cast<int>(k) - 1; i >= 0; --i) {
       T sum = own[i * k];
       for (int j = i + 1; j < k; ++j) sum -= room.column(i)[j] * own[j * k];
-      own[i * k] = sum * room.scale[i];
+      own[i * k] = sum * room.scale()[i];
     }
   }
 }
@@ -224,8 +224,8 @@ DEVICE void fill(T* to, int64_t count, T number) {
 }
 
 // Solves a row whose entries are added up in the room; `constant`: this thread's share of their loss.
-template <class T>
-DEVICE void solve_row(const Work<T>& work, int64_t row, const Room<T>& room, double constant) {
+template <class Sums, class T = typename Sums::Number>
+DEVICE void solve_row(const Work<T>& work, int64_t row, const Room<Sums>& room, double constant) {
   const Operands<T>& side = work.side;
   const int64_t k = room.k;
   const T nan = not_a_number<T>();
@@ -233,16 +233,16 @@ DEVICE void solve_row(const Work<T>& work, int64_t row, const Room<T>& room, dou
   if (blank) constant = 0;
   constant += add_prior(work, row, room);
   if (side.rhs) {
-    for (int i = thread(); i < k; i += threads()) room.rhs[i] = side.rhs[row * k + i];
+    for (int i = thread(); i < k; i += threads()) room.rhs()[i] = side.rhs[row * k + i];
     __syncthreads();
   }
   if (side.norms) write_norms(room, side.norms + 2 * row);
-  if (side.value) constant = block_sum(constant, room.of_warps);
+  if (side.value) constant = block_sum(constant, room.of_warps());
   T bound = 0;
   if (side.strict[row]) {
     double largest = 0;
     for (int i = thread(); i < k; i += threads()) largest = fmax(largest, double(room.column(i)[i]));
-    bound = T(k) * epsilon<T>() * T(block_max(largest, room.of_warps));
+    bound = T(k) * epsilon<T>() * T(block_max(largest, room.of_warps()));
   }
   bool good = factor(room) > bound;
   T* x = side.x + row * k;
@@ -250,15 +250,15 @@ DEVICE void solve_row(const Work<T>& work, int64_t row, const Room<T>& room, dou
   if (good) {  // so in all threads
     double square = 0, finite = 0;
     if (side.value && !side.start) {
-      for (int i = thread(); i < k; i += threads()) square += double(room.rhs[i]) * room.rhs[i];
-      value = constant - block_sum(square, room.of_warps);
+      for (int i = thread(); i < k; i += threads()) square += double(room.rhs()[i]) * room.rhs()[i];
+      value = constant - block_sum(square, room.of_warps());
     }
     solve_back(room);
     for (int i = thread(); i < k; i += threads()) {
-      x[i] = room.x[i];
-      finite += double(room.x[i]) * 0;
+      x[i] = room.x()[i];
+      finite += double(room.x()[i]) * 0;
     }
-    good = block_sum(finite, room.of_warps) == 0;
+    good = block_sum(finite, room.of_warps()) == 0;
     if (good && side.value && side.start) value = blank ? 0 : constant - fall_from(room, side.start + row * k);
   }
   if (!good) fill(x, k, nan);

@@ -15,7 +15,9 @@ template <int W, int Tiles>
 struct InRegisters {
   using Number = float;
   static constexpr int kBuffers = 2, kSpareOfEntry = 8, kThreads = kWarp * W;
-  static constexpr bool kSharesMemory = true;
+  static constexpr bool kOutside = false, kSharesMemory = true;
+  static constexpr bool kAnyChunk = false;
+  static constexpr int kBlocks = 16 / W;  // on a processor at a time: 128 registers a thread
 
   // Tiles lie row after row; this warp's are `first` up to `first + count`.
   int row, column, count;
@@ -25,7 +27,7 @@ struct InRegisters {
   // Whether it can hold the system of n unknowns: its tiles, and a column of the right-hand side for each thread.
   static constexpr bool fits(int n) { return tiles(n) <= W * Tiles && n <= kThreads; }
 
-  DEVICE void clear(const Room<float>& room) {
+  DEVICE void clear(const Room<InRegisters>& room) {
     const int all = tiles(room.n), each = (all + W - 1) / W, first = min(warp() * each, all);
     count = min(each, all - first);
     row = 0;
@@ -41,11 +43,11 @@ struct InRegisters {
     rest = number - large;
   }
 
-  DEVICE void add(const Work<float>&, const Room<float>& room, const Chunk<float>& chunk) {
+  DEVICE void add(const Work<float>&, const Room<InRegisters>& room, const Chunk<float>& chunk) {
     const int g = lane() / 4, t = lane() % 4;
     for (int e = 0; e < *chunk.count; e += 8) {
       // Of entries t and t + 4 a lane has numbers g and g + 8 of the row's tiles, and of the column's.
-      const float* z[2] = {chunk.z + (e + t) * room.stride + g, chunk.z + (e + t + 4) * room.stride + g};
+      const float* z[2] = {chunk.z + (e + t) * room.stride() + g, chunk.z + (e + t + 4) * room.stride() + g};
       const float w[2] = {chunk.w[e + t], chunk.w[e + t + 4]};
       float left[4], left_rest[4];
       int i = row, j = column;
@@ -67,13 +69,13 @@ struct InRegisters {
     }
     if (thread() < room.n) {
       float part = 0;
-      for (int e = 0; e < *chunk.count; ++e) part += chunk.p[e] * chunk.z[e * room.stride + thread()];
+      for (int e = 0; e < *chunk.count; ++e) part += chunk.p[e] * chunk.z[e * room.stride() + thread()];
       rhs += part;
     }
   }
 
   // Into the matrix and the right-hand side.
-  DEVICE void store(const Room<float>& room) {
+  DEVICE void store(const Room<InRegisters>& room) {
     const int g = lane() / 4, t = lane() % 4;
     int i = row, j = column;
     UNROLL for (int n = 0; n < Tiles; ++n) {
@@ -84,7 +86,7 @@ struct InRegisters {
       }
       if (++j > i) ++i, j = 0;
     }
-    if (thread() < room.n) room.rhs[thread()] = rhs;
+    if (thread() < room.n) room.rhs()[thread()] = rhs;
     __syncthreads();
   }
 };

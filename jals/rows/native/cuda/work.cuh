@@ -42,16 +42,17 @@ struct Work {
   int buckets;
   Piecework<T> bucket[kBuckets];
   T* sums;         // (parts, `sums_size`)
-  T* matrices;     // (blocks, `matrix_size`), where these do not fit into a block's shared memory; else null
+  T* matrices;     // (blocks, `matrix_size`), where these do not lie in shared memory
 };
 
 // What a block adds up.
 struct Part {
-  int64_t row = -1;      // of the side; -1 for nothing
-  const int32_t* order;  // of the pieces from `first` on, null where these follow one another
-  int64_t first, pieces;
-  int64_t from, slots;   // of each piece
-  int64_t sums;          // where they are left, or -1 where the row is solved
+  int row = -1;     // of the side; -1 for nothing
+  int slab;         // the first of the slab's pieces
+  int first;        // the first piece, by the bucket's `order` in the slab where there is one
+  int pieces;
+  int from, slots;  // of each piece
+  int sums;         // where they are left, or -1 where the row is solved
 };
 
 template <class T>
@@ -70,20 +71,22 @@ DEVICE Part part_of(const Work<T>& work, const Piecework<T>& bucket, int64_t ite
     place = part[0], number = part[1];
     if (place < 0) return {};
   }
-  const int64_t at = slab * bucket.rows + place, row = bucket.row[at];
+  const int64_t at = slab * bucket.rows + place;
+  const int32_t row = bucket.row[at];
   if (row < 0 || row >= work.side.num_rows) return {};
-  Part part{row, nullptr, slab * bucket.pieces, 1, 0, bucket.part_slots, -1};
+  Part part{row, static_cast<int>(slab * bucket.pieces), 0, 1, 0, static_cast<int>(bucket.part_slots), -1};
   if (bucket.piece_row) {
-    const int32_t* start = bucket.start + slab * (bucket.rows + 1) + place;
-    const int64_t begin = start[0] + number * bucket.part_pieces;
-    part.order = bucket.order + slab * bucket.pieces + begin;
-    part.pieces = min(bucket.part_pieces, start[1] - begin);
-    if (bucket.sum[at] >= 0) part.sums = bucket.first_sums + slab * bucket.slab_sums + bucket.sum[at] + number;
+    const int32_t* start = bucket.start + at + slab;  // (slabs, rows + 1)
+    const int32_t size = static_cast<int32_t>(bucket.part_pieces);
+    part.first = start[0] + static_cast<int>(number) * size;
+    part.pieces = min(size, start[1] - part.first);
+    if (bucket.sum[at] >= 0)
+      part.sums = static_cast<int>(bucket.first_sums + slab * bucket.slab_sums + bucket.sum[at] + number);
   } else {
-    part.first += place;
-    part.from = number * bucket.part_slots;
-    part.slots = min(bucket.part_slots, bucket.width - part.from);
-    if (bucket.parts_of_piece > 1) part.sums = bucket.first_sums + at * bucket.parts_of_piece + number;
+    part.first = static_cast<int>(place);
+    part.from = static_cast<int>(number * bucket.part_slots);
+    part.slots = min(part.slots, static_cast<int>(bucket.width) - part.from);
+    if (bucket.parts_of_piece > 1) part.sums = static_cast<int>(bucket.first_sums + at * bucket.parts_of_piece + number);
   }
   return part;
 }
