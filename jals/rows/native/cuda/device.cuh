@@ -27,6 +27,7 @@ struct Limits {
 #include <cuda_runtime.h>
 
 #define UNROLL _Pragma("unroll")
+#define ONE_BY_ONE _Pragma("unroll 1")
 #define DEVICE __device__ __forceinline__
 // The memory that a block's threads share, as a launch sizes it.
 #define SHARED_MEMORY(name) \
@@ -104,6 +105,12 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAll = 0xffffffffu;
+
+// A number that the compiler takes for a new one: what is made from it is made anew, and held in no register meanwhile.
+DEVICE int anew(int number) {
+  asm volatile("" : "+r"(number));
+  return number;
+}
 
 DEVICE int thread() { return threadIdx.x; }
 DEVICE int threads() { return blockDim.x; }

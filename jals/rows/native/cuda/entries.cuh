@@ -27,24 +27,43 @@ DEVICE T loss_of(T w, T t, T q, T left) {
   return w * left * left + q * (1 - 2 * (t - left));
 }
 
-template <class T>
+// Warp 0 reads a part's slots and puts them into chunks. What the others need not know lies in shared memory, so that no
+// registers are held for it; so do the sums of their losses, each for a lane of warp 0 or for a warp.
+template <class Sums>
 class Entries {
- public:
-  DEVICE Entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part)
-      : work_(work), bucket_(bucket), part_(part), slots_(part.pieces * part.slots) {}
+  using T = typename Sums::Number;
 
-  DEVICE bool more() const { return at_ < slots_; }
-  DEVICE double loss() const { return loss_; }  // at 0, this thread's share
+ public:
+  DEVICE Entries(const Work<T>& work, const Piecework<T>& bucket, const Room<Sums>& room)
+      : work_(work), bucket_(bucket), room_(room) {
+    if (!warp()) room.losses()[lane()] = 0;
+  }
+
+  DEVICE bool more() const { return at_ < room_.part()->pieces * room_.part()->slots; }
+  // Of the entries added, this thread's share.
+  DEVICE double loss() const { return warp() ? 0.0 : room_.losses()[lane()]; }
+
+  // Adds the loss of a chunk's entries at the row's start. (That at 0 is added where they are read.)
+  DEVICE void add_loss_at_start(const Chunk<T>& chunk) {
+    const T* start = work_.side.start + int64_t(room_.part()->row) * room_.k;
+    for (int e = warp(); e < *chunk.count; e += threads() / kWarp) {
+      T score = 0;
+      for (int c = lane(); c < room_.k; c += kWarp) score += chunk.z[e * room_.stride() + c] * start[c];
+      score = warp_sum(score);
+      if (lane() == 0) room_.losses()[warp()] += loss_of(chunk.w[e], chunk.t[e], chunk.q[e], chunk.gap[e] - score);
+    }
+  }
 
   // Warp 0 reads the slots of the next chunk.
   DEVICE void read() {
-    const int slot = at_ + lane();
+    const Part& part = *room_.part();
+    const int slot = at_ + anew(lane());
     at_ += work_.chunk;
     next_.there = false;
-    if (warp() || lane() >= work_.chunk || slot >= slots_) return;
-    const int number = slot / part_.slots;
-    const int64_t piece = part_.slab + (bucket_.order ? bucket_.order[part_.slab + part_.first + number] : part_.first);
-    const int64_t place = piece * bucket_.width + part_.from + slot % part_.slots;
+    if (warp() || lane() >= work_.chunk || slot >= part.pieces * part.slots) return;
+    const int number = slot / part.slots;
+    const int64_t piece = part.slab + (bucket_.order ? bucket_.order[part.slab + part.first + number] : part.first);
+    const int64_t place = piece * bucket_.width + part.from + slot % part.slots;
     next_.there = bucket_.entry[place] < work_.side.num_entries;
     next_.other = bucket_.other[place];
     next_.value = bucket_.value[place];
@@ -69,7 +88,7 @@ class Entries {
     if (side.held_bias && readable) take_off(gap, lost, side.held_bias[next_.other]);
     gap += lost;
     if (!readable) w = q = not_a_number<T>();
-    if (side.value && !side.start) loss_ += loss_of(w, t, q, gap);
+    if (side.value && !side.start) room_.losses()[lane()] += loss_of(w, t, q, gap);
     chunk.other[at] = readable ? next_.other : -1;
     chunk.w[at] = w, chunk.p[at] = w * gap + q, chunk.gap[at] = gap, chunk.t[at] = t, chunk.q[at] = q;
   }
@@ -77,11 +96,9 @@ class Entries {
  private:
   const Work<T>& work_;
   const Piecework<T>& bucket_;
-  const Part part_;
-  const int slots_;
+  const Room<Sums>& room_;
   int at_ = 0;
   Slot<T> next_;
-  double loss_ = 0;
 };
 
 // The columns that do not depend on the entries: a bias's ones, and zeros.
@@ -96,7 +113,7 @@ DEVICE void fill_columns(const Work<T>& work, const Room<Sums>& room, const Chun
 template <int Bytes, class Sums, class T>
 DEVICE void gather_by(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
   constexpr int each = Bytes / sizeof(T);
-  const int rank = static_cast<int>(work.side.rank), count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
+  const int rank = anew(static_cast<int>(work.side.rank)), count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
   for (int e = warp(); e < count; e += threads() / kWarp) {
     T* to = chunk.z + e * room.stride();
     const int other = chunk.other[e];
@@ -115,28 +132,12 @@ DEVICE void gather(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& 
   else gather_by<sizeof(T)>(work, room, chunk);
 }
 
-// The loss of a chunk's entries at the row's start, this thread's share.
-template <class Sums, class T>
-DEVICE double loss_at_start(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk, int row) {
-  double loss = 0;
-  const T* start = work.side.start + int64_t(row) * room.k;
-  for (int e = warp(); e < *chunk.count; e += threads() / kWarp) {
-    T score = 0;
-    for (int c = lane(); c < room.k; c += kWarp) score += chunk.z[e * room.stride() + c] * start[c];
-    score = warp_sum(score);
-    if (lane() == 0) loss += loss_of(chunk.w[e], chunk.t[e], chunk.q[e], chunk.gap[e] - score);
-  }
-  return loss;
-}
-
-// Adds a part's entries to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
+// Adds the entries of the room's part to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
 // Returns this thread's share of their loss at the row's start, or at 0.
 template <class Sums, class T>
-DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Part& part, const Room<Sums>& room,
-                          Sums& sums) {
+DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Room<Sums>& room, Sums& sums) {
   constexpr int Later = Sums::kBuffers - 1;
-  Entries<T> entries(work, bucket, part);
-  double loss = 0;
+  Entries<Sums> entries(work, bucket, room);
   bool coming = true;  // whether a chunk has been read that is not put yet
   auto put = [&](int b) {
     const Chunk<T> chunk = room.chunk(b);
@@ -158,12 +159,12 @@ DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const
     const Chunk<T> chunk = room.chunk(now);
     if (*chunk.count) {
       sums.add(work, room, chunk);
-      if (work.side.value && work.side.start) loss += loss_at_start(work, room, chunk, part.row);
+      if (work.side.value && work.side.start) entries.add_loss_at_start(chunk);
     }
     __syncthreads();
     if (Later ? last : !coming) break;
   }
-  return work.side.value && work.side.start ? loss : entries.loss();
+  return entries.loss();
 }
 
 }  // namespace cuda

@@ -146,7 +146,7 @@ void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream strea
     by_registers(InRegisters<1, 3>());
     by_registers(InRegisters<2, 5>());
     by_registers(InRegisters<4, 9>());
-    by_registers(InRegisters<8, 10>());
+    by_registers(InRegisters<8, 7>());
     by_registers(InRegisters<16, 10>());
   }
   by(InMemory<T, false>(), kPanel);

@@ -44,7 +44,9 @@ struct Room {
   T* outside;  // the matrix, where it does not lie in shared memory
   int k, n, size;  // unknowns; with what fills up; entries of a chunk
 
-  DEVICE double* of_warps() const { return reinterpret_cast<double*>(memory); }  // (kWarp)
+  DEVICE double* of_warps() const { return reinterpret_cast<double*>(memory); }            // (kWarp)
+  DEVICE double* losses() const { return reinterpret_cast<double*>(memory + kLosses); }   // (kWarp), see `Entries`
+  DEVICE Part* part() const { return reinterpret_cast<Part*>(memory + kPart); }
   DEVICE Chunk<T> chunk(int b) const {
     int* other = reinterpret_cast<int*>(memory + kOthers) + b * (kChunk + 1);
     T* numbers = reinterpret_cast<T*>(memory + kNumbers) + b * 5 * kChunk;
@@ -68,7 +70,9 @@ struct Room {
   }
   DEVICE int height(int first) const { return n + kSpare - first; }
 
-  static constexpr int kOthers = kWarp * sizeof(double);
+  static constexpr int kLosses = kWarp * sizeof(double);
+  static constexpr int kPart = 2 * kLosses;
+  static constexpr int kOthers = kPart + aligned(sizeof(Part));
   static constexpr int kNumbers = kOthers + aligned(Sums::kBuffers * (kChunk + 1) * sizeof(int));
   static constexpr int kDiagonal = kNumbers + aligned(Sums::kBuffers * 5 * kChunk * sizeof(T));
   static constexpr int kRest = kDiagonal + aligned(kPanel * (kPanel + 1) * sizeof(T));

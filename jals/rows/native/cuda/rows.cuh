@@ -49,12 +49,15 @@ __global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) rows_kernel(con
     const Piecework<T>& bucket = bucket_of(work, item, &Piecework<T>::first_item);
     const Part part = part_of(work, bucket, item);
     if (part.row < 0) continue;
+    if (thread() == 0) *room.part() = part;
+    __syncthreads();
     Sums sums;
     sums.clear(room);
-    const double constant = add_entries(work, bucket, part, room, sums);
+    const double constant = add_entries(work, bucket, room, sums);
     sums.store(room);
-    if (part.sums >= 0) leave_sums(room, work.sums + part.sums * sums_size<T>(room.n), constant);
-    else solve_row(work, part.row, room, constant);
+    const int at = room.part()->sums;
+    if (at >= 0) leave_sums(room, work.sums + at * sums_size<T>(room.n), constant);
+    else solve_row(work, room.part()->row, room, constant);
     __syncthreads();
   }
 }

@@ -266,12 +266,13 @@ DEVICE void solve_row(const Work<T>& work, int64_t row, const Room<Sums>& room, 
     side.good[row] = good;
     if (side.value) side.value[row] = good ? T(value) : nan;
   }
-  for (T* wanted : {side.cholesky, side.inverse}) {
-    if (!wanted) continue;
-    T* to = wanted + row * k * k;
-    if (!good) fill(to, k * k, nan);
-    else if (wanted == side.cholesky) write_factor(room, to);
-    else write_inverse(room, to);
+  if (side.cholesky) {
+    if (good) write_factor(room, side.cholesky + row * k * k);
+    else fill(side.cholesky + row * k * k, k * k, nan);
+  }
+  if (side.inverse) {
+    if (good) write_inverse(room, side.inverse + row * k * k);
+    else fill(side.inverse + row * k * k, k * k, nan);
   }
 }
 

@@ -17,7 +17,7 @@ struct InRegisters {
   static constexpr int kBuffers = 2, kSpareOfEntry = 8, kThreads = kWarp * W;
   static constexpr bool kOutside = false, kSharesMemory = true;
   static constexpr bool kAnyChunk = false;
-  static constexpr int kBlocks = 16 / W;  // on a processor at a time: 128 registers a thread
+  static constexpr int kBlocks = W == 4 ? 3 : 16 / W;  // on a processor at a time: 168 and 128 registers a thread
 
   // Tiles lie row after row; this warp's are `first` up to `first + count`.
   int row, column, count;
@@ -44,20 +44,23 @@ struct InRegisters {
   }
 
   DEVICE void add(const Work<float>&, const Room<InRegisters>& room, const Chunk<float>& chunk) {
-    const int g = lane() / 4, t = lane() % 4;
-    for (int e = 0; e < *chunk.count; e += 8) {
+    const int own = anew(lane()), g = own / 4, t = own % 4;
+    ONE_BY_ONE for (int e = 0; e < *chunk.count; e += 8) {
       // Of entries t and t + 4 a lane has numbers g and g + 8 of the row's tiles, and of the column's.
-      const float* z[2] = {chunk.z + (e + t) * room.stride() + g, chunk.z + (e + t + 4) * room.stride() + g};
+      const float* z = chunk.z + (e + t) * room.stride() + g;
+      const int later = 4 * room.stride();
       const float w[2] = {chunk.w[e + t], chunk.w[e + t + 4]};
       float left[4], left_rest[4];
-      int i = row, j = column;
+      // Else the places of all tiles would be held in registers.
+      int i = anew(row), j = anew(column);
+      const int mine = anew(count);
       UNROLL for (int n = 0; n < Tiles; ++n) {
-        if (n >= count) break;
+        if (n >= mine) break;
         if (n == 0 || j == 0)
-          UNROLL for (int m = 0; m < 4; ++m) split(w[m / 2] * z[m / 2][16 * i + 8 * (m % 2)], left[m], left_rest[m]);
+          UNROLL for (int m = 0; m < 4; ++m) split(w[m / 2] * z[m / 2 * later + 16 * i + 8 * (m % 2)], left[m], left_rest[m]);
         UNROLL for (int half = 0; half < 2; ++half) {
           float right[2], right_rest[2];
-          UNROLL for (int m = 0; m < 2; ++m) split(z[m][16 * j + 8 * half], right[m], right_rest[m]);
+          UNROLL for (int m = 0; m < 2; ++m) split(z[m * later + 16 * j + 8 * half], right[m], right_rest[m]);
           float product[4] = {0, 0, 0, 0};
           multiply(product, left_rest, right);
           multiply(product, left, right_rest);
@@ -69,7 +72,7 @@ struct InRegisters {
     }
     if (thread() < room.n) {
       float part = 0;
-      for (int e = 0; e < *chunk.count; ++e) part += chunk.p[e] * chunk.z[e * room.stride() + thread()];
+      ONE_BY_ONE for (int e = 0; e < *chunk.count; ++e) part += chunk.p[e] * chunk.z[e * room.stride() + thread()];
       rhs += part;
     }
   }
