@@ -45,10 +45,10 @@ def test_the_same_check_sees_lapack_on_a_cpu(exported):
     assert "lapack_spotrf_ffi" in exported("cholesky", "cpu")[0].mlir_module()
 
 
-def test_the_kernel_is_not_for_accelerators(exported):
+def test_a_kernel_asked_for_where_it_is_not_is_refused(exported):
     tables.als("native")
-    with pytest.raises(NotImplementedError):
-        exported("native", "cuda")
+    with pytest.raises(jals.ArgumentError, match="program for tpu, but that is for cpu and cuda only"):
+        exported("native", "tpu")
 
 
 def test_a_program_with_the_kernel_is_not_for_other_processes(exported):
