@@ -21,7 +21,7 @@
 #define __device__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define UNROLL
+#define UNROLLED
 #define ONE_BY_ONE
 #define DEVICE inline
 #define SHARED_MEMORY(name) char* name = jals::cuda::shared_memory

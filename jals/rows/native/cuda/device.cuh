@@ -26,7 +26,7 @@ struct Limits {
 
 #include <cuda_runtime.h>
 
-#define UNROLL _Pragma("unroll")
+#define UNROLLED _Pragma("unroll")
 #define ONE_BY_ONE _Pragma("unroll 1")
 #define DEVICE __device__ __forceinline__
 // The memory that a block's threads share, as a launch sizes it.

@@ -120,7 +120,7 @@ DEVICE void gather_by(const Work<T>& work, const Room<Sums>& room, const Chunk<T
     const T* from = work.side.table + int64_t(other) * rank;
     for (int c = lane() * each; c < rank; c += kWarp * each) {
       if (other >= 0) copy_later<Bytes>(to + c, from + c);
-      else UNROLL for (int i = 0; i < each; ++i) to[c + i] = T(0);
+      else UNROLLED for (int i = 0; i < each; ++i) to[c + i] = T(0);
     }
   }
   copies_begun();

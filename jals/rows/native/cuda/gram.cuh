@@ -33,13 +33,13 @@ struct InMemory {
       const T *left = chunk.z + i * kTile, *right = chunk.z + j * kTile;
       for (int e = 0; e < count; ++e, left += room.stride(), right += room.stride()) {
         T weighted[kTile], other[kTile];
-        UNROLL for (int a = 0; a < kTile; ++a) weighted[a] = chunk.w[e] * left[a], other[a] = right[a];
-        UNROLL for (int b = 0; b < kTile; ++b)
-          UNROLL for (int a = 0; a < kTile; ++a) sum[b][a] += weighted[a] * other[b];
+        UNROLLED for (int a = 0; a < kTile; ++a) weighted[a] = chunk.w[e] * left[a], other[a] = right[a];
+        UNROLLED for (int b = 0; b < kTile; ++b)
+          UNROLLED for (int a = 0; a < kTile; ++a) sum[b][a] += weighted[a] * other[b];
       }
-      UNROLL for (int b = 0; b < kTile; ++b) {
+      UNROLLED for (int b = 0; b < kTile; ++b) {
         T* to = room.column(j * kTile + b) + i * kTile;
-        UNROLL for (int a = 0; a < kTile; ++a)
+        UNROLLED for (int a = 0; a < kTile; ++a)
           if (i != j || a >= b) to[a] += sum[b][a];
       }
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <new>
 #include <string>
@@ -18,6 +19,8 @@ constexpr int64_t kMatrixBytes = 512 << 20;  // nor do systems that do not fit i
 constexpr int64_t kChunkBytes = 48 << 10;    // of gathered entries
 constexpr int64_t kUnknowns = 8192;          // of a row at most: places in a matrix are 32-bit numbers
 constexpr int kPlanThreads = 256;
+
+using Allocate = std::function<void*(int64_t bytes)>;
 
 // How the slots of a bucket are cut into parts of about `entries`.
 template <class T>
@@ -52,9 +55,9 @@ class Needs {
 };
 
 // False where the device has too little shared memory.
-template <class Sums, class Allocate>
+template <class Sums>
 bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Number* mean,
-              const typename Sums::Number* entry, int multiple, Stream stream, Allocate allocate) {
+              const typename Sums::Number* entry, int multiple, Stream stream, const Allocate& allocate) {
   using T = typename Sums::Number;
   const Limits offered = limits();
   Work<T> work{};
@@ -64,7 +67,8 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
   work.size = (work.k + multiple - 1) / multiple * multiple;
   work.chunk = kChunk;
   const int64_t of_entry = Sums::kBuffers * (work.size + Sums::kSpareOfEntry) * int64_t(sizeof(T));
-  while (Sums::kAnyChunk && work.chunk > 1 && work.chunk * of_entry > kChunkBytes) work.chunk /= 2;
+  const int64_t most = std::min(kChunkBytes, offered.shared / 3);
+  while (Sums::kAnyChunk && work.chunk > 1 && work.chunk * of_entry > most) work.chunk /= 2;
   const int64_t bytes = Room<Sums>::bytes(work.size, work.chunk);
   if (bytes > offered.shared) return false;
   const int64_t system = matrix_size(work.size) * int64_t(sizeof(T));
@@ -120,8 +124,8 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
 
 // Solves a side's rows on the stream. `allocate(bytes)` returns memory of the device that lasts until the stream has done
 // what is in it now.
-template <class T, class Allocate>
-void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream stream, Allocate allocate) {
+template <class T>
+void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream stream, const Allocate& allocate) {
   const int64_t rows = side.num_rows, k = side.unknowns();
   // What no part of the layout writes is no solution: all ones is a NaN.
   auto unsolved = [&](T* numbers, int64_t each) {

@@ -9,7 +9,7 @@ namespace cuda {
 
 template <class T>
 DEVICE void load_panel(const T* from, T (&to)[kPanel]) {
-  UNROLL for (int c = 0; c < kPanel; ++c) to[c] = from[c];
+  UNROLLED for (int c = 0; c < kPanel; ++c) to[c] = from[c];
 }
 
 // ---- the system ----
@@ -92,59 +92,59 @@ DEVICE T factor(const Room<Sums>& room) {
     const int height = room.height(first);
     for (int r = first + thread(); r < n; r += threads()) {
       T own[kPanel];
-      UNROLL for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
+      UNROLLED for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
       for (int done = 0; done < first; done += kPanel) {  // less what the columns before contribute
         const T* column = room.matrix() + panel_at(room.n, done) - done;
         const int far = room.height(done);
-        UNROLL for (int p = 0; p < kPanel; ++p) {
+        UNROLLED for (int p = 0; p < kPanel; ++p) {
           T top[kPanel];
           load_panel(column + p * far + first, top);
           const T here = column[p * far + r];
-          UNROLL for (int c = 0; c < kPanel; ++c) own[c] -= here * top[c];
+          UNROLLED for (int c = 0; c < kPanel; ++c) own[c] -= here * top[c];
         }
       }
       const int in = r - first;
       if (in < kPanel) {
-        UNROLL for (int c = 0; c < kPanel; ++c)
+        UNROLLED for (int c = 0; c < kPanel; ++c)
           if (c <= in) room.diagonal()[in * (kPanel + 1) + c] = own[c];
         room.diagonal()[in * (kPanel + 1) + kPanel] = room.rhs()[r];
       } else {
-        UNROLL for (int c = 0; c < kPanel; ++c) panel[c * height + r] = own[c];
+        UNROLLED for (int c = 0; c < kPanel; ++c) panel[c * height + r] = own[c];
       }
     }
     __syncthreads();
     // Every thread factors the square at the top for itself, and solves for its right-hand side.
     T square[kPanel][kPanel], y[kPanel], inverse[kPanel];
-    UNROLL for (int r = 0; r < kPanel; ++r) {
-      UNROLL for (int c = 0; c <= r; ++c) square[r][c] = room.diagonal()[r * (kPanel + 1) + c];
+    UNROLLED for (int r = 0; r < kPanel; ++r) {
+      UNROLLED for (int c = 0; c <= r; ++c) square[r][c] = room.diagonal()[r * (kPanel + 1) + c];
       y[r] = room.diagonal()[r * (kPanel + 1) + kPanel];
     }
-    UNROLL for (int c = 0; c < kPanel; ++c) {
+    UNROLLED for (int c = 0; c < kPanel; ++c) {
       const T pivot = square[c][c];
       if (first + c < room.k && !(pivot >= least)) least = pivot;
       square[c][c] = sqrt(pivot);
       inverse[c] = T(1) / square[c][c];
       y[c] *= inverse[c];
-      UNROLL for (int r = c + 1; r < kPanel; ++r) {
+      UNROLLED for (int r = c + 1; r < kPanel; ++r) {
         square[r][c] *= inverse[c];
         y[r] -= square[r][c] * y[c];
-        UNROLL for (int d = c + 1; d <= r; ++d) square[r][d] -= square[r][c] * square[d][c];
+        UNROLLED for (int d = c + 1; d <= r; ++d) square[r][d] -= square[r][c] * square[d][c];
       }
     }
     for (int r = first + kPanel + thread(); r < n; r += threads()) {
       T own[kPanel], rhs = room.rhs()[r];
-      UNROLL for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
-      UNROLL for (int c = 0; c < kPanel; ++c) {
+      UNROLLED for (int c = 0; c < kPanel; ++c) own[c] = panel[c * height + r];
+      UNROLLED for (int c = 0; c < kPanel; ++c) {
         own[c] *= inverse[c];
-        UNROLL for (int d = c + 1; d < kPanel; ++d) own[d] -= own[c] * square[d][c];
+        UNROLLED for (int d = c + 1; d < kPanel; ++d) own[d] -= own[c] * square[d][c];
         rhs -= own[c] * y[c];
         panel[c * height + r] = own[c];
       }
       room.rhs()[r] = rhs;
     }
     if (thread() == threads() - 1)
-      UNROLL for (int c = 0; c < kPanel; ++c) {
-        UNROLL for (int r = c; r < kPanel; ++r) panel[c * height + first + r] = square[r][c];
+      UNROLLED for (int c = 0; c < kPanel; ++c) {
+        UNROLLED for (int r = c; r < kPanel; ++r) panel[c * height + first + r] = square[r][c];
         room.scale()[first + c] = inverse[c];
         room.rhs()[first + c] = y[c];
       }
@@ -161,18 +161,18 @@ DEVICE void solve_back(const Room<Sums>& room) {
     const int height = room.height(first);
     T x[kPanel];
     load_panel(room.rhs() + first, x);
-    UNROLL for (int c = kPanel - 1; c >= 0; --c) {
+    UNROLLED for (int c = kPanel - 1; c >= 0; --c) {
       x[c] *= room.scale()[first + c];
-      UNROLL for (int d = 0; d < c; ++d) x[d] -= panel[d * height + c] * x[c];
+      UNROLLED for (int d = 0; d < c; ++d) x[d] -= panel[d * height + c] * x[c];
     }
     for (int r = thread(); r < first; r += threads()) {
       T below[kPanel], rest = room.rhs()[r];
       load_panel(room.column(r) + first, below);
-      UNROLL for (int c = 0; c < kPanel; ++c) rest -= below[c] * x[c];
+      UNROLLED for (int c = 0; c < kPanel; ++c) rest -= below[c] * x[c];
       room.rhs()[r] = rest;
     }
     if (thread() == threads() - 1)
-      UNROLL for (int c = 0; c < kPanel; ++c) room.x()[first + c] = x[c];
+      UNROLLED for (int c = 0; c < kPanel; ++c) room.x()[first + c] = x[c];
     __syncthreads();
   }
 }
@@ -199,21 +199,21 @@ DEVICE void write_factor(const Room<Sums>& room, T* to) {
     for (int j = lane(); j < room.k; j += kWarp) to[int64_t(i) * room.k + j] = j > i ? T(0) : room.column(j)[i];
 }
 
-// (L L')^-1: a thread a column, kept in the result's own, of which it is a row as well.
+// (L L')^-1: a thread a column, from its diagonal down, kept where it will lie; and what lies across.
 template <class Sums, class T = typename Sums::Number>
 DEVICE void write_inverse(const Room<Sums>& room, T* to) {
   const int64_t k = room.k;
   for (int c = thread(); c < k; c += threads()) {
     T* own = to + c;
-    for (int i = 0; i < k; ++i) {
+    for (int i = c; i < k; ++i) {  // L^-1 of the unit vector
       T sum = T(i == c);
       for (int j = c; j < i; ++j) sum -= room.column(j)[i] * own[j * k];
-      own[i * k] = i < c ? T(0) : sum * room.scale()[i];
+      own[i * k] = sum * room.scale()[i];
     }
-    for (int i = static_cast<int>(k) - 1; i >= 0; --i) {
+    for (int i = room.k - 1; i >= c; --i) {
       T sum = own[i * k];
       for (int j = i + 1; j < k; ++j) sum -= room.column(i)[j] * own[j * k];
-      own[i * k] = sum * room.scale()[i];
+      own[i * k] = to[c * k + i] = sum * room.scale()[i];
     }
   }
 }

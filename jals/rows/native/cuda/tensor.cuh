@@ -33,8 +33,8 @@ struct InRegisters {
     row = 0;
     while ((row + 1) * (row + 2) / 2 <= first) ++row;
     column = first - row * (row + 1) / 2;
-    UNROLL for (int n = 0; n < Tiles; ++n)
-      UNROLL for (int m = 0; m < 8; ++m) sum[n][m / 4][m % 4] = 0;
+    UNROLLED for (int n = 0; n < Tiles; ++n)
+      UNROLLED for (int m = 0; m < 8; ++m) sum[n][m / 4][m % 4] = 0;
     rhs = 0;
   }
 
@@ -54,18 +54,18 @@ struct InRegisters {
       // Else the places of all tiles would be held in registers.
       int i = anew(row), j = anew(column);
       const int mine = anew(count);
-      UNROLL for (int n = 0; n < Tiles; ++n) {
+      UNROLLED for (int n = 0; n < Tiles; ++n) {
         if (n >= mine) break;
         if (n == 0 || j == 0)
-          UNROLL for (int m = 0; m < 4; ++m) split(w[m / 2] * z[m / 2 * later + 16 * i + 8 * (m % 2)], left[m], left_rest[m]);
-        UNROLL for (int half = 0; half < 2; ++half) {
+          UNROLLED for (int m = 0; m < 4; ++m) split(w[m / 2] * z[m / 2 * later + 16 * i + 8 * (m % 2)], left[m], left_rest[m]);
+        UNROLLED for (int half = 0; half < 2; ++half) {
           float right[2], right_rest[2];
-          UNROLL for (int m = 0; m < 2; ++m) split(z[m * later + 16 * j + 8 * half], right[m], right_rest[m]);
+          UNROLLED for (int m = 0; m < 2; ++m) split(z[m * later + 16 * j + 8 * half], right[m], right_rest[m]);
           float product[4] = {0, 0, 0, 0};
           multiply(product, left_rest, right);
           multiply(product, left, right_rest);
           multiply(product, left, right);
-          UNROLL for (int m = 0; m < 4; ++m) sum[n][half][m] += product[m];
+          UNROLLED for (int m = 0; m < 4; ++m) sum[n][half][m] += product[m];
         }
         if (++j > i) ++i, j = 0;
       }
@@ -81,9 +81,9 @@ struct InRegisters {
   DEVICE void store(const Room<InRegisters>& room) {
     const int g = lane() / 4, t = lane() % 4;
     int i = row, j = column;
-    UNROLL for (int n = 0; n < Tiles; ++n) {
+    UNROLLED for (int n = 0; n < Tiles; ++n) {
       if (n >= count) break;
-      UNROLL for (int m = 0; m < 8; ++m) {
+      UNROLLED for (int m = 0; m < 8; ++m) {
         const int r = 16 * i + g + 8 * (m % 4 / 2), c = 16 * j + 8 * (m / 4) + 2 * t + m % 2;
         if (r >= c) room.column(c)[r] = sum[n][m / 4][m % 4];
       }
