@@ -1,4 +1,4 @@
-"""The row solve in C++ for CPUs and in CUDA for GPUs: Gram, factorization and solution of each row in registers and cache.
+"""The row solve in C++ for CPUs, in CUDA for GPUs: Gram, factorization and solution of a row in registers and cache.
 
 XLA calls it as a custom call inside any jitted program, on its own threads (`ffi.cpp`) or stream (`cuda/ffi.cu`), with
 the same operands. `rowsolve` decides when, and owns the derivative: nothing here is differentiable. The libraries are
@@ -33,8 +33,8 @@ class Status(NamedTuple):
     Attributes:
         available: whether it is loaded and XLA knows it.
         reason: why not, and what to do; "" where it is available.
-        isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); of the CUDA kernel those that
-            it is compiled for, "sm_80, sm_90, ...". None where not available.
+        isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); of the CUDA kernel
+            those that it is compiled for, "sm_80, sm_90, ...". None where not available.
         path: the library's file, or None.
     """
 

@@ -34,8 +34,7 @@ class Entries {
   using T = typename Sums::Number;
 
  public:
-  DEVICE Entries(const Work<T>& work, const Piecework<T>& bucket, const Room<Sums>& room)
-      : work_(work), bucket_(bucket), room_(room) {
+  DEVICE Entries(const Work<T>& work, const Room<Sums>& room) : work_(work), room_(room) {
     if (!warp()) room.losses()[lane()] = 0;
   }
 
@@ -61,13 +60,14 @@ class Entries {
     at_ += work_.chunk;
     next_.there = false;
     if (warp() || lane() >= work_.chunk || slot >= part.pieces * part.slots) return;
+    const Piecework<T>& bucket = work_.bucket[part.bucket];
     const int number = slot / part.slots;
-    const int64_t piece = part.slab + (bucket_.order ? bucket_.order[part.slab + part.first + number] : part.first);
-    const int64_t place = piece * bucket_.width + part.from + slot % part.slots;
-    next_.there = bucket_.entry[place] < work_.side.num_entries;
-    next_.other = bucket_.other[place];
-    next_.value = bucket_.value[place];
-    next_.weight = bucket_.weight[place];
+    const int64_t piece = part.slab + (bucket.order ? bucket.order[part.slab + part.first + number] : part.first);
+    const int64_t place = piece * bucket.width + part.from + slot % part.slots;
+    next_.there = bucket.entry[place] < work_.side.num_entries;
+    next_.other = bucket.other[place];
+    next_.value = bucket.value[place];
+    next_.weight = bucket.weight[place];
   }
 
   // Warp 0 puts what it has read into a chunk, without the padding. An entry whose row of the table is not there makes
@@ -95,7 +95,6 @@ class Entries {
 
  private:
   const Work<T>& work_;
-  const Piecework<T>& bucket_;
   const Room<Sums>& room_;
   int at_ = 0;
   Slot<T> next_;
@@ -135,9 +134,9 @@ DEVICE void gather(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& 
 // Adds the entries of the room's part to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
 // Returns this thread's share of their loss at the row's start, or at 0.
 template <class Sums, class T>
-DEVICE double add_entries(const Work<T>& work, const Piecework<T>& bucket, const Room<Sums>& room, Sums& sums) {
+DEVICE double add_entries(const Work<T>& work, const Room<Sums>& room, Sums& sums) {
   constexpr int Later = Sums::kBuffers - 1;
-  Entries<Sums> entries(work, bucket, room);
+  Entries<Sums> entries(work, room);
   bool coming = true;  // whether a chunk has been read that is not put yet
   auto put = [&](int b) {
     const Chunk<T> chunk = room.chunk(b);

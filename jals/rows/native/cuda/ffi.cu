@@ -3,6 +3,10 @@
 #include "../door.hpp"
 #include "launch.cuh"
 
+#ifndef JALS_ARCHITECTURES
+#define JALS_ARCHITECTURES "one GPU"
+#endif
+
 namespace jals {
 namespace {
 
@@ -12,7 +16,6 @@ ffi::Error solve_rows(cudaStream_t stream, ffi::ScratchAllocator scratch, JALS_S
   const T *mean, *entry;
   Side<T> side{};
   read_side(side, mean, entry, JALS_SOLVE_ATTRIBUTES, given, results);
-  require(!side.steps(), "makes no steps on a GPU");
   cuda::solve_side(side, mean, entry, stream, [&](int64_t bytes) {
     const auto memory = scratch.Allocate(bytes, 256);
     return memory.has_value() ? *memory : nullptr;
@@ -40,4 +43,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f64, jals::solve_rows<double>, jal
 
 // Raised with every change to the targets, their operands, attributes or results: ../__init__.py calls no other.
 extern "C" int jals_calls() { return 4; }
+
+// What it is compiled for.
+extern "C" const char* jals_isa() { return JALS_ARCHITECTURES; }
 #pragma GCC visibility pop

@@ -59,6 +59,7 @@ template <class Sums>
 bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Number* mean,
               const typename Sums::Number* entry, int multiple, Stream stream, const Allocate& allocate) {
   using T = typename Sums::Number;
+  using Finish = Finished<T, Sums::kOutside>;
   const Limits offered = limits();
   Work<T> work{};
   work.side = side;
@@ -87,21 +88,22 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
 
   for (size_t done = 0; done < side.buckets.size(); done += kBuckets) {
     work.buckets = static_cast<int>(std::min<size_t>(kBuckets, side.buckets.size() - done));
-    work.items = work.places = 0;
     Needs needs;
-    int64_t sums = 0, at[kBuckets][4] = {};
+    int64_t items = 0, places = 0, sums = 0, at[kBuckets][4] = {};
     for (int b = 0; b < work.buckets; ++b) {
       Piecework<T>& bucket = work.bucket[b] = cut(side.buckets[done + b], entries);
-      bucket.first_item = work.items, bucket.first_place = work.places, bucket.first_sums = sums;
-      work.items += bucket.slabs * bucket.slab_items;
+      bucket.first_item = items, bucket.first_place = places, bucket.first_sums = sums;
+      items += bucket.slabs * bucket.slab_items;
       sums += bucket.slabs * bucket.slab_sums;
-      if (bucket.slab_sums) work.places += bucket.slabs * bucket.rows;
+      if (bucket.slab_sums) places += bucket.slabs * bucket.rows;
       if (!bucket.piece_row) continue;
       const int64_t numbers[4] = {bucket.pieces, bucket.rows + 1, 2 * bucket.slab_items, bucket.rows};
       for (int n = 0; n < 4; ++n) at[b][n] = needs.take(bucket.slabs * numbers[n] * int64_t(sizeof(int32_t)));
     }
-    if (!work.items) continue;
-    const int64_t blocks = std::min(work.items, most_blocks), finishing = std::min(work.places, most_blocks);
+    if (!items) continue;
+    if (std::max({items, places, sums}) > std::numeric_limits<int32_t>::max() / 2) throw Failed{"a side has too many rows"};
+    work.items = static_cast<int>(items), work.places = static_cast<int>(places);
+    const int64_t blocks = std::min(items, most_blocks), finishing = std::min(places, most_blocks);
     const int64_t at_sums = needs.take(sums * of_sums);
     const int64_t at_matrices = needs.take(Sums::kOutside ? std::max(blocks, finishing) * system : 0);
     char* memory = needs.total ? static_cast<char*>(allocate(needs.total)) : nullptr;
@@ -117,7 +119,8 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
              side.num_rows);
     }
     launch(rows_kernel<Sums>, blocks, Sums::kThreads, bytes, stream, work);
-    if (work.places) launch(finish_kernel<Sums>, finishing, Sums::kThreads, bytes, stream, work);
+    if (work.places)
+      launch(finish_kernel<Finish>, finishing, Finish::kThreads, Room<Finish>::bytes(work.size, 0), stream, work);
   }
   return true;
 }
@@ -126,7 +129,9 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
 // what is in it now.
 template <class T>
 void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream stream, const Allocate& allocate) {
+  if (side.steps()) throw Failed{"there are no steps on a GPU"};
   const int64_t rows = side.num_rows, k = side.unknowns();
+  if (k > kUnknowns) throw Failed{std::to_string(k) + " unknowns a row are too many"};
   // What no part of the layout writes is no solution: all ones is a NaN.
   auto unsolved = [&](T* numbers, int64_t each) {
     if (numbers) set_bytes(numbers, 0xff, rows * each * int64_t(sizeof(T)), stream);
@@ -145,7 +150,6 @@ void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream strea
   auto by_registers = [&](auto sums) {
     if (decltype(sums)::fits(n)) by(sums, 16);
   };
-  if (k > kUnknowns) throw Failed{std::to_string(k) + " unknowns a row are too many"};
   if constexpr (sizeof(T) == sizeof(float)) {
     by_registers(InRegisters<1, 3>());
     by_registers(InRegisters<2, 5>());

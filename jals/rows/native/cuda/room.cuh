@@ -12,7 +12,8 @@ namespace cuda {
 constexpr int kPanel = 8;  // columns of the factorization
 
 // A matrix's lower triangle, in panels of kPanel columns: each from its diagonal down, column after column, with kSpare
-// numbers behind a column so that neighbours lie in other banks. n is a multiple of kPanel.
+// numbers behind a column so that neighbours lie in other banks. n is a multiple of kPanel, and so whatever begins with a
+// row that is one lies at a multiple of 16 bytes.
 constexpr int kSpare = 4;
 __host__ __device__ constexpr int panel_at(int n, int first) { return first * (n + 2 * kSpare - first / 2); }
 __host__ __device__ constexpr int matrix_size(int n) { return panel_at(n, n); }

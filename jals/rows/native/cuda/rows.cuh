@@ -45,15 +45,15 @@ __global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) rows_kernel(con
   using T = typename Sums::Number;
   SHARED_MEMORY(memory);
   const Room<Sums> room = room_of<T, Sums>(work, memory);
-  for (int64_t item = blockIdx.x; item < work.items; item += gridDim.x) {
-    const Piecework<T>& bucket = bucket_of(work, item, &Piecework<T>::first_item);
-    const Part part = part_of(work, bucket, item);
-    if (part.row < 0) continue;
-    if (thread() == 0) *room.part() = part;
+  for (int item = blockIdx.x; item < work.items; item += gridDim.x) {
+    if (thread() == 0) *room.part() = part_of(work, item);
     __syncthreads();
+    const bool nothing = room.part()->row < 0;
+    __syncthreads();
+    if (nothing) continue;
     Sums sums;
     sums.clear(room);
-    const double constant = add_entries(work, bucket, room, sums);
+    const double constant = add_entries(work, room, sums);
     sums.store(room);
     const int at = room.part()->sums;
     if (at >= 0) leave_sums(room, work.sums + at * sums_size<T>(room.n), constant);
@@ -62,15 +62,23 @@ __global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) rows_kernel(con
   }
 }
 
+// A room without chunks, for rows whose sums are there.
+template <class T, bool Outside>
+struct Finished {
+  using Number = T;
+  static constexpr int kBuffers = 0, kSpareOfEntry = 0, kThreads = 256;
+  static constexpr bool kOutside = Outside, kSharesMemory = false;
+  static constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;  // on a processor at a time, at least: what registers allow
+};
+
 template <class Sums>
 __global__ void __launch_bounds__(Sums::kThreads, Sums::kBlocks) finish_kernel(const __grid_constant__ Work<typename Sums::Number> work) {
   using T = typename Sums::Number;
   SHARED_MEMORY(memory);
   const Room<Sums> room = room_of<T, Sums>(work, memory);
-  for (int64_t place = blockIdx.x; place < work.places; place += gridDim.x) {
-    const Piecework<T>& bucket = bucket_of(work, place, &Piecework<T>::first_place);
+  for (int place = blockIdx.x; place < work.places; place += gridDim.x) {
     int64_t row, first;
-    const int64_t parts = parts_of_place(work, bucket, place, row, first);
+    const int64_t parts = parts_of_place(work, place, row, first);
     if (!parts) continue;
     const double constant = add_sums(room, work.sums + first * sums_size<T>(room.n), parts);
     solve_row(work, row, room, constant);

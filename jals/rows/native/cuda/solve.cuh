@@ -7,9 +7,17 @@
 namespace jals {
 namespace cuda {
 
+// kPanel numbers, 16 bytes at a time: where they are asked for, panels and columns lie so.
 template <class T>
 DEVICE void load_panel(const T* from, T (&to)[kPanel]) {
-  UNROLLED for (int c = 0; c < kPanel; ++c) to[c] = from[c];
+  constexpr int each = 16 / sizeof(T);
+  struct alignas(16) Some {
+    T number[each];
+  };
+  UNROLLED for (int c = 0; c < kPanel; c += each) {
+    const Some some = *reinterpret_cast<const Some*>(from + c);
+    UNROLLED for (int i = 0; i < each; ++i) to[c + i] = some.number[i];
+  }
 }
 
 // ---- the system ----

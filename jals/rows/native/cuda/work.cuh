@@ -38,16 +38,19 @@ struct Work {
   int k;                  // unknowns
   int size;               // k, and more that solve to 0, up to a multiple of 8 or 16
   int chunk;              // entries gathered at a time, kChunk or a power of two below
-  int64_t items, places;
+  int items, places;
   int buckets;
   Piecework<T> bucket[kBuckets];
   T* sums;         // (parts, `sums_size`)
   T* matrices;     // (blocks, `matrix_size`), where these do not lie in shared memory
 };
 
+static_assert(sizeof(Work<double>) <= 4096, "what a launch can be given");
+
 // What a block adds up.
 struct Part {
   int row = -1;     // of the side; -1 for nothing
+  int bucket;       // of the launch
   int slab;         // the first of the slab's pieces
   int first;        // the first piece, by the bucket's `order` in the slab where there is one
   int pieces;
@@ -56,14 +59,16 @@ struct Part {
 };
 
 template <class T>
-DEVICE const Piecework<T>& bucket_of(const Work<T>& work, int64_t at, int64_t Piecework<T>::*first) {
+DEVICE int bucket_of(const Work<T>& work, int64_t at, int64_t Piecework<T>::*first) {
   int b = 0;
   while (b + 1 < work.buckets && at >= work.bucket[b + 1].*first) ++b;
-  return work.bucket[b];
+  return b;
 }
 
 template <class T>
-DEVICE Part part_of(const Work<T>& work, const Piecework<T>& bucket, int64_t item) {
+DEVICE Part part_of(const Work<T>& work, int item) {
+  const int b = bucket_of(work, item, &Piecework<T>::first_item);
+  const Piecework<T>& bucket = work.bucket[b];
   const int64_t local = item - bucket.first_item, slab = local / bucket.slab_items, j = local % bucket.slab_items;
   int64_t place = j / bucket.parts_of_piece, number = j % bucket.parts_of_piece;
   if (bucket.piece_row) {
@@ -74,7 +79,7 @@ DEVICE Part part_of(const Work<T>& work, const Piecework<T>& bucket, int64_t ite
   const int64_t at = slab * bucket.rows + place;
   const int32_t row = bucket.row[at];
   if (row < 0 || row >= work.side.num_rows) return {};
-  Part part{row, static_cast<int>(slab * bucket.pieces), 0, 1, 0, static_cast<int>(bucket.part_slots), -1};
+  Part part{row, b, static_cast<int>(slab * bucket.pieces), 0, 1, 0, static_cast<int>(bucket.part_slots), -1};
   if (bucket.piece_row) {
     const int32_t* start = bucket.start + at + slab;  // (slabs, rows + 1)
     const int32_t size = static_cast<int32_t>(bucket.part_pieces);
@@ -93,7 +98,8 @@ DEVICE Part part_of(const Work<T>& work, const Piecework<T>& bucket, int64_t ite
 
 // The sums of a row of several parts: where they begin, and how many; 0 for a row that has been solved.
 template <class T>
-DEVICE int64_t parts_of_place(const Work<T>& work, const Piecework<T>& bucket, int64_t place, int64_t& row, int64_t& sums) {
+DEVICE int64_t parts_of_place(const Work<T>& work, int place, int64_t& row, int64_t& sums) {
+  const Piecework<T>& bucket = work.bucket[bucket_of(work, place, &Piecework<T>::first_place)];
   const int64_t at = place - bucket.first_place, slab = at / bucket.rows;
   row = bucket.row[at];
   if (row < 0 || row >= work.side.num_rows) return 0;
