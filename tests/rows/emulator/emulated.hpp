@@ -2,7 +2,8 @@
 // as fibres that change over where they wait for one another. The kernels are compiled unchanged.
 //
 // A thread that reads what another writes without a barrier between would see it early or late, as the fibres run in one
-// order: run them in the other (`turned`), and results that differ tell. Shared memory begins as NaN.
+// order: run them in the other (`turned`), and results that differ tell. So they do of copies that arrive at once, and not
+// when they are waited for. Shared memory begins as NaN.
 #pragma once
 
 #include <setjmp.h>
@@ -177,7 +178,7 @@ inline void multiply(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
   }
 }
 
-// ---- copies that arrive later: at the wait, not before ----
+// ---- copies that arrive later: at the wait, not before; or at once, as they may ----
 
 struct Copy {
   void* to;
@@ -188,7 +189,8 @@ inline std::vector<Copy> begun[1024];
 inline std::vector<size_t> groups[1024];  // how many copies each group that is under way has
 template <int Bytes>
 void copy_later(void* to, const void* from) {
-  begun[threadIdx.x].push_back({to, from, Bytes});
+  if (turned) std::memcpy(to, from, Bytes);
+  else begun[threadIdx.x].push_back({to, from, Bytes});
 }
 inline void copies_begun() {
   size_t before = 0;
