@@ -191,6 +191,42 @@ def test_the_kernel_that_is_there_is_described():
     assert "no CPU device" in dict(doctor.kernel(native.Status(True, "", "avx2", path), 6, 0).rows)["backend auto"]
 
 
+def test_the_kernel_of_gpus_is_described():
+    path = pathlib.Path("/somewhere/_cuda_0_3.so")
+    section = doctor.cuda_kernel(native.Status(True, "", "sm_80, sm_90", path), 1)
+    assert dict(section.rows)["backend auto"] == "native on CUDA GPUs" and not section.findings
+    assert dict(section.rows)["compiled for"].startswith("sm_80, sm_90,") and dict(section.rows)["library"] == str(path)
+
+
+@pytest.mark.parametrize(
+    "capabilities, said, cure",
+    [
+        (None, "is not built", "Install the CUDA toolkit"),
+        ([9.0, 7.5], "a GPU here has compute capability 7.5", "There is none"),
+        ([8.0], "", ""),
+        ([], "", ""),
+    ],
+)
+def test_gpus_that_the_kernel_is_not_for_are_told(tmp_path, monkeypatch, capabilities, said, cure):
+    """One that is too old takes XLA for all, as a program does not know which it will run on."""
+    devices = [unittest.mock.Mock(compute_capability=str(each)) for each in capabilities or []]
+    library = unittest.mock.Mock()
+    library.jals_isa.return_value = b"sm_80"
+    with unittest.mock.patch.object(native, "_gpus", return_value=devices):
+        if capabilities is None:
+            monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+            native._load_cuda.cache_clear()
+        else:
+            monkeypatch.setattr(native, "_load_cuda", lambda: (library, tmp_path, ""))
+        found = native.cuda_status()
+        assert native.missing()["cuda"] == found.reason
+    if capabilities is None:
+        native._load_cuda.cache_clear()
+    assert found.available == (said == "") and said in found.reason
+    findings = doctor.cuda_kernel(found, 1).findings
+    assert [finding.cure.startswith(cure) and said in finding.what for finding in findings] == [True] * bool(said)
+
+
 @pytest.mark.parametrize("names, what", [([], "is not built"), (["_kernel_0_1.so", "_kernel_0_3.so"], "does not load")])
 def test_a_kernel_that_is_missing_is_told_with_a_cure(tmp_path, monkeypatch, names, what):
     for name in names:

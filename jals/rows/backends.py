@@ -5,7 +5,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 
+from ..devices import match_varying
 from ..errors import ArgumentError
 from .view import View
 
@@ -40,35 +44,74 @@ class Backend(NamedTuple):
         solve: (how, view, operands) -> `RowSolutions`.
         linsolves: the algorithms that it has.
         wants: what it can return.
-        platform: of jax, the only one that it is for; None for all.
         takes: whether it can work on a view.
-        missing: why it cannot be used in this process; "" where it can.
+        missing: for each platform of jax that it is for, why it cannot be used there, or ""; None where it is for all.
     """
 
     solve: Callable[..., RowSolutions]
     linsolves: tuple[str, ...]
     wants: tuple[str, ...]
-    platform: str | None
     takes: Callable[[View], bool]
-    missing: Callable[[], str]
+    missing: Callable[[], dict[str, str]] | None = None
 
     def can(self, how: How, view: View) -> bool:
+        """On some platform."""
         suits = how.linsolve in self.linsolves and set(how.want) <= set(self.wants)
-        return suits and self.takes(view) and not self.missing()
+        return suits and self.takes(view) and (self.missing is None or not all(self.missing().values()))
+
+    def by_platform(self, how: How) -> dict[str, Callable[..., RowSolutions]]:
+        """`solve` for each platform where it can be used, of those that it is not the general one of."""
+        missing = {} if self.missing is None else self.missing()
+        return {platform: functools.partial(self.solve, how) for platform, why in missing.items() if not why}
 
 
 def by_backend(table: dict[str, Backend], how: How, view: View, *operands: Any) -> RowSolutions:
     """By the backend asked for, of those in the table."""
     if how.backend != "auto":
         one = table[how.backend]
-        if why := one.missing():
+        if one.missing is None:
+            return one.solve(how, view, *operands)
+        missing = one.missing()
+        if all(missing.values()):
+            here = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+            why = _why(missing, here)
             raise ArgumentError(f'backend is "{how.backend}", but {why} backend="auto" works without it.')
-        only = {one.platform: functools.partial(one.solve, how)} if one.platform else None
-        return jax.lax.platform_dependent(view, *operands, **only) if only else one.solve(how, view, *operands)
+        nowhere = functools.partial(_nowhere, one, how, missing)
+        return jax.lax.platform_dependent(view, *operands, **one.by_platform(how), default=nowhere)
     able = [one for one in table.values() if one.can(how, view)]
-    own = {one.platform: functools.partial(one.solve, how) for one in able if one.platform}
-    general = next(functools.partial(one.solve, how) for one in able if one.platform is None)
+    own = {platform: solve for one in able for platform, solve in one.by_platform(how).items()}
+    general = next(functools.partial(one.solve, how) for one in able if one.missing is None)
     return jax.lax.platform_dependent(view, *operands, **own, default=general) if own else general(view, *operands)
+
+
+# ---- a backend asked for where it is not ----
+
+
+def _why(missing: dict[str, str], platform: str) -> str:
+    """Why a backend is missing on a platform."""
+    return missing.get(platform) or f"that is for {' and '.join(missing)} only."
+
+
+def _nowhere(one: Backend, how: How, missing: dict[str, str], view: View, *operands: Any) -> RowSolutions:
+    """Stands for a platform without the backend: whoever compiles for one is told."""
+    like = jax.eval_shape(functools.partial(one.solve, how), view, *operands)
+    told = tuple(sorted(missing.items()))
+    refused = jax.tree.map(lambda each: _refused.bind(jnp.zeros(each.shape, each.dtype), how=how, told=told), like)
+    return match_varying(refused, (view, operands))[0]
+
+
+def _refuse(context: Any, *_: Any, how: How, told: tuple[tuple[str, str], ...]) -> Any:
+    platforms = context.platforms or context.module_context.platforms
+    why = _why(dict(told), platforms[0])
+    raise ArgumentError(
+        f'backend is "{how.backend}" in a program for {platforms[0]}, but {why} backend="auto" works without it.'
+    )
+
+
+_refused = Primitive("refused")
+_refused.def_abstract_eval(lambda result, **_: result)
+batching.primitive_batchers[_refused] = lambda results, axes, **what: (_refused.bind(*results, **what), axes[0])
+mlir.register_lowering(_refused, _refuse)
 
 
 def each_row(one: Callable, opaque: bool, *systems: jax.Array) -> Any:

@@ -209,8 +209,6 @@ def _solve_by_kernel(how: How, view: View, rhs: jax.Array | None, start: jax.Arr
 
 
 _TABLE = {
-    "xla": Backend(_solve_by_xla, EXACT, WANTS, None, lambda view: True, lambda: ""),
-    "native": Backend(
-        _solve_by_kernel, ("cholesky",), WANTS, "cpu", native.takes, lambda: native.status().reason
-    ),
+    "xla": Backend(_solve_by_xla, EXACT, WANTS, lambda view: True),
+    "native": Backend(_solve_by_kernel, ("cholesky",), WANTS, native.takes, lambda: native.missing()),
 }

@@ -149,8 +149,10 @@ def _by_kernel(how: How, view: View, start: jax.Array) -> RowSolutions:
 
 
 _TABLE = {
-    "xla": Backend(_by_xla, STEPPING, ("value",), None, lambda view: True, lambda: ""),
-    "native": Backend(_by_kernel, STEPPING, ("value",), "cpu", native.takes_steps, lambda: native.status().reason),
+    "xla": Backend(_by_xla, STEPPING, ("value",), lambda view: True),
+    "native": Backend(
+        _by_kernel, STEPPING, ("value",), native.takes_steps, lambda: {"cpu": native.missing()["cpu"]}
+    ),
 }
 
 

@@ -57,9 +57,9 @@ class ALS:
             fit that stores its factors in the format and computes in the dtype, with nothing stored smaller here. The
             start and the mean are not rounded; numbers under float16's least normal one, 6e-5, become 0, over its
             largest, 65,504, infinite. Derivatives pass the rounding as if it were not there.
-        backend: static. What solves the rows: "xla"; "native", the C++ kernel (`jals.native`), for all but LU on CPUs;
-            "auto", the kernel where it is built and the program runs on a CPU, else XLA. Their results agree up to
-            rounding, and so do their derivatives.
+        backend: static. What solves the rows: "xla"; "native", the kernels of `jals.native`, for all but LU in C++ on
+            CPUs and for Cholesky in CUDA on GPUs; "auto", the kernel of the platform that the program is compiled for
+            where it is built, else XLA. Their results agree up to rounding, and so do their derivatives.
     """
 
     rank: int = dataclasses.field(metadata={"static": True})

@@ -3,8 +3,11 @@
 //     fuzz [cases] [seed]
 //
 // A case draws a side in a layout of its own, solves it on pools of several kinds, which must agree bit for bit, and
-// compares with plain sums in long double; so are steps towards the solution. Padding holds numbers that would show, or crash, if they were read. The
-// first case that fails ends the run and names the seed that draws it again.
+// compares with plain sums in long double; so are steps towards the solution. Padding holds numbers that would show, or
+// crash, if they were read. The first case that fails ends the run and names the seed that draws it again.
+//
+// With JALS_EMULATOR the kernel is the GPUs', played by this CPU (emulator/), and instead of pools there are GPUs whose
+// threads take their turns in one order or the other.
 
 #include "kernel.cpp"
 #include "steps.cpp"
@@ -12,6 +15,10 @@
 #include "schedule.hpp"
 
 #include "fuzzing.hpp"
+
+#ifdef JALS_EMULATOR
+#include "cuda/launch.cuh"
+#endif
 
 #include <tuple>
 
@@ -51,6 +58,12 @@ struct Results {
   }
 };
 
+#ifdef JALS_EMULATOR
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
 // What a row should be: the pivots of fewer entries than unknowns may or may not be seen to be rounding.
 enum class Kind { good, bad, either };
 
@@ -61,6 +74,8 @@ class Case : private Draws {
     draw_shape();
     draw_numbers();
     draw_layout();
+    constexpr int64_t sizes[] = {227 << 10, 99 << 10, 12 << 10};
+    if (kEmulated) shared_ = any_of(sizes);
   }
 
   // Why the case fails; "" where it passes.
@@ -95,7 +110,7 @@ class Case : private Draws {
     constexpr int32_t far[] = {-1, -7, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
     int32_t wrong = any_of(far);
     int64_t b = whole(0, int64_t(slots_.size()) - 1), at = -1, hurt = -1;  // hurt: the row; -1 for all
-    const int64_t kind = whole(0, 3);
+    const int64_t kind = kEmulated ? 2 : whole(0, 3);  // a GPU does not see that a layout is none, and reads what there is
     std::vector<int32_t>* array = kind == 0 ? &slots_[b].row : &slots_[b].piece_row;
     if (kind < 2) {
       if (array->empty()) return "";
@@ -132,7 +147,7 @@ class Case : private Draws {
 
   // Steps on the same side, from a start of their own: conjugate gradients, or a block of columns at a time.
   std::string check_steps() {
-    if (!precision_.empty() || side_.num_rows == 0) return "";
+    if (!precision_.empty() || side_.num_rows == 0 || kEmulated) return "";
     const int64_t rows = side_.num_rows, width = (k_ + kPad - 1) / kPad * kPad;
     auto padded = [&](const std::vector<T>& from, int64_t columns, int64_t to) {
       const int64_t count = from.size() / columns;
@@ -488,7 +503,19 @@ class Case : private Draws {
     side_.cholesky = cholesky_ ? results.cholesky.data() : nullptr;
     side_.inverse = inverse_ ? results.inverse.data() : nullptr;
     side_.norms = norms_ ? results.norms.data() : nullptr;
+#ifdef JALS_EMULATOR
+    cuda::turned = pool.num_threads() > 1;
+    cuda::shared_bytes = shared_;
+    std::vector<std::vector<double>> memory;
+    auto allocate = [&](int64_t bytes) {
+      memory.emplace_back(bytes / sizeof(double) + 1, NAN);
+      return memory.back().data();
+    };
+    cuda::solve_side(side_, &side_.mean, side_.entry, nullptr, allocate);
+    return "";
+#else
     return solve_side(side_, JALS_ISA::make<T>(side_.rank), pool) ? "" : "memory ran out";
+#endif
   }
 
   void let_go() {
@@ -632,7 +659,7 @@ class Case : private Draws {
   }
 
   Side<T> side_{};
-  int64_t k_ = 0;
+  int64_t k_ = 0, shared_ = 0;  // shared_: the memory that a GPU's block has
   bool bias_ = false, value_ = false, cholesky_ = false, inverse_ = false, norms_ = false;
   std::vector<std::vector<Entry>> rows_;
   std::string degrees_;

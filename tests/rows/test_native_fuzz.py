@@ -6,14 +6,13 @@ Short here; `make sanitize` runs JALS_FUZZ cases of each instruction set under e
 import os
 import platform
 import re
-import shlex
-import shutil
 import subprocess
 
 import pytest
 
 from jals import native
 from tests.support import ROOT
+from tests.support.compiler import build
 
 pytestmark = pytest.mark.newest
 
@@ -29,15 +28,8 @@ HERE = native.status().isa or "baseline"
 BUILDS = [(i, s) for i in ISAS for s in SANITIZERS] if CASES else [(HERE, "plain"), ("baseline", "address,undefined")]
 
 
-def build(source, program, *flags):
-    """The program, compiled; skips where there is no compiler, or it cannot do what is asked."""
-    given = os.environ.get("CXX")
-    commands = [shlex.split(each) for each in ([given] if given else ["c++", "g++", "clang++"])]
-    found = next((each for each in commands if shutil.which(each[0])), None)
-    if found is None:
-        pytest.skip("needs a C++ compiler")
-    command = [*found, "-std=c++17", "-pthread", *flags, str(source), "-o", str(program)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+# What the GPUs' kernel is compiled with for a CPU to play the GPU; its fibres are nothing for a sanitizer.
+EMULATOR = ["-DJALS_EMULATOR", "-U_FORTIFY_SOURCE", f"-I{ROOT / 'tests/rows/emulator'}"]
 
 
 @pytest.mark.parametrize("isa, sanitizer", BUILDS)
@@ -50,11 +42,18 @@ def test_the_kernel_agrees_with_the_plain_way(tmp_path, program, isa, sanitizer)
         tried = build(tmp_path / "nothing.cpp", tmp_path / "nothing", *flags)
         if tried.returncode or subprocess.run([tmp_path / "nothing"], capture_output=True).returncode:
             pytest.skip(f"needs a compiler with -fsanitize={sanitizer}")
-    source = ROOT / f"tests/rows/{program}.cpp"
-    flags += [f"-I{SOURCES}", f"-DJALS_ISA={isa}", *ISAS[isa].split()]
+    run(ROOT / f"tests/rows/{program}.cpp", tmp_path, isa, flags)
+
+
+def test_the_kernel_on_an_emulator_agrees_with_the_plain_way(tmp_path):
+    run(ROOT / "tests/rows/fuzz.cpp", tmp_path, "baseline", ["-O1", *EMULATOR], CASES or 40)
+
+
+def run(source, tmp_path, isa, flags, number=CASES or 100):
+    flags = [*flags, f"-I{SOURCES}", f"-DJALS_ISA={isa}", *ISAS[isa].split()]
     built = build(source, tmp_path / "fuzz", *flags)
     assert built.returncode == 0, built.stderr
-    cases, seed = str(CASES or 100), os.environ.get("JALS_SEED", "0")
+    cases, seed = str(number), os.environ.get("JALS_SEED", "0")
     done = subprocess.run([tmp_path / "fuzz", cases, seed], capture_output=True, text=True, timeout=1000)
     if done.returncode == 77:
         pytest.skip(f"needs a machine with {isa}")

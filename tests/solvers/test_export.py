@@ -33,7 +33,9 @@ def exported():
 
 @pytest.mark.parametrize("solve", SOLVES)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_accelerators_get_no_cpu_call(exported, platform, solve):
+def test_accelerators_get_no_cpu_call(exported, monkeypatch, platform, solve):
+    """Without the CUDA kernel, which is not for other processes."""
+    monkeypatch.setattr(jals.native, "missing", lambda: {"cpu": jals.native.status().reason, "cuda": "not built."})
     calls = set(re.findall(r"custom_call @([\w.]+)", exported(solve, platform)[0].mlir_module()))
     known = {"cuda": r"cusolver_\w+|cu_\w+", "tpu": r"LuDecomposition|Cholesky"}[platform]
     assert all(re.fullmatch(known, call) for call in calls), calls
@@ -45,10 +47,10 @@ def test_the_same_check_sees_lapack_on_a_cpu(exported):
     assert "lapack_spotrf_ffi" in exported("cholesky", "cpu")[0].mlir_module()
 
 
-def test_the_kernel_is_not_for_accelerators(exported):
+def test_a_kernel_asked_for_where_it_is_not_is_refused(exported):
     tables.als("native")
-    with pytest.raises(NotImplementedError):
-        exported("native", "cuda")
+    with pytest.raises(jals.ArgumentError, match="program for tpu, but that is for cpu and cuda only"):
+        exported("native", "tpu")
 
 
 def test_a_program_with_the_kernel_is_not_for_other_processes(exported):

@@ -98,6 +98,9 @@ def sections(environ: Mapping[str, str]) -> Iterator[Topic]:
     hosts = sum(device.platform == "cpu" for device in found)
     yield threads(environ, usable_cores(), hosts, jax.__version__)
     yield kernel(native.status(), pool_size(usable_cores(), environ.get("NPROC"), hosts), hosts)
+    gpus = [device for device in found if device.platform == "gpu"]
+    if gpus or native.cuda_status().path:
+        yield cuda_kernel(native.cuda_status(), len(gpus))
     yield settings(environ)
     yield local_data(environ)
     if found:
@@ -284,6 +287,22 @@ def kernel(found: native.Status, pool: int, hosts: int) -> Topic:
     what, _, cure = found.reason.rpartition(". Install ")
     finding = Finding(f"{what}. XLA solves instead, slower.", f"Install {cure}", wrong=False)
     return Topic("CPU kernel", rows, [finding])
+
+
+def cuda_kernel(found: native.Status, gpus: int) -> Topic:
+    """The same on the GPUs; without one, what is built here."""
+    takes = "native on CUDA GPUs" if found.available else "xla on GPUs"
+    rows = [("backend auto", takes + ("" if gpus else " (there is none here)"))]
+    if found.isa:
+        rows.append(("compiled for", f"{found.isa}, and newer by PTX"))
+    if found.path:
+        rows.append(("library", str(found.path)))
+    if found.available:
+        return Topic("CUDA kernel", rows)
+    what, _, cure = found.reason.rpartition(". Install ")
+    cure = f"Install {cure}" if what else "There is none: XLA works on any GPU."
+    finding = Finding(f"{what or found.reason[:-1]}. XLA solves instead, slower.", cure, wrong=False)
+    return Topic("CUDA kernel", rows, [finding])
 
 
 # Settings

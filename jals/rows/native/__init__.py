@@ -1,8 +1,9 @@
-"""The row solve in C++ for CPUs: Gram, factorization and solution of each row in registers and cache.
+"""The row solve in C++ for CPUs, in CUDA for GPUs: Gram, factorization and solution of a row in registers and cache.
 
-XLA calls it as a custom call inside any jitted program, on its own threads (`ffi.cpp`). `rowsolve` decides
-when, and owns the derivative: nothing here is differentiable. The library is built when jals is installed where a C++
-compiler is at hand; `status` says whether it is here, and why not.
+XLA calls it as a custom call inside any jitted program, on its own threads (`ffi.cpp`) or stream (`cuda/ffi.cu`), with
+the same operands. `rowsolve` decides when, and owns the derivative: nothing here is differentiable. The libraries are
+built when jals is installed where a C++ compiler is at hand, and nvcc; `status` and `cuda_status` say whether they are
+here, and why not.
 """
 
 import ctypes
@@ -27,12 +28,13 @@ _PAD = 16  # columns, of what is stepped: kPad in rows.hpp
 
 
 class Status(NamedTuple):
-    """Whether the kernel can be used.
+    """Whether a kernel can be used.
 
     Attributes:
         available: whether it is loaded and XLA knows it.
         reason: why not, and what to do; "" where it is available.
-        isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); None where not available.
+        isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); of the CUDA kernel
+            those that it is compiled for, "sm_80, sm_90, ...". None where not available.
         path: the library's file, or None.
     """
 
@@ -43,20 +45,51 @@ class Status(NamedTuple):
 
 
 def status() -> Status:
-    """Whether the kernel is here; it is loaded at the first call."""
+    """Whether the CPU's kernel is here; it is loaded at the first call."""
     library, path, reason = _load()
     return Status(library is not None, reason, library and library.jals_isa().decode(), path)
+
+
+def cuda_status() -> Status:
+    """Whether the GPUs' kernel is here; it is loaded at the first call. That needs no GPU: programs can be lowered for
+    one anywhere."""
+    library, path, reason = _load_cuda()
+    if library is not None:
+        reason = _too_old([float(each.compute_capability) for each in _gpus()])
+    return Status(library is not None and not reason, reason, library and library.jals_isa().decode(), path)
+
+
+def missing() -> dict[str, str]:
+    """For each platform of jax that has a kernel, why that cannot be used, or ""."""
+    return {"cpu": status().reason, "cuda": cuda_status().reason}
 
 
 @functools.cache
 def _load() -> tuple[Any, pathlib.Path | None, str]:
     """(the library or None, its path, why not)"""
-    # A tree that several versions of jax share has a library for each interface: the newest that loads.
-    paths = sorted(pathlib.Path(__file__).parent.glob("_kernel*.so"), key=_interface, reverse=True)
     why = (
         "the CPU kernel is not built, most likely because no C++ compiler was found when jals was installed. "
         "Install g++ 12 or a recent clang, and jals again (pip install -v says what is missing)."
     )  # fmt: skip
+    library, path, why = _open("CPU", "_kernel*.so", "cpu", [*TARGETS.values(), *SELECTS.values()], why)
+    if library is not None:
+        library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
+    return library, path, why
+
+
+@functools.cache
+def _load_cuda() -> tuple[Any, pathlib.Path | None, str]:
+    """The same of the GPUs' kernel."""
+    why = (
+        "the CUDA kernel is not built, most likely because no nvcc was found when jals was installed. "
+        "Install the CUDA toolkit 12.8 or newer, and jals again (pip install -v says what is missing)."
+    )
+    return _open("CUDA", "_cuda*.so", "CUDA", list(TARGETS.values()), why)
+
+
+def _open(name: str, pattern: str, platform: str, targets: list[str], why: str) -> tuple[Any, pathlib.Path | None, str]:
+    # A tree that several versions of jax share has a library for each interface: the newest that loads.
+    paths = sorted(pathlib.Path(__file__).parent.glob(pattern), key=_interface, reverse=True)
     for path in paths:
         try:
             # Before its CPU backend has started, XLA takes any library, and then does not start with a wrong one.
@@ -66,17 +99,31 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
             if calls != CALLS:
                 raise ImportError(f"it was built of other sources (its calls are version {calls}, here {CALLS})")
             library.jals_isa.restype = ctypes.c_char_p
-            library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
-            for target in [*TARGETS.values(), *SELECTS.values()]:
-                jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform="cpu")
+            for target in targets:
+                jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform=platform)
         except Exception as error:  # damaged, older, for another machine or a newer jax: XLA solves instead
             why = (
-                f"the CPU kernel {path.name} does not load: {error}. Install jals again, with the jax it will run with "
-                "(pip install --no-build-isolation)."
-            )  # fmt: skip
+                f"the {name} kernel {path.name} does not load: {error}. Install jals again, with the jax it will run "
+                "with (pip install --no-build-isolation)."
+            )
         else:
             return library, path, ""
     return None, paths[-1] if paths else None, why
+
+
+def _gpus() -> list[Any]:
+    try:
+        return jax.local_devices(backend="cuda")
+    except RuntimeError:  # there is none
+        return []
+
+
+def _too_old(capabilities: list[float]) -> str:
+    """Why the kernel does not run on GPUs of these compute capabilities, or ""."""
+    old = min(capabilities, default=8.0)
+    if old >= 8:
+        return ""
+    return f"a GPU here has compute capability {old}, and the CUDA kernel needs 8.0 or more."
 
 
 def _interface(path: pathlib.Path) -> list[int]:
@@ -85,7 +132,7 @@ def _interface(path: pathlib.Path) -> list[int]:
 
 
 def available() -> bool:
-    """Whether the functions below can be called."""
+    """Whether `largest` can be called, on a CPU."""
     return _load()[0] is not None
 
 

@@ -21,16 +21,14 @@ struct Bucket {
   const T* weight;
 };
 
-// One call: solve (sum w z z' + pairs gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank.
+// One call: solve (sum w z z' + pairs gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank. The
+// numbers that are arrays: they may lie where only a device can read them.
 template <class T>
-struct Side {
+struct Operands {
   int64_t num_rows, num_entries, others, rank;
   bool part;           // whether these are some of a table's rows, with some of its entries
-  std::vector<Bucket<T>> buckets;
   const T* table;      // (others, rank): z, without the 1 that stands for the bias
   const T* held_bias;  // (others); null without biases
-  T mean;              // 0 where there is none
-  T entry[5];          // w = weight (entry[0] + entry[1] value), t = entry[2] + entry[3] value, q = weight entry[4]
   const T* prior;      // m: (num_rows, k) or (1, k); null for 0
   bool prior_per_row;
   const T* reg;        // (num_rows), lambda of the rank columns
@@ -57,9 +55,16 @@ struct Side {
   int64_t cg_steps;    // of conjugate gradients; or 0, and
   int64_t block;       // columns that are solved for at a time, the others held
   const T* packed;     // gram, as `Kernel::pack` leaves it; null without
-
   int64_t unknowns() const { return rank + (held_bias && !columns); }
   bool steps() const { return columns; }
+};
+
+// The same with the numbers that are read here, and what the rows' entries are.
+template <class T>
+struct Side : Operands<T> {
+  std::vector<Bucket<T>> buckets;
+  T mean;      // 0 where there is none
+  T entry[5];  // w = weight (entry[0] + entry[1] value), t = entry[2] + entry[3] value, q = weight entry[4]
 };
 
 // A run of a row's entries in the slots of one piece.

@@ -1,0 +1,49 @@
+// The door from XLA on a GPU, as ../ffi.cpp is that on a CPU: the same operands and attributes, on XLA's stream.
+
+#include "../door.hpp"
+#include "launch.cuh"
+
+#ifndef JALS_ARCHITECTURES
+#define JALS_ARCHITECTURES "one GPU"
+#endif
+
+namespace jals {
+namespace {
+
+template <class T>
+ffi::Error solve_rows(cudaStream_t stream, ffi::ScratchAllocator scratch, JALS_SOLVE_PARAMETERS,
+                      ffi::RemainingArgs given, ffi::RemainingRets results) try {
+  const T *mean, *entry;
+  Side<T> side{};
+  read_side(side, mean, entry, JALS_SOLVE_ATTRIBUTES, given, results);
+  cuda::solve_side(side, mean, entry, stream, [&](int64_t bytes) {
+    const auto memory = scratch.Allocate(bytes, 256);
+    return memory.has_value() ? *memory : nullptr;
+  });
+  return ffi::Error::Success();
+} catch (const Refused& refused) {
+  return ffi::Error::InvalidArgument(refused.why);
+} catch (const cuda::Failed& failed) {
+  return ffi::Error(ffi::ErrorCode::kInternal, "jals kernel: " + failed.why);
+} catch (const std::bad_alloc&) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
+}
+
+auto binding() {
+  auto own = ffi::Ffi::Bind().Ctx<ffi::PlatformStream<cudaStream_t>>().Ctx<ffi::ScratchAllocator>();
+  return solve_attributes(std::move(own)).RemainingArgs().RemainingRets();
+}
+
+}  // namespace
+}  // namespace jals
+
+#pragma GCC visibility push(default)
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f32, jals::solve_rows<float>, jals::binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f64, jals::solve_rows<double>, jals::binding());
+
+// Raised with every change to the targets, their operands, attributes or results: ../__init__.py calls no other.
+extern "C" int jals_calls() { return 4; }
+
+// What it is compiled for.
+extern "C" const char* jals_isa() { return JALS_ARCHITECTURES; }
+#pragma GCC visibility pop
