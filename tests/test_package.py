@@ -19,7 +19,7 @@ from tests.support import ROOT
 pytest.importorskip("scikit_build_core")
 pytestmark = pytest.mark.newest
 
-COMPILED = ("*.so", "*.cpp", "*.hpp", "CMakeLists.txt")
+COMPILED = ("*.so", "*.cpp", "*.hpp", "*.cu", "*.cuh", "CMakeLists.txt")
 ON_XLA = "jals works on XLA alone, without its faster CPU kernel: "
 needs_cmake = pytest.mark.skipif(not (shutil.which("cmake") or importlib.util.find_spec("cmake")), reason="needs cmake")
 
@@ -59,7 +59,8 @@ def build(tree, what="wheel", **environ):
     out = tree.parent / "out"
     out.mkdir(exist_ok=True)
     call = f"import scikit_build_core.build as build; build.build_{what}({str(out)!r})"
-    environ = {name: value for name, value in os.environ.items() if name != "JALS_NATIVE"} | environ
+    kept = {name: value for name, value in os.environ.items() if name != "JALS_NATIVE"}
+    environ = kept | {"JALS_CUDA": "0"} | environ  # which takes minutes: tests/rows/test_cuda_emulated.py has it compiled
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

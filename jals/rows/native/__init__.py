@@ -81,8 +81,9 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
 def _load_cuda() -> tuple[Any, pathlib.Path | None, str]:
     """The same of the GPUs' kernel."""
     why = (
-        "the CUDA kernel is not built, most likely because no nvcc was found when jals was installed. "
-        "Install the CUDA toolkit 12.8 or newer, and jals again (pip install -v says what is missing)."
+        "the CUDA kernel is not built, most likely because there was no nvcc, or no GPU, when jals was installed. "
+        "Install the CUDA toolkit 12.8 or newer, and jals again, for another machine's GPU with JALS_CUDA=1 in the "
+        "environment (pip install -v says what is missing)."
     )
     return _open("CUDA", "_cuda*.so", "CUDA", list(TARGETS.values()), why)
 
