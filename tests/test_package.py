@@ -60,7 +60,7 @@ def build(tree, what="wheel", **environ):
     out.mkdir(exist_ok=True)
     call = f"import scikit_build_core.build as build; build.build_{what}({str(out)!r})"
     kept = {name: value for name, value in os.environ.items() if name != "JALS_NATIVE"}
-    environ = kept | {"JALS_CUDA": "0"} | environ  # which takes minutes: tests/rows/test_cuda_emulated.py has it compiled
+    environ = kept | {"JALS_CUDA": "0"} | environ  # it takes minutes: test_cuda_emulated.py has it compiled
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
