@@ -97,8 +97,8 @@ def print_chunk_end(console: Console, fits: list, seconds: float) -> None:
 def print_results(console: Console, place: Path, found: StoredRun) -> None:
     """A line a fit; of many fits, or several seeds or points, a line a solver and point, as in the report."""
     fits = [fit for fit in found.all if fit.trial is None]
-    proven = [fit for fit in fits if fit.metrics is not None]
-    if not proven:
+    measured_fits = [fit for fit in fits if fit.metrics is not None]
+    if not measured_fits:
         return
     ranked = configs.ranked(configs.config_of_run(found.run, place))
     measured = [("test", name) for name in ranked[:_RANKED]] if ranked else _SCORES
@@ -130,7 +130,7 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
                 "-" if seconds is None or not sweeps else f"{seconds / sweeps:.3f}",
                 f"{fit.compile_seconds:.2f}",
             )
-        for name, group in _grouped(proven).items():
+        for name, group in _grouped(measured_fits).items():
             if len(group) > 1:
                 table.add_row(f"{name} mean", *(_number(_mean(group, *score)) for score in measured))
     console.print(table)

@@ -158,6 +158,16 @@ def test_a_refit_leaves_nothing_to_stop_by(tmp_path):
     assert done.exit_code == 2 and "tune.refit: leaves no validation part" in done.output
 
 
+def test_a_refit_does_not_take_a_file_of_its_own_for_training(tmp_path):
+    """Its entries would be left out without a word."""
+    tune = '\n[tune]\ntrials = 3\nrefit = true\nrange = { "objective.reg" = [0.001, 30.0] }\n'
+    given = 'kind = "given"\ntest = { path = "test.npz" }\nvalidation = { path = "valid.npz" }'
+    whole = ('kind = "random"\ntest_fraction = 0.2\nvalidation_fraction = 0.2', given)
+    path = experiment(tmp_path, IMPLICIT, RANKED, whole, more=tune)
+    done = jals_command("config", "check", path)
+    assert done.exit_code == 2 and "tune.refit: takes the validation part of the training entries" in done.output
+
+
 def test_scores_are_corrected_wherever_a_run_ranks(tmp_path):
     """At the ends of the fits and trials, and where the run is served; the factors in the folder are those fitted, of
     an objective with powers of n."""

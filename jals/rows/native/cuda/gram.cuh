@@ -12,7 +12,7 @@ struct InMemory {
   using Number = T;
   static constexpr int kBuffers = 1, kSpareOfEntry = 4, kThreads = 256;
   static constexpr bool kOutside = Outside, kSharesMemory = false;
-  static constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;  // on a processor at a time, at least: what registers allow
+  static constexpr int kBlocks = kBlocksOf<T>;
   static constexpr bool kAnyChunk = true;
   static constexpr int kTile = 4;
 

@@ -11,6 +11,10 @@ namespace cuda {
 
 constexpr int kPanel = 8;  // columns of the factorization
 
+// Blocks of 256 threads on a processor at a time, at least: what registers allow.
+template <class T>
+constexpr int kBlocksOf = sizeof(T) == 4 ? 2 : 1;
+
 // A matrix's lower triangle, in panels of kPanel columns: each from its diagonal down, column after column, with kSpare
 // numbers behind a column so that neighbours lie in other banks. n is a multiple of kPanel, and so whatever begins with a
 // row that is one lies at a multiple of 16 bytes.

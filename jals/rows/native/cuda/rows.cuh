@@ -68,7 +68,7 @@ struct Finished {
   using Number = T;
   static constexpr int kBuffers = 0, kSpareOfEntry = 0, kThreads = 256;
   static constexpr bool kOutside = Outside, kSharesMemory = false;
-  static constexpr int kBlocks = sizeof(T) == 4 ? 2 : 1;  // on a processor at a time, at least: what registers allow
+  static constexpr int kBlocks = kBlocksOf<T>;
 };
 
 template <class Sums>
