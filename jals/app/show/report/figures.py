@@ -263,7 +263,7 @@ def stationarity(lines: list[tuple[str, int, np.ndarray]]) -> Figure:
     _rows(its, [label for label, *_ in lines])
     spread = np.concatenate([values[values > 0] for *_, values in lines])
     if len(spread) and spread.max() < 2 * spread.min():  # else all labels would be of the last digits
-        spread = np.array([spread.min() / 1.5, spread.max() * 1.5])
+        spread = np.array([spread.min() / 2.5, spread.max() * 2.5])
         its.set_xlim(*spread)
     _logs(its, "x", [spread], 1)
     its.set_xlabel("stationarity (dimensionless)")
