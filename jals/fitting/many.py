@@ -195,7 +195,7 @@ class _Group(NamedTuple):
             return problem
         weight, user, item = jax.tree.map(lambda leaf: leaf[fold], self.folds)
         user, item = problem.user_slots._replace(**user), problem.item_slots._replace(**item)
-        return dataclasses.replace(problem, weight=weight, user_slots=user, item_slots=item)
+        return dataclasses.replace(problem, given_weight=weight, user_slots=user, item_slots=item)
 
 
 @jax.jit

@@ -94,11 +94,17 @@ def entry_of(objective: Any, value: Any, weight: Any) -> Entry:
 
 
 def feature(objective: Any, value: Any, weight: Any) -> Any:
-    """f(r) of entries with these values and weights; of weight 0, where the value may be anything, f(0)."""
+    """f(r) of entries with these values and weights (None: 1); of weight 0, where the value may be anything, f(0)."""
     f = KINDS[objective.feedback].f
     if f is None:
         return value
-    return f.of(jnp.where(weight > 0, value, 0), *(getattr(objective, name) for name in f.numbers))
+    value = value if weight is None else jnp.where(weight > 0, value, 0)
+    return f.of(value, *(getattr(objective, name) for name in f.numbers))
+
+
+def is_plain(objective: Any) -> bool:
+    """Whether f(r) = r."""
+    return KINDS[objective.feedback].f is None
 
 
 def slope(objective: Any, weight: Any) -> Any:

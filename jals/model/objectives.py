@@ -280,15 +280,16 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
 
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
+        weight = jnp.ones_like(value) if weight is None else weight
         entry = objective.entry(value, objective.weighed(weight, user, item))
         return entry.loss(remainder(entry.t, score_terms(factors, user, item))).sum()
 
-    columns = (problem.user, problem.item, problem.value, problem.weight)
+    columns = (problem.user, problem.item, problem.value, problem.given_weight)
     whole = problem.num_entries // CHUNK
-    chunks = [column[: whole * CHUNK].reshape(whole, CHUNK) for column in columns]
-    total = chunk(*(column[whole * CHUNK :] for column in columns))
+    chunks = jax.tree.map(lambda column: column[: whole * CHUNK].reshape(whole, CHUNK), columns)
+    total = chunk(*jax.tree.map(lambda column: column[whole * CHUNK :], columns))
     if whole:
-        total += jax.lax.map(lambda each: chunk(*each), tuple(chunks)).sum()
+        total += jax.lax.map(lambda each: chunk(*each), chunks).sum()
     return total + penalty(factors, entry_counts(problem, objective.count), objective)
 
 

@@ -111,10 +111,11 @@ def _lost_in_entries(view: View, problem: Problem, objective: Objective, side: s
     row, other = (problem.user, problem.item) if side == "user" else (problem.item, problem.user)
     rows, size = len(view.reg), min(_CHUNK, len(row))
     fill = -len(row) % size
-    weight = objective.weighed(problem.weight, problem.user, problem.item)
+    given = problem.weight
+    weight = objective.weighed(given, problem.user, problem.item)
     columns = [other, problem.value, weight]
-    if weight is not problem.weight:
-        columns.append(_vanished(weight, *objective.weight_factors(problem.weight, problem.user, problem.item)))
+    if weight is not given:
+        columns.append(_vanished(weight, *objective.weight_factors(given, problem.user, problem.item)))
     columns = [jnp.pad(each, (0, fill)) for each in columns]
     columns = [each.reshape(-1, size) for each in (jnp.pad(row, (0, fill), constant_values=rows), *columns)]
 

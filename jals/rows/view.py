@@ -150,7 +150,7 @@ def view(
     assert slots is not None
     rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
     n = row_sizes(problem, objective)[side == "item"]
-    slots, objective = _weighed(layout, slots, by_rows(problem, objective), side)
+    slots, objective = _weighed(layout, slots, by_rows(problem, objective), side, dtype)
     unknowns = rank
     reg, reg_bias = objective.row_reg(side, n, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
@@ -186,7 +186,7 @@ def view(
     )
 
 
-def _weighed(layout: Side, slots: Slots, objective: Objective, side: str) -> tuple[Slots, Objective]:
+def _weighed(layout: Side, slots: Slots, objective: Objective, side: str, dtype: Any) -> tuple[Slots, Objective]:
     """Slots of weights v g_u h_i, and the objective that is left."""
     own, opposite = objective.weight_user, objective.weight_item
     if side == "item":
@@ -194,7 +194,8 @@ def _weighed(layout: Side, slots: Slots, objective: Objective, side: str) -> tup
     if own is None and opposite is None:
         return slots, objective
     weights = []
-    for bucket, weight in zip(layout.buckets, slots.weight, strict=True):
+    for bucket, weight in zip(layout.buckets, slots.weights(), strict=True):
+        weight = (bucket.entry != layout.num_entries).astype(dtype) if weight is None else weight
         if own is not None:
             weight = weight * own.at[layout.of_pieces(bucket)].get(mode="fill", fill_value=0)[..., None]
         if opposite is not None:

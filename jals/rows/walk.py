@@ -103,8 +103,9 @@ def over_entries(view: View, work: Callable, initial: Any, *columns: Any) -> Any
 
 
 def _walk(view: View, work: Callable, result: Any, columns: tuple, index: str, skip_empty: bool) -> Any:
-    shared: Any = view._replace(layout=None, slots=None, **dict.fromkeys(view.rows()))  # pyright: ignore
-    numbers = zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True)
+    scale = view.slots._replace(value=(), weight=None, count=None)  # pyright: ignore
+    shared: Any = view._replace(layout=None, slots=scale, **dict.fromkeys(view.rows()))  # pyright: ignore
+    numbers = zip(view.layout.buckets, view.slots.value, view.slots.weights(), strict=True)
     walked = [each for each in numbers if each[0].width or not skip_empty]
     for (bucket, value, weight), own in zip(walked, _by_slab(view, columns, [each[0] for each in walked]), strict=True):
         one = functools.partial(_one_slab, work, bucket.step, view.layout.num_entries)
@@ -142,5 +143,7 @@ def _each_slab(one: Callable, slabs: tuple, shared: View) -> Any:
 
 def _one_slab(work: Callable, step: int, num_entries: int, slab: tuple, shared: View) -> Any:
     (rows, columns), other, entry, value, weight, piece_row = slab
-    here = Slab(shared._replace(**rows), other, entry, value, weight, piece_row, step, num_entries)
-    return work(here, *columns)
+    here = shared._replace(slots=None, **rows)
+    value = shared.slots.numbers(value)
+    weight = (entry != num_entries).astype(here.reg.dtype) if weight is None else weight
+    return work(Slab(here, other, entry, value, weight, piece_row, step, num_entries), *columns)

@@ -20,6 +20,7 @@
 #include "cuda/launch.cuh"
 #endif
 
+#include <array>
 #include <tuple>
 
 namespace jals {
@@ -39,6 +40,8 @@ template <class T>
 struct Slots {  // a bucket's arrays
   std::vector<int32_t> row, other, entry, piece_row;
   std::vector<T> value, weight;
+  std::vector<uint8_t> byte;
+  std::vector<uint16_t> word;
 };
 
 template <class T>
@@ -304,6 +307,7 @@ class Case : private Draws {
     add(bias_, "bias"), add(!prior_.empty(), "prior"), add(!precision_.empty(), "precision");
     add(!gram_.empty(), "gram"), add(!pairs_.empty(), "pairs"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
     add(!start_.empty(), "start"), add(inverse_, "inverse"), add(norms_, "norms"), add(side_.part, "part");
+    add(value_bytes_ == 1, "bytes"), add(value_bytes_ == 2, "words"), add(!weighted_, "no weights");
     return text + ", entries by row:" + degrees_;
   }
 
@@ -354,12 +358,21 @@ class Case : private Draws {
     return matrix;
   }
 
+  double drawn_value() {
+    if (value_bytes_ == sizeof(T)) return std::abs(normal());
+    return side_.entry[5] + side_.entry[6] * double(whole(0, std::min(1 << 8 * value_bytes_, 1 << 9) - 1));
+  }
+
   void draw_numbers() {
     const bool plain = chance(0.4);  // all w are 1
+    value_bytes_ = chance(0.5) ? sizeof(T) : any_of(std::array{1, 2});
+    weighted_ = chance(0.6);
+    side_.entry[5] = T(whole(0, 6) / 2.0), side_.entry[6] = T(1.0 / (1 << whole(0, 8)));
     for (int c = 0; c < 5; ++c) side_.entry[c] = T(plain ? c == 0 || c == 3 : c < 2 ? std::abs(normal()) : normal());
     for (auto& row : rows_)
       for (Entry& entry : row)
-        entry = {int32_t(whole(0, side_.others - 1)), std::abs(normal()), plain ? 1 : chance(0.1) ? 0 : 2 * std::abs(normal())};
+        entry = {int32_t(whole(0, side_.others - 1)), drawn_value(),
+                 plain || !weighted_ ? 1 : chance(0.1) ? 0 : 2 * std::abs(normal())};
 
     const int64_t rows = side_.num_rows;
     table_ = normals(side_.others * side_.rank, 1 / std::sqrt(double(side_.rank)));
@@ -451,6 +464,7 @@ class Case : private Draws {
     slots.entry.assign(total * bucket.width, int32_t(side_.num_entries));
     slots.value.assign(total * bucket.width, std::numeric_limits<T>::quiet_NaN());
     slots.weight = slots.value;
+    slots.byte.assign(total * bucket.width, 255), slots.word.assign(total * bucket.width, 65535);
     if (cut) slots.piece_row.assign(total, int32_t(bucket.rows));
     for (int64_t s = 0; s < bucket.slabs; ++s) {
       if (cut) std::shuffle(pieces[s].begin(), pieces[s].end(), random_);
@@ -463,6 +477,9 @@ class Case : private Draws {
           slots.other[at] = entry.other;
           slots.entry[at] = int32_t(number++);
           slots.value[at] = T(entry.value);
+          const T code = std::round((T(entry.value) - side_.entry[5]) / side_.entry[6]);
+          if (value_bytes_ == 1) slots.byte[at] = uint8_t(code);
+          if (value_bytes_ == 2) slots.word[at] = uint16_t(code);
           slots.weight[at] = T(entry.weight);
         }
       }
@@ -494,8 +511,10 @@ class Case : private Draws {
       bucket.other = slots.other.data();
       bucket.entry = slots.entry.data();
       bucket.piece_row = cut_[b] ? slots.piece_row.data() : nullptr;
-      bucket.value = slots.value.data();
-      bucket.weight = slots.weight.data();
+      const void* values[] = {slots.byte.data(), slots.word.data(), slots.value.data()};
+      bucket.value = values[std::min<size_t>(value_bytes_, 3) - 1];
+      bucket.value_bytes = value_bytes_;
+      bucket.weight = weighted_ ? slots.weight.data() : nullptr;
     }
     side_.x = results.x.data();
     side_.good = reinterpret_cast<bool*>(results.good.data());
@@ -661,6 +680,8 @@ class Case : private Draws {
   Side<T> side_{};
   int64_t k_ = 0, shared_ = 0;  // shared_: the memory that a GPU's block has
   bool bias_ = false, value_ = false, cholesky_ = false, inverse_ = false, norms_ = false;
+  int value_bytes_ = sizeof(T);
+  bool weighted_ = true;
   std::vector<std::vector<Entry>> rows_;
   std::string degrees_;
   std::vector<Slots<T>> slots_;

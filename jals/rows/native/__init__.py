@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...devices import match_varying
-from ...model.feedback import coefficients, feature
+from ...model.feedback import coefficients, feature, is_plain
 from ..normal import with_held_loss
 from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
 SELECTS = {"float32": "jals_select_f32", "float64": "jals_select_f64"}
-CALLS = 4  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
+CALLS = 5  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
 RETURNS = ("value", "cholesky", "inverse", "norms")
 _PAD = 16  # columns, of what is stepped: kPad in rows.hpp
 
@@ -238,7 +238,9 @@ def _operands(
         return jnp.pad(columns, [(0, 0)] * (columns.ndim - axes) + [(0, more)] * axes) if more else columns
 
     mean = jnp.zeros((), dtype) if view.mean is None else view.mean
-    entry = coefficients(view.objective, dtype)
+    coded = view.slots.scale is not None and is_plain(view.objective)
+    scale = view.slots.scale if coded else jnp.array([0, 1], dtype)
+    entry = jnp.concatenate([coefficients(view.objective, dtype), scale])
     table = padded(view.others.z) if pad else view.others.z[:, :rank]
     operands = [table, mean, entry, view.reg[:, 0], view.blank, view.strict]
     if view.others.bias is not None:
@@ -253,10 +255,10 @@ def _operands(
         operands += [] if view.pairs is None else [view.pairs]
     cut = 0
     for place, (bucket, value, weight) in enumerate(
-        zip(view.layout.buckets, view.slots.value, view.slots.weight, strict=True)
+        zip(view.layout.buckets, view.slots.value, view.slots.weights(), strict=True)
     ):
-        f = feature(view.objective, value, weight)
-        operands += [bucket.row, bucket.other, bucket.entry, f, weight]
+        f = value if coded else feature(view.objective, view.slots.numbers(value), weight)
+        operands += [bucket.row, bucket.other, bucket.entry, f] + ([] if weight is None else [weight])
         if bucket.piece_row is not None:
             operands.append(bucket.piece_row)
             cut |= 1 << place
@@ -265,6 +267,7 @@ def _operands(
         "part": view.layout.part,
         "cut_buckets": np.int64(cut),  # a bit for each bucket that has piece_row
         "bias": view.has_bias,
+        "with_weight": view.slots.weight is not None,
         "with_rhs": rhs is not None,
         "with_start": start is not None,
         "with_prior": view.prior_mean is not None,

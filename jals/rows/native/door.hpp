@@ -2,7 +2,9 @@
 #pragma once
 
 #include <string>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "rows.hpp"
@@ -33,6 +35,8 @@ std::string in_words(ffi::DataType type) {
     case ffi::F64: return "float64";
     case ffi::S32: return "int32";
     case ffi::PRED: return "bool";
+    case ffi::U8: return "uint8";
+    case ffi::U16: return "uint16";
     default: return "type " + std::to_string(static_cast<int>(type));
   }
 }
@@ -66,6 +70,14 @@ class Arguments {
     for (size_t i = 0; i < got->dimensions().size() && i < 3; ++i) lengths_[i] = got->dimensions().begin()[i];
     return checked<const T>(*got, name, type, shape);
   }
+  // The slots' values and the bytes of one: numbers of this type, or codes.
+  std::pair<const void*, int> take_values(ffi::DataType real, const std::vector<int64_t>& shape) {
+    auto got = all_.get<ffi::AnyBuffer>(next_);
+    const ffi::DataType given = got.has_value() ? got->element_type() : real;
+    const bool codes = given == ffi::U8 || given == ffi::U16;
+    const void* values = take<char>("value", codes ? given : real, shape);
+    return {values, codes ? (given == ffi::U8 ? 1 : 2) : (real == ffi::F32 ? 4 : 8)};
+  }
   // Of the operand read last.
   int64_t length(int axis) const { return lengths_[axis]; }
   bool done() const { return next_ == all_.size(); }
@@ -81,16 +93,17 @@ struct Attributes {
   int64_t num_entries;
   bool part;
   int64_t cut_buckets;
-  bool bias, with_rhs, with_start, with_prior, with_precision, with_gram, with_pairs, value, cholesky, inverse, norms;
+  bool bias, with_weight, with_rhs, with_start, with_prior, with_precision, with_gram, with_pairs, value, cholesky, inverse,
+      norms;
   int64_t columns, cg_steps, block;
 };
 #define JALS_SOLVE_PARAMETERS                                                                                        \
-  int64_t num_entries, bool part, int64_t cut_buckets, bool bias, bool with_rhs, bool with_start, bool with_prior,   \
+  int64_t num_entries, bool part, int64_t cut_buckets, bool bias, bool with_weight, bool with_rhs, bool with_start, bool with_prior, \
       bool with_precision, bool with_gram, bool with_pairs, bool value, bool cholesky, bool inverse, bool norms,     \
       int64_t columns, int64_t cg_steps, int64_t block
 #define JALS_SOLVE_ATTRIBUTES                                                                                      \
   Attributes {                                                                                                     \
-    num_entries, part, cut_buckets, bias, with_rhs, with_start, with_prior, with_precision, with_gram, with_pairs, \
+    num_entries, part, cut_buckets, bias, with_weight, with_rhs, with_start, with_prior, with_precision, with_gram, with_pairs, \
         value, cholesky, inverse, norms, columns, cg_steps, block                                                  \
   }
 
@@ -101,6 +114,7 @@ auto solve_attributes(Binding&& binding) {
       .template Attr<bool>("part")
       .template Attr<int64_t>("cut_buckets")
       .template Attr<bool>("bias")
+      .template Attr<bool>("with_weight")
       .template Attr<bool>("with_rhs")
       .template Attr<bool>("with_start")
       .template Attr<bool>("with_prior")
@@ -140,7 +154,7 @@ void read_side(Side<T>& side, const T*& mean, const T*& entry, const Attributes&
     require(is.with_start && !is.with_rhs && !is.with_precision && !is.cholesky && !is.inverse && !is.norms, "not by steps");
   }
   mean = reals("mean", {});
-  entry = reals("entry", {5});
+  entry = reals("entry", {kEntry});
   side.reg = reals("reg", {kAny});
   const int64_t rows = side.num_rows = next.length(0);
   side.blank = next.take<bool>("blank", ffi::PRED, {rows});
@@ -180,8 +194,8 @@ void read_side(Side<T>& side, const T*& mean, const T*& entry, const Attributes&
     bucket.width = next.length(2);
     const std::vector<int64_t> slots = {bucket.slabs, bucket.pieces, bucket.width};
     bucket.entry = ints("slots' entry", slots);
-    bucket.value = reals("value", slots);
-    bucket.weight = reals("weight", slots);
+    std::tie(bucket.value, bucket.value_bytes) = next.take_values(real, slots);
+    if (is.with_weight) bucket.weight = reals("weight", slots);
     if (cut) bucket.piece_row = ints("piece_row", {bucket.slabs, bucket.pieces});
     side.buckets.push_back(bucket);
   }

@@ -113,11 +113,41 @@ struct Entries {
   INLINE Vec<T> loss(Vec<T> left) const { return w * left * left + q * (1 - 2 * (t - left)); }  // left: t - s
 };
 
+template <class T, class Code>
+INLINE Vec<T> decoded(const Side<T>& side, const void* codes, int64_t slot, int64_t n) {
+  Code some[V<T>] = {};
+  const Code* from = static_cast<const Code*>(codes) + slot;
+  if (n >= V<T>) std::memcpy(some, from, sizeof some);
+  else std::copy_n(from, n, some);
+  T wide[V<T>];
+  for (int i = 0; i < V<T>; ++i) wide[i] = T(some[i]);
+  return side.entry[5] + side.entry[6] * load<T>(wide);
+}
+
+// n ones, V at most, and zeros.
+template <class T>
+INLINE Vec<T> ones(int64_t n) {
+  T some[V<T>];
+  for (int i = 0; i < V<T>; ++i) some[i] = T(i < n);
+  return load<T>(some);
+}
+
+// The values of n entries from a slot on, V at most.
+template <class T>
+INLINE Vec<T> values(const Side<T>& side, const Bucket<T>& bucket, int64_t slot, int64_t n) {
+  switch (bucket.value_bytes) {
+    case 1: return decoded<T, uint8_t>(side, bucket.value, slot, n);
+    case 2: return decoded<T, uint16_t>(side, bucket.value, slot, n);
+    default: return load_some(static_cast<const T*>(bucket.value) + slot, n);
+  }
+}
+
 // Those of the n entries of a block from s on.
 template <class T>
 INLINE Entries<T> read_entries(const Side<T>& side, const Block& block, int64_t s, int64_t n) {
-  const Vec<T> r = load_some(side.buckets[block.bucket].value + block.slot + s, n);
-  const Vec<T> v = load_some(side.buckets[block.bucket].weight + block.slot + s, n);
+  const Vec<T> r = values(side, side.buckets[block.bucket], block.slot + s, n);
+  const T* weight = side.buckets[block.bucket].weight;
+  const Vec<T> v = weight ? load_some(weight + block.slot + s, n) : ones<T>(n);
   const Vec<T> t = side.entry[2] + side.entry[3] * r;
   Vec<T> gap = t, lost = {};
   take_off<T>(gap, lost, side.mean + Vec<T>{});

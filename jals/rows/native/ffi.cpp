@@ -72,7 +72,7 @@ ffi::Error solve_rows(ffi::ThreadPool pool, JALS_SOLVE_PARAMETERS, ffi::Remainin
   Side<T> side{};
   read_side(side, mean, entry, JALS_SOLVE_ATTRIBUTES, given, results);
   side.mean = *mean;
-  std::copy_n(entry, 5, side.entry);
+  std::copy_n(entry, kEntry, side.entry);
   if (!solve_side(side, kernel(side), pool)) throw std::bad_alloc();
   return ffi::Error::Success();
 } catch (const Refused& refused) {

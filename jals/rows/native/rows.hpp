@@ -8,6 +8,7 @@
 namespace jals {
 
 constexpr int64_t kPad = 16;  // no vector has more numbers
+constexpr int kEntry = 7;     // numbers that say what an entry adds
 
 // Rows whose pieces share one width (jals/layouts.py, Bucket).
 template <class T>
@@ -17,8 +18,9 @@ struct Bucket {
   const int32_t* other;      // (slabs, pieces, width); what is out of range leaves its row without a solution
   const int32_t* entry;      // (slabs, pieces, width); num_entries in padding, which only ends a piece
   const int32_t* piece_row;  // (slabs, pieces), the piece's place in `row`; null where piece p is all of row p
-  const T* value;            // (slabs, pieces, width)
-  const T* weight;
+  const void* value;         // (slabs, pieces, width), numbers or codes
+  int value_bytes;           // of one: 1 or 2 of a code c, which stands for low + step c; else sizeof(T)
+  const T* weight;           // (slabs, pieces, width); null for 1
 };
 
 // One call: solve (sum w z z' + pairs gram + P) x = sum p z + P m for every row. k = rank + 1 with biases, else rank. The
@@ -64,7 +66,9 @@ template <class T>
 struct Side : Operands<T> {
   std::vector<Bucket<T>> buckets;
   T mean;      // 0 where there is none
-  T entry[5];  // w = weight (entry[0] + entry[1] value), t = entry[2] + entry[3] value, q = weight entry[4]
+  // w = weight (entry[0] + entry[1] value), t = entry[2] + entry[3] value, q = weight entry[4]; of values that are codes
+  // low is entry[5], and step entry[6].
+  T entry[kEntry];
 };
 
 // A run of a row's entries in the slots of one piece.

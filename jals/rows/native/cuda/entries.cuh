@@ -66,8 +66,15 @@ class Entries {
     const int64_t place = piece * bucket.width + part.from + slot % part.slots;
     next_.there = bucket.entry[place] < work_.side.num_entries;
     next_.other = bucket.other[place];
-    next_.value = bucket.value[place];
-    next_.weight = bucket.weight[place];
+    next_.value = value_of(bucket, place);
+    next_.weight = bucket.weight ? bucket.weight[place] : T(1);
+  }
+
+  DEVICE T value_of(const Bucket<T>& bucket, int64_t place) const {
+    if (bucket.value_bytes == sizeof(T)) return static_cast<const T*>(bucket.value)[place];
+    const int code = bucket.value_bytes == 1 ? static_cast<const uint8_t*>(bucket.value)[place]
+                                             : static_cast<const uint16_t*>(bucket.value)[place];
+    return work_.entry[5] + work_.entry[6] * T(code);
   }
 
   // Warp 0 puts what it has read into a chunk, without the padding. An entry whose row of the table is not there makes
