@@ -15,7 +15,8 @@ BUILD_TOOLS = $(FLOOR)/bin/python -c 'import tomllib; \
 	print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "cmake", "ninja")'
 
 # What the kernels are built from: an environment is set up again when it changes.
-NATIVE = $(wildcard $(addprefix jals/rows/native/,*.cpp *.hpp cuda/*.cu cuda/*.cuh)) jals/rows/native/CMakeLists.txt
+NATIVE = $(wildcard jals/data/native/*.cpp $(addprefix jals/rows/native/,*.cpp *.hpp cuda/*.cu cuda/*.cuh)) \
+	jals/rows/native/CMakeLists.txt
 
 .PHONY: help demo test test-long lint floor sanitize package fuzz faults docs clean
 
@@ -60,7 +61,7 @@ docs: $(VENV)/ready  ## the documentation as a site, in site/
 
 clean:  ## remove environments, runs and caches
 	rm -rf $(VENV) $(FLOOR) runs site build dist wheelhouse *.egg-info .pytest_cache .ruff_cache .hypothesis
-	rm -f jals/rows/native/_kernel* jals/rows/native/_cuda*
+	rm -f jals/rows/native/_kernel* jals/rows/native/_cuda* jals/data/native/_grouping*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python

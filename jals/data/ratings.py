@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, EntryError, check_choice
+from . import grouping
 from .entries import checked_ids, checked_numbers, checked_time
 
 if TYPE_CHECKING:
@@ -199,13 +200,11 @@ class Ratings:
         return digest.hexdigest()
 
     def _merged(self, duplicates: str) -> "Ratings":
-        keys = _keys(self.user, self.item, self.num_items)
-        if (keys[1:] > keys[:-1]).all():  # already sorted and unique: the common case for a CSR table
+        if grouping.distinct(self.user, self.item, self.num_users, self.num_items):
             return self
+        keys = _keys(self.user, self.item, self.num_items)
         ordered = np.sort(keys)
         repeated = ordered[1:] == ordered[:-1]
-        if not repeated.any():
-            return self
         if duplicates == "error":
             key = ordered[1:][repeated][0]
             first, second = np.flatnonzero(keys == key)[:2]

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..data import grouping
 from ..errors import DataError, check_choice
 
 LAYOUTS = ("bucketed", "padded", "segmented")
@@ -138,12 +139,10 @@ def build_side(row: np.ndarray, other: np.ndarray, num_rows: int, layout: str) -
         DataError: when `padded` would need more than 2 GiB for this table.
     """
     check_choice("layout", layout, LAYOUTS)
-    degree = np.bincount(row, minlength=num_rows)
-    order = _sorting(row)
-    other = other if order is None else other[order]
+    start, order = grouping.group(row, num_rows)
+    start, degree = start[:-1], np.diff(start)
     filled = np.flatnonzero(degree)
     widths, at, pieces = _choose_widths(degree[filled], layout)
-    start = np.cumsum(degree) - degree
     buckets = []
     for place, width in enumerate(widths):
         chosen = filled[at == place]
@@ -154,16 +153,6 @@ def build_side(row: np.ndarray, other: np.ndarray, num_rows: int, layout: str) -
     if len(empty):
         buckets.append(_fill(*_whole_rows(empty, 0), 0, start, degree, order, other, num_rows))
     return Side(tuple(buckets), num_rows, len(row))
-
-
-def _sorting(row: np.ndarray) -> np.ndarray | None:
-    """The order that sorts entries by row, equal rows in input order; None when they are sorted already."""
-    if (row[1:] >= row[:-1]).all():
-        return None
-    keys = row.astype(np.int64) << 32
-    keys |= np.arange(len(row), dtype=np.int64)
-    keys.sort()  # several times faster than a stable argsort
-    return keys.astype(np.int32)  # the low half
 
 
 def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -276,12 +265,5 @@ def _fill(row, piece_row, source, number, step, width, start, degree, order: Any
     used = source >= 0
     begin = np.where(used, start[source] + number * width, 0).astype(np.int32)
     length = np.where(used, np.minimum(degree[source] - number * width, width), 0).astype(np.int32)
-    slot = np.arange(width, dtype=np.int32)
-    padding = slot >= length[..., None]
-    position = begin[..., None] + slot
-    position[padding] = 0
-    other_slots = other[position]
-    other_slots[padding] = 0
-    entry: Any = position if order is None else order[position]
-    entry[padding] = len(other)
-    return Bucket(np.where(row >= 0, row, num_rows).astype(np.int32), other_slots, entry, piece_row, int(step))
+    others, entries = grouping.fill(begin, length, width, order, other)
+    return Bucket(np.where(row >= 0, row, num_rows).astype(np.int32), others, entries, piece_row, int(step))  # pyright: ignore

@@ -1,8 +1,7 @@
 """A ratings table on the device, ready to be solved: entries in input order, and both sides' layouts."""
 
 import dataclasses
-import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,34 +13,7 @@ from ..forks import check_jax
 from ..reals import FLOATS, MOST, float_dtype, reals
 from . import layout_checks
 from .layouts import Side, build_side
-
-_CODES = (np.dtype(np.uint8), np.dtype(np.uint16))  # what values may be coded as, see `Slots`
-
-
-class Slots(NamedTuple):
-    """The entries' numbers in the order of one side's layout, in as few bytes as hold them exactly.
-
-    Attributes:
-        value: one array `(slabs, pieces, width)` a bucket: numbers, 0 in padding; or codes (see `codes`).
-        weight: likewise, 0 in padding; None where every entry has weight 1.
-        count: `(num_rows,)`, n, how many of each row's entries have weight > 0, in the problem's dtype; NaN where the
-            layout is not the table's.
-        scale: `(2,)`, (low, step) in the problem's dtype where values are codes, uint8 or uint16: a code c stands for
-            low + step c. Else None.
-    """
-
-    value: tuple[jax.Array, ...]
-    weight: tuple[jax.Array, ...] | None
-    count: jax.Array
-    scale: jax.Array | None = None
-
-    def weights(self) -> tuple[Any, ...]:
-        """`weight`, with a None for each bucket where there is none."""
-        return (None,) * len(self.value) if self.weight is None else self.weight
-
-    def numbers(self, value: jax.Array) -> jax.Array:
-        """The numbers of values as they are stored here."""
-        return value if self.scale is None else self.scale[0] + self.scale[1] * value.astype(self.scale.dtype)
+from .slots import CODES, Slots, arranged, row_sums, side_slots
 
 
 @jax.tree_util.register_dataclass
@@ -88,24 +60,26 @@ class Problem:
         check_jax()
         if not isinstance(ratings, Ratings):
             raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
-        columns = _columns(ratings)
+        user, item, value, weight = _columns(ratings)
         user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout)
         item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout)
-        sides = jax.device_put((user_side, item_side))
-        return cls(*columns, *sides, None, None, ratings.num_users, ratings.num_items, compact=True)
+        user_side, item_side = jax.device_put((user_side, item_side))
+        columns = user, item, value, weight
+        return cls(*columns, user_side, item_side, None, None, ratings.num_users, ratings.num_items, compact=True)
 
     @classmethod
     def of_side(cls, ratings: Ratings, side: str) -> "Problem":
         """What one half-sweep needs, arranged: the layout of `side` alone, "user" or "item", in which no fit can be
         made. The other side has no bucket, and its counts are NaN, as of a layout that is not one of the table."""
-        *_, value, weight = columns = _columns(ratings)
+        user, item, value, weight = _columns(ratings)
         rows = {name: getattr(ratings, f"num_{name}s") for name in ("user", "item")}
         opposite = "item" if side == "user" else "user"
         here = build_side(getattr(ratings, side), getattr(ratings, opposite), rows[side], "bucketed")
         sides = {side: jax.device_put(here), opposite: Side((), rows[opposite], len(ratings.user))}
-        slots = {side: _side_slots(sides[side], value, weight, value.dtype)}
+        slots = {side: side_slots(sides[side], value, weight, value.dtype)}
         slots[opposite] = Slots((), (), jnp.full(rows[opposite], jnp.nan, value.dtype))
-        return cls(*columns, sides["user"], sides["item"], slots["user"], slots["item"], rows["user"], rows["item"])
+        arranged = sides["user"], sides["item"], slots["user"], slots["item"]
+        return cls(user, item, value, weight, *arranged, rows["user"], rows["item"])
 
     def __repr__(self) -> str:
         shape = f"{self.num_users:,} users x {self.num_items:,} items"
@@ -144,8 +118,8 @@ class Problem:
                 return None
             value = tuple(each if slots.scale is not None else each.astype(dtype) for each in slots.value)
             scale, weight = jax.tree.map(lambda each: each.astype(dtype), (slots.scale, slots.weight))
-            # Counted again: what was a weight > 0 may be none in the narrower dtype. A NaN stays one, see `_arranged`.
-            count = slots.count if weight is None else _summed(side, _seen(weight), dtype)
+            # Counted again: what was a weight > 0 may be none in the narrower dtype. A NaN stays one, see `arranged`.
+            count = slots.count if weight is None else row_sums(side, [each > 0 for each in weight], dtype)
             count = jnp.where(jnp.isnan(slots.count), jnp.nan, count).astype(dtype)
             return Slots(value, weight, count, scale)
 
@@ -189,8 +163,8 @@ class Problem:
         """
         if self.user_slots is not None:
             return self
-        coded = (None, None) if not self.compact or is_traced(self.value) else codes(np.asarray(self.value))
-        user_slots, item_slots = _arranged(self, *jax.device_put(coded))
+        columns = self.user, self.item, self.value, self.given_weight
+        user_slots, item_slots = arranged(columns, self.user_side, self.item_side, self.compact)
         return dataclasses.replace(self, user_slots=user_slots, item_slots=item_slots)
 
     def weight_sums(self) -> tuple[jax.Array, jax.Array]:
@@ -199,7 +173,8 @@ class Problem:
         sums = []
         for side, slots in ((self.user_side, self.user_slots), (self.item_side, self.item_slots)):
             assert slots is not None
-            sums.append(slots.count if slots.weight is None else _summed(side, slots.weight, self.dtype) + 0 * slots.count)
+            by_weight = slots.weight is not None
+            sums.append(row_sums(side, slots.weight, self.dtype) + 0 * slots.count if by_weight else slots.count)
         return sums[0], sums[1]
 
     def shard(self, devices: Any = None) -> "Problem":
@@ -263,7 +238,7 @@ class Problem:
             dtype = self.value.dtype
             if slots.scale is not None:
                 layout_checks.check_form(f"{here}.scale", slots.scale, dtype, (2,))
-                dtype = next((each.dtype for each in slots.value if getattr(each, "dtype", None) in _CODES), _CODES[0])
+                dtype = next((each.dtype for each in slots.value if getattr(each, "dtype", None) in CODES), CODES[0])
             for place, (shape, value, weight) in enumerate(zip(needed, slots.value, slots.weights(), strict=True)):
                 layout_checks.check_form(f"{here}.value[{place}]", value, dtype, shape)
                 if weight is not None:
@@ -338,70 +313,6 @@ def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
         None if each is None else each.astype(dtype, copy=False) for each in (ratings.value, ratings.weight)
     )  # fmt: skip
     return jax.device_put((ratings.user, ratings.item, value, weight))
-
-
-def codes(value: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(codes `(entries,)` uint8 or uint16, scale `(2,)`) of values that low + step code gives back to the last bit,
-    whatever the order of rounding: step is 1, a half, ..., 1/256, and value / step a whole number below 2^20. (None,
-    None) where they are not such values."""
-    block = 1 << 20  # so that little is held beside the codes
-    parts = [value[at : at + block] for at in range(0, len(value), block)]
-    low, high = float(value.min(initial=np.inf)), float(value.max(initial=-np.inf))
-    for step in (2.0**-each for each in range(9)):
-        if not max(abs(low), abs(high)) < 2**20 * step:
-            break
-        # The first entries tell soon of most steps that they are too long.
-        if all((np.rint(part / step) * step == part).all() for part in (value[:1000], *parts)):
-            bound = round((high - low) / step)
-            dtype = next((each for each in _CODES if bound <= np.iinfo(each).max), None)
-            if dtype is None:
-                break
-            coded = np.empty(len(value), dtype)
-            for at, part in zip(range(0, len(value), block), parts, strict=True):
-                coded[at : at + block] = np.rint((part - low) / step)
-            return coded, np.array([low, step], value.dtype)
-    return None, None
-
-
-@jax.jit
-def _arranged(problem: Problem, coded: jax.Array | None, scale: jax.Array | None) -> tuple[Slots, Slots]:
-    # A wrong index reads or writes a number of another row, and no result would show it. So n becomes NaN, which
-    # reaches everything (`Objective.row_reg`).
-    table = layout_checks.table_fingerprint(problem.user, problem.item, problem.num_users, problem.num_items)
-    value = problem.value if coded is None else coded
-
-    def slots(side: Side, row_first: bool) -> Slots:
-        found = _side_slots(side, value, problem.given_weight, problem.value.dtype)
-        sound = layout_checks.has_rows(side) & (layout_checks.fingerprint(side, row_first) == table)
-        return found._replace(count=jnp.where(sound, found.count, jnp.asarray(jnp.nan, found.count.dtype)), scale=scale)
-
-    return slots(problem.user_side, True), slots(problem.item_side, False)
-
-
-@functools.partial(jax.jit, static_argnames="dtype")
-def _side_slots(side: Side, value: jax.Array, weight: jax.Array | None, dtype: Any) -> Slots:
-    entries = [bucket.entry for bucket in side.buckets]
-
-    def laid_out(column: jax.Array) -> tuple[jax.Array, ...]:
-        column = jnp.pad(column, (0, 1))  # the 0 that padding reads
-        return tuple(column.at[entry].get(mode="promise_in_bounds") for entry in entries)
-
-    weights = None if weight is None else laid_out(weight)
-    seen = [entry != side.num_entries for entry in entries] if weights is None else _seen(weights)
-    return Slots(laid_out(value), weights, _summed(side, seen, dtype))
-
-
-def _seen(weights: Any) -> list[jax.Array]:
-    return [weight > 0 for weight in weights]
-
-
-def _summed(side: Side, numbers: Any, dtype: Any) -> jax.Array:
-    """The sums by row of numbers of each bucket's slots: of `_seen`, n."""
-    if not side.buckets:  # not laid out
-        return jnp.zeros(side.num_rows, dtype)
-    rows = jnp.concatenate([side.of_pieces(bucket).reshape(-1) for bucket in side.buckets])
-    here = jnp.concatenate([each.sum(axis=-1).reshape(-1) for each in numbers])
-    return jnp.zeros(side.num_rows, dtype).at[rows].add(here.astype(dtype), mode="drop")
 
 
 def _as_real(values: Any) -> jax.Array:

@@ -238,8 +238,8 @@ def _operands(
         return jnp.pad(columns, [(0, 0)] * (columns.ndim - axes) + [(0, more)] * axes) if more else columns
 
     mean = jnp.zeros((), dtype) if view.mean is None else view.mean
-    coded = view.slots.scale is not None and is_plain(view.objective)
-    scale = view.slots.scale if coded else jnp.array([0, 1], dtype)
+    scale = view.slots.scale if is_plain(view.objective) else None
+    coded, scale = scale is not None, jnp.array([0, 1], dtype) if scale is None else scale
     entry = jnp.concatenate([coefficients(view.objective, dtype), scale])
     table = padded(view.others.z) if pad else view.others.z[:, :rank]
     operands = [table, mean, entry, view.reg[:, 0], view.blank, view.strict]
