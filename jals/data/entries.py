@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError, EntryError, is_traced
 from ..reals import refuse_masked
+from . import grouping
 
 _MAX_ENTRIES = 2**31 - 1  # int32 indices throughout
 BELOW_MICROSECOND = re.compile(r"[.,]\d{6}0*[1-9]")  # digits of a second that Python passes over
@@ -64,7 +65,7 @@ def checked_ids(name: str, ids: Any, count: int | None) -> tuple[np.ndarray, int
     if high >= count:
         at = int(np.argmax(ids >= count))
         raise EntryError(name, at, f"is {ids[at]}, but num_{name}s is {count} (ids run from 0).")
-    return ids.astype(np.int32, copy=False), count
+    return grouping.cast(ids, np.int32), count
 
 
 def checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
@@ -75,7 +76,7 @@ def checked_numbers(name: str, numbers: Any, dtype: Any = None) -> np.ndarray:
     wide = numbers.dtype.kind == "f" and numbers.dtype.itemsize >= 8  # in either byte order
     dtype = dtype or (np.float64 if wide else np.float32)
     with np.errstate(over="ignore"):  # what does not fit becomes inf, and is refused below
-        numbers = numbers.astype(dtype, copy=False)
+        numbers = grouping.cast(numbers, dtype)
     finite = np.isfinite(numbers)
     if not finite.all():
         at = int(np.argmin(finite))

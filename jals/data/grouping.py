@@ -22,6 +22,15 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
+def cast(column: np.ndarray, dtype: Any) -> np.ndarray:
+    """A column in this dtype: itself where it has it, else an array as of `empty`."""
+    if column.dtype == dtype:
+        return column
+    made = empty(column.shape, dtype)
+    made[...] = column
+    return made
+
+
 def group(row: np.ndarray, rows: int, sort: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """(start, order) of entries of these rows, int32 `(entries,)` from 0 below `rows`: the entries of row r are
     `order[start[r] : start[r + 1]]`, in input order; start is int64 `(rows + 1,)`, order int32 `(entries,)`, or None

@@ -38,9 +38,7 @@ class Ratings:
         weight: like `value`, each >= 0, or None where every entry has weight 1.
         time: int64, float64 or datetime64[us] `(entries,)`, or None; datetime64[ns] where the times differ from whole
             microseconds.
-        source_index: int32 `(entries,)`: the place of each entry in the input it came from, increasing unless the
-            table was reordered (where duplicates were merged: the last of them for "last", the first for "mean" and
-            "sum").
+        places: `source_index`, or None where the entries are those of the input, one after the other.
         num_users: rows of the table, empty ones included.
         num_items: its columns, likewise.
     """
@@ -50,7 +48,7 @@ class Ratings:
     value: np.ndarray
     weight: np.ndarray | None
     time: np.ndarray | None
-    source_index: np.ndarray
+    places: np.ndarray | None
     num_users: int
     num_items: int
 
@@ -100,9 +98,7 @@ class Ratings:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"the columns differ in length: {lengths}. Give one value of each an entry.")
-        source_index = np.arange(len(user), dtype=np.int32)
-        ratings = cls(user, item, value, weight, time, source_index, num_users, num_items)
-        return ratings._merged(duplicates)
+        return cls(user, item, value, weight, time, None, num_users, num_items)._merged(duplicates)
 
     @classmethod
     def from_scipy(cls, table: Any, duplicates: str = "error") -> "Ratings":
@@ -174,6 +170,12 @@ class Ratings:
         shape = f"{self.num_users:,} users x {self.num_items:,} items"
         return f"Ratings({shape}, {len(self):,} entries, {density:.2%} full)"
 
+    @property
+    def source_index(self) -> np.ndarray:
+        """int32 `(entries,)`: the place of each entry in the input it came from, increasing unless the table was
+        reordered (where duplicates were merged: the last of them for "last", the first for "mean" and "sum")."""
+        return np.arange(len(self), dtype=np.int32) if self.places is None else self.places
+
     def select(self, which: np.ndarray) -> "Ratings":
         """The entries that a boolean mask or an index array picks, with the same users and items.
 
@@ -183,9 +185,9 @@ class Ratings:
         which = np.asarray(which)
         if not (which.any() if which.dtype == bool else which.size):
             raise DataError("the selection leaves no entry of the table.")
-        columns = ("user", "item", "value", "weight", "time", "source_index")
+        columns = ("user", "item", "value", "weight", "time")
         picked = {name: None if getattr(self, name) is None else getattr(self, name)[which] for name in columns}
-        return dataclasses.replace(self, **picked)
+        return dataclasses.replace(self, places=self.source_index[which], **picked)
 
     def sorted(self) -> "Ratings":
         """The same entries in the order of (user, item), the form in which tables can be compared bit for bit."""

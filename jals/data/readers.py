@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, check_choice
+from . import grouping
 from .frames import SourceTable, assemble, chosen_columns, first_line, polars, table_of_frame
 from .ratings import DUPLICATES, Ratings
 from .sources import as_path, open_file
@@ -106,7 +107,7 @@ def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTab
             np.load(raw, allow_pickle=False) as file,
         ):
             chosen = chosen_columns(path, wanted, file.files, len(file.files))
-            columns = {role: file[file.files[place]] for role, place in chosen.items()}
+            columns = {role: _npz_column(file, file.files[place]) for role, place in chosen.items()}
             labels = {role: f"array {file.files[place]!r}" for role, place in chosen.items()}
     except DataError:
         raise
@@ -116,6 +117,24 @@ def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTab
         if not isinstance(column, np.ndarray):
             raise DataError(f"{path}: {labels[role]} is no array of NumPy; numpy.savez writes them.")
     return SourceTable(str(path), labels, columns, "entry {}".format)
+
+
+def _npz_column(file: Any, name: str) -> Any:
+    """An array of an npz; a column of numbers is read to where jax can take it over."""
+    member = name if name in file.zip.namelist() else f"{name}.npy"
+    with file.zip.open(member) as packed:
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        version = np.lib.format.read_magic(packed) if packed.peek(6)[:6] == np.lib.format.MAGIC_PREFIX else None
+        shape, _, dtype = read_header[version](packed) if version in read_header else ((), False, np.dtype(object))
+        if len(shape) != 1 or dtype.kind not in "iuf":
+            return file[name]
+        column = grouping.empty(shape, dtype)
+        rest = column.view(np.uint8).data
+        while len(rest) and (count := packed.readinto(rest)):
+            rest = rest[count:]
+        if len(rest) or packed.read(1):  # to the end, where the checksum is
+            raise ValueError(f"array {name!r} holds another number of bytes than its header says.")
+    return column
 
 
 def _parquet(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTable:

@@ -118,7 +118,7 @@ def _read(path: Path) -> tuple[bytes | None, bytes]:
                 raise DataError(f"{path} is a device, not a file.")
             start = file.read(_SAMPLE)
             pipe = stat.S_ISFIFO(mode)  # which can be read once
-            content = start + file.read() if pipe or _is_packed(start) else None
+            content = start + file.read() if pipe or (_is_packed(start) and not _is_npz(path)) else None
             return content, start
     except DataError:
         raise
@@ -126,6 +126,15 @@ def _read(path: Path) -> tuple[bytes | None, bytes]:
         raise DataError(f"no file {path}" + (f" in {Path.cwd()}." if not path.is_absolute() else ".")) from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL character
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether it is a zip archive of NumPy's arrays, which are read one by one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except Exception:  # no zip archive, or a damaged one: whoever unpacks it has the words
+        return False
 
 
 def _is_packed(start: bytes) -> bool:

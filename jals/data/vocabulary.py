@@ -11,10 +11,12 @@ import numpy as np
 
 from ..errors import DataError, EntryError
 from ..reals import refuse_masked
+from . import grouping
 from .entries import shown
 
 _NEAR = 2000  # so many ids are compared letter by letter with one that is not known
 _LONG = 200  # characters of an id beyond which a near miss is not looked for: comparing takes the square of them
+_BLOCK = 1 << 20  # ids that are numbered at a time, so that little is held beside them
 _SMALL = 1 << 20  # bytes that are nothing to save at
 
 
@@ -72,10 +74,10 @@ class Vocabulary:
 
 def number_ids(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
     """(known, rows): the distinct ids, sorted, and int32 `(entries,)` with `known[rows]` equal to `ids`."""
-    ids = _checked(what, ids)
+    ids = _checked(what, ids, wide=False)
     if ids.ndim != 1:
         raise DataError(f"{what} must be one-dimensional, got shape {ids.shape}.")
-    if ids.dtype != np.int64:
+    if ids.dtype.kind not in "iu":
         texts = ids.tolist()
         distinct = sorted(set(texts))  # far fewer than entries: sorting those is cheap
         if not distinct[0]:
@@ -87,14 +89,21 @@ def number_ids(what: str, ids: Any) -> tuple[np.ndarray, np.ndarray]:
     low, high = int(ids.min()), int(ids.max())
     if high - low > 4 * ids.size:
         known, rows = np.unique(ids, return_inverse=True)
-        return known, rows.astype(np.int32)
+        return known.astype(np.int64, copy=False), rows.astype(np.int32)
     base = 0 if 0 <= low <= ids.size else low
-    places = ids - base if base else ids
     present = np.zeros(high - base + 1, bool)  # as good as sorted, in one pass
-    present[places] = True
+    blocks = [slice(at, at + _BLOCK) for at in range(0, ids.size, _BLOCK)]
+    for block in blocks:
+        present[ids[block].astype(np.int64) - base] = True
+    known = np.flatnonzero(present) + base
+    if ids.dtype == np.int32 and base == 0 and len(known) == len(present):
+        return known, ids
     rank = np.cumsum(present, dtype=np.int32)
     rank -= 1
-    return np.flatnonzero(present) + base, rank[places]
+    rows = grouping.empty(ids.shape, np.int32)
+    for block in blocks:
+        rows[block] = rank[ids[block].astype(np.int64) - base]
+    return known, rows
 
 
 def empty_id(what: str, entry: int) -> EntryError:
@@ -110,7 +119,7 @@ def text_array(texts: list[str]) -> np.ndarray:
     return np.array(texts, object if uneven else str)
 
 
-def _checked(what: str, ids: Any) -> np.ndarray:
+def _checked(what: str, ids: Any, wide: bool = True) -> np.ndarray:
     """Ids as an array of int64, of strings, or of objects that are strings. 7 and "7" are two ids, so none mix."""
     refuse_masked(f"{what}: the id", ids)
     try:
@@ -124,7 +133,7 @@ def _checked(what: str, ids: Any) -> np.ndarray:
     if all(issubclass(kind, str) for kind in kinds):
         return ids
     if all(issubclass(kind, int | np.integer) and kind not in (bool, np.timedelta64) for kind in kinds):
-        return _int64(what, ids)
+        return _int64(what, ids) if wide or ids.dtype.kind not in "iu" or ids.dtype.itemsize == 8 else ids
     problem = f"{what} must be all integers or all strings, got {' and '.join(sorted(k.__name__ for k in kinds))}"
     if len(kinds) > 1:
         items = ids.ravel().tolist()

@@ -15,8 +15,9 @@ from ..data.ratings import Ratings
 from ..errors import ArgumentError, FitError, check_choice
 from ..forks import check_jax
 from ..metrics import RMSE
+from ..model.factors import CHUNK
 from ..model.layouts import Bucket
-from ..model.objectives import CHUNK, Objective, loss
+from ..model.objectives import Objective, loss
 from ..model.problem import Problem
 from ..solvers import costs
 from ..solvers.protocol import State, cast, check_problem, check_solver, checked_inputs, traits

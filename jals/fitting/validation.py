@@ -30,8 +30,11 @@ def measure_of(metric: str, validation: Ratings | None, problem: Problem, weight
         return lambda factors: np.nan
     if name == metrics.RMSE:
         return lambda factors: validation_rmse(factors, validation)
-    known = np.asarray(problem.weight if weight is None else weight) > 0
-    user, item = (np.asarray(column)[known] for column in (problem.user, problem.item))
+    weight = problem.given_weight if weight is None else weight
+    user, item = np.asarray(problem.user), np.asarray(problem.item)
+    if weight is not None:
+        known = np.asarray(weight) > 0
+        user, item = user[known], item[known]
     evaluation = metrics.Evaluation(validation, (user, item), k or 1, name)
     return lambda factors: evaluation.ranking(factors).mean[metric]
 

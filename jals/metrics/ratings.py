@@ -10,8 +10,8 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import ArgumentError
 from ..forks import check_jax
-from ..model.factors import Factors, remainder, score_terms
-from ..model.objectives import CHUNK, Objective
+from ..model.factors import CHUNK, Factors, remainder, score_terms
+from ..model.objectives import Objective
 from ..reals import as_floats, reals
 
 

@@ -11,6 +11,8 @@ from ..errors import ArgumentError, is_traced
 from ..forks import check_jax
 from ..reals import FLOATS, float_dtype, is_number, reals
 
+CHUNK = 2**16  # pairs whose factors are gathered at a time
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -165,7 +167,22 @@ def common_float(factors: Factors, otherwise: Any = np.float32) -> Any:
     return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes <= {*FLOATS} else np.dtype(otherwise)
 
 
-_scores = jax.jit(lambda factors, user, item: sum(score_terms(factors, user, item)))
+@jax.jit
+def _scores(factors: Factors, user: jax.Array, item: jax.Array) -> jax.Array:
+    """In chunks, so that little is held beside the scores."""
+
+    def chunk(ids: tuple[jax.Array, jax.Array]) -> Any:
+        return sum(score_terms(factors, *ids))
+
+    whole = user.size // CHUNK
+    if whole < 2:
+        return chunk((user, item))
+    ids = user.reshape(-1), item.reshape(-1)
+    chunks = tuple(column[: whole * CHUNK].reshape(whole, CHUNK) for column in ids)
+    # A backward pass gathers again instead of keeping every pair's factors.
+    scores = jax.lax.map(jax.checkpoint(chunk), chunks).reshape(-1)
+    rest = chunk((ids[0][whole * CHUNK :], ids[1][whole * CHUNK :]))
+    return jnp.concatenate([scores, rest]).reshape(user.shape)
 
 
 def checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:

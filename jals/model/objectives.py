@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
 from .counts import POWERS, SIDES, entry_counts, weights_of_rows
-from .factors import Factors, remainder, score_terms
+from .factors import CHUNK, Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
 
@@ -37,7 +37,6 @@ BY_ROW = tuple(f"{name}_{side}" for name in ("reg", "reg_bias", "unobserved", "w
 NUMBERS = (*BY_ROW, "reg_bias", "reg_power", "unobserved_weight", "alpha", "epsilon", *POWERS)
 PRIORS = ("prior_user", "prior_item")
 COUNTS = ("entries", "weights")
-CHUNK = 2**16  # entries whose factors the loss gathers at a time
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 

@@ -129,7 +129,7 @@ def _on_host(
         return None
     user, item, value, weight = (None if each is None else np.ascontiguousarray(each) for each in columns)
     value = value if coded is None else coded
-    table, found = library.jals_fingerprint(user, item, len(user)), []
+    table, found = library.jals_fingerprint(user, item, user_side.num_entries), []
     for side, opposite in ((user_side, item_side), (item_side, user_side)):
         slots = _side_on_host(library, side, opposite.num_rows, value, weight, row_first=side is user_side)
         if slots is None:
@@ -150,8 +150,8 @@ def _at_hand(array: Any) -> bool:
 def _side_on_host(
     library: Any, side: Side, others: int, value: Any, weight: Any, row_first: bool
 ) -> tuple[list, list | None, np.ndarray, int | None] | None:
-    """(values, weights, counts, the fingerprint of what lies where, or None of no layout) of one side; None where memory
-    is short."""
+    """(values, weights, counts, the fingerprint of what lies where, or None of no layout) of one side; None where
+    memory is short."""
     count, lies, total = (np.zeros(size, dtype) for size, dtype in ((side.num_rows, np.int32),) * 2 + ((1, np.uint64),))
     values, weights, sound = [], None if weight is None else [], True
     for bucket in side.buckets:

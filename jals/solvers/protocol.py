@@ -107,7 +107,8 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
     """
     objective = objective.cast(problem.dtype)
     keys = jax.random.split(key)
-    counts = entry_counts(problem)
+    arranged = [slots.count for slots in (problem.user_slots, problem.item_slots) if slots is not None]
+    counts = arranged or entry_counts(problem)  # what is arranged has been counted
     rows = {}
     for side, key, count in zip(("user", "item"), keys, counts, strict=True):
         noise = jax.random.normal(key, (len(count), rank), problem.dtype) * (scale / rank**0.5)
