@@ -155,6 +155,12 @@ def build_side(row: np.ndarray, other: np.ndarray, num_rows: int, layout: str) -
     return Side(tuple(buckets), num_rows, len(row))
 
 
+def forecast_slots(degree: np.ndarray, layout: str) -> int:
+    """How many slots rows of these degrees will take, but for the few that fill up slabs."""
+    widths, at, pieces = _choose_widths(degree[degree > 0], layout)
+    return int((widths[at] * pieces).sum())
+
+
 def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(widths, the place of each row's width in them, pieces of each row) for rows of these degrees, all >= 1."""
     longest = int(degree.max())

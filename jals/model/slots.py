@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data import grouping
+from ..data.ratings import Ratings
 from ..errors import is_traced
 from . import layout_checks
-from .layouts import Side
+from .layouts import Side, forecast_slots
 
 CODES = (np.dtype(np.uint8), np.dtype(np.uint16))  # what values may be coded as
 
@@ -75,6 +76,18 @@ def codes(value: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
                 coded[at : at + block] = np.rint((part - low) / step)
             return coded, np.array([low, step], value.dtype)
     return None, None
+
+
+def forecast_bytes(ratings: Ratings, layout: str, dtype: Any, folds: int = 1) -> int:
+    """What the problem of a table will hold, arranged, without laying it out: the columns, and for each slot its other
+    row, its entry, and its numbers; `folds` > 1: with the weights of so many folds, as masks."""
+    number, slots = np.dtype(dtype).itemsize, 0
+    for row, rows in ((ratings.user, ratings.num_users), (ratings.item, ratings.num_items)):
+        slots += forecast_slots(np.bincount(row, minlength=rows), layout)
+    coded = codes(ratings.value)[0] if folds == 1 else None
+    weight = 0 if ratings.weight is None and folds == 1 else number * folds
+    value = number if coded is None else coded.itemsize
+    return len(ratings) * (8 + number + weight) + slots * (8 + value + weight)
 
 
 @jax.jit

@@ -64,12 +64,6 @@ def terms(rank: int, objective: Objective, size: Size) -> Terms:
     return Terms(size, rank + objective.bias, objective.unobserved_weight is not None)
 
 
-def table_bytes(size: Size, dtype: str, folds: int = 1) -> int:
-    """Estimated memory of a problem on the device: the entries, and both sides' layouts with a sixth of padding."""
-    number = np.dtype(dtype).itemsize
-    return size.entries * int(8 + 2 * number + 2 * 1.17 * (8 + 2 * number * folds))
-
-
 def held_bytes(traits: Any, size: Size, dtype: Any) -> float:
     """Estimated memory of a fit: its state and what a sweep works with, beside what one side's rows are solved in. Of a
     solver's `protocol.traits`; NaN where it does not say."""

@@ -10,7 +10,7 @@ import pytest
 import jals
 from jals.data import grouping
 from jals.model.layouts import LAYOUTS
-from jals.model.slots import codes
+from jals.model.slots import codes, forecast_bytes
 
 OBJECTIVES = {
     "als_wr": jals.als_wr(reg=0.1, bias=True, center=True),
@@ -93,6 +93,19 @@ def test_codes_and_absent_weights_change_nothing(objective, backend, linsolve):
     np.testing.assert_allclose(told.loss, said.loss, rtol=1e-11)
     pair = [jals.loss(one.factors, problem, objective) for problem in (lean, full)]
     np.testing.assert_allclose(*pair, rtol=1e-13)
+
+
+@pytest.mark.parametrize("values, weight", [([1, 2, 3], None), ([0.1, 0.2], None), ([1, 2], "given")])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_is_forecast(layout, values, weight):
+    rng = np.random.default_rng(0)
+    user, item = (rng.geometric(0.002, 60_000) % size for size in (2_000, 900))
+    value = rng.choice(np.array(values, float), len(user))
+    weight = None if weight is None else rng.uniform(size=len(user))
+    ratings = jals.Ratings.from_arrays(user, item, value, 2_000, 900, weight, duplicates="last")
+    problem = jals.Problem.build(ratings, layout).arrange()
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(problem))
+    assert abs(forecast_bytes(ratings, layout, problem.dtype) / held - 1) < 0.1
 
 
 def test_numbers_given_later_are_kept_as_they_are():

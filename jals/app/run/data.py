@@ -17,6 +17,7 @@ from ...data.vocabulary import Vocabulary
 from ...errors import StorageError
 from ...files.runs.record import DataRecord
 from ...metrics import is_error
+from ...model.slots import forecast_bytes
 from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.printing import spinner_during
@@ -90,13 +91,21 @@ class SplitTable:
         zeros = self._config.missing == "zeros"
         return Size(train.num_users, train.num_items, train.num_users * train.num_items if zeros else len(train))
 
+    def forecast_bytes(self) -> int:
+        """What the problem of the first fold will hold, see `slots.forecast_bytes`, or that of all with their masks."""
+        first = next(iter(self.folds))
+        ratings = self._entries("whole" if self.masked else first)
+        folds = len(self.folds) if self.masked else 1
+        return forecast_bytes(ratings, self._config.layout, self._measured.fit.dtype, folds)
+
+    def _entries(self, which: Any) -> jals.Ratings:
+        ratings = self.data.ratings if which == "whole" else self.folds[which].train
+        return with_zeros(ratings) if self._config.missing == "zeros" else ratings
+
     def _problem(self, which: Any) -> jals.Problem:
         if self._built is None or self._built[0] != which:
             self._built = None  # let go of the one before
-            ratings = self.data.ratings if which == "whole" else self.folds[which].train
-            if self._config.missing == "zeros":
-                ratings = with_zeros(ratings)
-            self._built = which, jals.Problem.build(ratings, layout=self._config.layout)
+            self._built = which, jals.Problem.build(self._entries(which), layout=self._config.layout)
         return self._built[1]
 
 

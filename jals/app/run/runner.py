@@ -24,7 +24,7 @@ from ...errors import ConfigError, JalsError, StorageError
 from ...files.runs import folder
 from ...files.runs.record import RunRecord
 from ...fitting.grids import memory_bytes
-from ...solvers.costs import held_bytes, table_bytes
+from ...solvers.costs import held_bytes
 from .. import config as configs
 from ..config.schema import Config
 from ..show import printing
@@ -142,9 +142,7 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
         except (JalsError, ImportError) as error:
             unread[str(error)] = name
         else:
-            size = table.size(next(iter(table.folds)))
-            folds = len(table.folds) if table.masked else 1
-            tables.append((name, table_bytes(size, problem.fit.dtype, folds)))
+            tables.append((name, table.forecast_bytes()))
         for study in studies:
             tried = study.tried
             chosen = {key: high for key, (_, high) in study.ranges.items()}  # it is not known yet, and may be these
