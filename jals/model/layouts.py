@@ -5,7 +5,7 @@ or more *pieces* of one *width*; what is left over in the last piece is padding.
 over the slabs, so the memory they need is bounded whatever the table. The three layouts are this one structure and
 differ only in how they choose widths:
 
-- `bucketed`: at most eight widths a side, fitted to the table; long rows are cut into pieces. The default.
+- `bucketed`: a few widths a side (see `Sizes`), fitted to the table; long rows are cut into pieces. The default.
 - `padded`: every row is one piece, as wide as the longest row. Simple, and wasteful for a skewed table.
 - `segmented`: every row is cut into pieces of one small width. A single shape to compile, many pieces to add up.
 
@@ -14,7 +14,7 @@ A layout holds integers only: values and weights stay in the `Problem`, so that 
 
 import dataclasses
 import heapq
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +25,38 @@ from ..errors import DataError, check_choice
 
 LAYOUTS = ("bucketed", "padded", "segmented")
 
-_MAX_WIDTHS = 8  # each width is compiled on its own
 _MAX_WIDTH = 512  # longer rows are cut; wider pieces cost padding, narrower ones cost additions of partial Grams
 _MIN_CUT_WIDTH = 256  # cut rows use the widths from here up: narrow ones would cost too many pieces
 _PIECE_SLOTS = 8  # what adding up one more piece costs, in slots
 # How many slots another width must save to be worth compiling: 25 sweeps at rank 128 over them take as long.
 _WIDTH_SLOTS = 16_384
-_STEP_SLOTS = 32_768  # slots worked on at a time; 4k to 64k measured alike, more costs page faults
-_SLAB_ROWS = 1_024  # rows in a slab, each with a matrix of its own
-_SLAB_PIECES = 1_024  # pieces in a slab of cut rows: many, so that giant rows even out among slabs
 _PADDED_LIMIT = 2 * 2**30  # bytes of indices above which `padded` refuses a table
+
+
+class Sizes(NamedTuple):
+    """What a platform works on at a time.
+
+    Attributes:
+        widths: at most so many a side: each is compiled on its own.
+        slots: so many at a time; at rank k the rows gathered for them are as many times k numbers.
+        rows: in a slab, each with a matrix of its own, k^2 numbers.
+        pieces: in a slab of cut rows: many, so that giant rows even out among slabs.
+    """
+
+    widths: int
+    slots: int
+    rows: int
+    pieces: int
+
+
+# Of a CPU 4k to 64k slots measured alike, more costs page faults. On an H100 2^18 slots took .42 of the time of 2^15 by
+# XLA, and Cholesky in batches of 8k matrices .36 of that in batches of 1k, rank 64; with eight widths a side a fit
+# compiled for 28 s.
+SIZES = {"cpu": Sizes(8, 2**15, 2**10, 2**10), "accelerator": Sizes(4, 2**18, 2**13, 2**13)}
+
+
+def sizes_of(platform: str) -> Sizes:
+    return SIZES.get(platform, SIZES["accelerator"])
 
 
 @jax.tree_util.register_dataclass
@@ -127,41 +149,45 @@ class Side:
         }
 
 
-def build_side(row: np.ndarray, other: np.ndarray, num_rows: int, layout: str) -> Side:
+def build_side(
+    row: np.ndarray, other: np.ndarray, num_rows: int, layout: str, platform: str = "cpu"
+) -> Side:
     """Lays out the entries `(row[e], other[e])` of one side, on the host.
 
     Args:
         row, other: int32 `(entries,)`, this side's and the other side's row of every entry.
         num_rows: rows of this side, empty ones included.
         layout: "bucketed", "padded" or "segmented".
+        platform: that jax is on: it says what is worked on at a time, see `Sizes`.
 
     Raises:
         DataError: when `padded` would need more than 2 GiB for this table.
     """
     check_choice("layout", layout, LAYOUTS)
+    sizes = sizes_of(platform)
     start, order = grouping.group(row, num_rows)
     start, degree = start[:-1], np.diff(start)
     filled = np.flatnonzero(degree)
-    widths, at, pieces = _choose_widths(degree[filled], layout)
+    widths, at, pieces = _choose_widths(degree[filled], layout, sizes.widths)
     buckets = []
     for place, width in enumerate(widths):
         chosen = filled[at == place]
         count = pieces[at == place]
-        plan = _whole_rows(chosen, width) if (count == 1).all() else _cut_rows(chosen, count, width)
+        plan = _whole_rows(chosen, width, sizes) if (count == 1).all() else _cut_rows(chosen, count, width, sizes)
         buckets.append(_fill(*plan, int(width), start, degree, order, other, num_rows))
     empty = np.flatnonzero(degree == 0)
     if len(empty):
-        buckets.append(_fill(*_whole_rows(empty, 0), 0, start, degree, order, other, num_rows))
+        buckets.append(_fill(*_whole_rows(empty, 0, sizes), 0, start, degree, order, other, num_rows))
     return Side(tuple(buckets), num_rows, len(row))
 
 
-def forecast_slots(degree: np.ndarray, layout: str) -> int:
+def forecast_slots(degree: np.ndarray, layout: str, platform: str = "cpu") -> int:
     """How many slots rows of these degrees will take, but for the few that fill up slabs."""
-    widths, at, pieces = _choose_widths(degree[degree > 0], layout)
+    widths, at, pieces = _choose_widths(degree[degree > 0], layout, sizes_of(platform).widths)
     return int((widths[at] * pieces).sum())
 
 
-def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _choose_widths(degree: np.ndarray, layout: str, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(widths, the place of each row's width in them, pieces of each row) for rows of these degrees, all >= 1."""
     longest = int(degree.max())
     if layout == "padded":
@@ -176,7 +202,7 @@ def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndar
     elif layout == "segmented":
         widths = np.array([min(longest, 1 << int(np.clip(np.ceil(np.log2(np.median(degree))), 3, 7)))])
     else:
-        widths = _fitted_widths(np.minimum(degree, _MAX_WIDTH))
+        widths = _fitted_widths(np.minimum(degree, _MAX_WIDTH), most)
     at = np.searchsorted(widths, degree)
     pieces = np.ones_like(degree)
     cut = degree > widths[-1]
@@ -188,8 +214,8 @@ def _choose_widths(degree: np.ndarray, layout: str) -> tuple[np.ndarray, np.ndar
     return widths[used], at, pieces
 
 
-def _fitted_widths(degree: np.ndarray) -> np.ndarray:
-    """At most eight widths that waste the fewest slots when every row takes the least width that holds it.
+def _fitted_widths(degree: np.ndarray, most: int) -> np.ndarray:
+    """At most so many widths that waste the fewest slots when every row takes the least width that holds it.
 
     Dynamic programming over the distinct degrees: `cost[j]` is the fewest slots for the rows of degree up to
     `size[j]` with so many widths, the last of them `size[j]`.
@@ -200,7 +226,7 @@ def _fitted_widths(degree: np.ndarray) -> np.ndarray:
     costs = [cost[-1]]
     added = (up_to[None, :] - up_to[:, None]) * size[None, :].astype(float)  # [i, j]: rows of degree i+1 ... j
     added[np.tril_indices(len(size))] = np.inf
-    for _ in range(_MAX_WIDTHS - 1):
+    for _ in range(most - 1):
         total = cost[:, None] + added
         previous.append(total.argmin(axis=0))
         cost = total.min(axis=0)
@@ -213,9 +239,9 @@ def _fitted_widths(degree: np.ndarray) -> np.ndarray:
     return np.array(widths[::-1])
 
 
-def _whole_rows(rows: np.ndarray, width: int) -> tuple[np.ndarray, None, np.ndarray, np.ndarray, int]:
+def _whole_rows(rows: np.ndarray, width: int, sizes: Sizes) -> tuple[np.ndarray, None, np.ndarray, np.ndarray, int]:
     """Slabs of rows that are one piece each: (row, piece_row, each piece's row, its number in the row, step)."""
-    slabs = -(-len(rows) // int(np.clip(_STEP_SLOTS // max(width, 1), 1, _SLAB_ROWS)))
+    slabs = -(-len(rows) // int(np.clip(sizes.slots // max(width, 1), 1, sizes.rows)))
     size = -(-len(rows) // slabs)
     row = np.full(slabs * size, -1, np.int64)
     row[: len(rows)] = rows
@@ -224,15 +250,15 @@ def _whole_rows(rows: np.ndarray, width: int) -> tuple[np.ndarray, None, np.ndar
 
 
 def _cut_rows(
-    rows: np.ndarray, pieces: np.ndarray, width: int
+    rows: np.ndarray, pieces: np.ndarray, width: int, sizes: Sizes
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """Slabs of rows in pieces, all pieces of a row in one slab; returns as `_whole_rows`."""
-    slab = _balanced(pieces, -(-int(pieces.sum()) // _SLAB_PIECES))
+    slab = _balanced(pieces, -(-int(pieces.sum()) // sizes.pieces))
     slabs = int(slab.max()) + 1
     order = np.argsort(slab, kind="stable")
     rows, pieces, slab = rows[order], pieces[order], slab[order]
     in_slab = np.bincount(slab, pieces, slabs).astype(np.int64)
-    steps = -(-int(in_slab.max()) // max(1, _STEP_SLOTS // width))
+    steps = -(-int(in_slab.max()) // max(1, sizes.slots // width))
     step = -(-int(in_slab.max()) // steps)
     place = _number_within(slab)
     row = np.full((slabs, int(place.max()) + 1), -1, np.int64)

@@ -61,8 +61,9 @@ class Problem:
         if not isinstance(ratings, Ratings):
             raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
         user, item, value, weight = _columns(ratings)
-        user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout)
-        item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout)
+        platform = jax.default_backend()
+        user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout, platform)
+        item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout, platform)
         user_side, item_side = jax.device_put((user_side, item_side))
         columns = user, item, value, weight
         return cls(*columns, user_side, item_side, None, None, ratings.num_users, ratings.num_items, compact=True)
@@ -309,9 +310,8 @@ def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
     the right dtype and begin where XLA wants it (`data.arrays.empty`): so nothing is held twice."""
     wide = ratings.value.dtype == np.float64 and jax.config.read("jax_enable_x64")
     dtype = np.float64 if wide else np.float32
-    value, weight = (
-        None if each is None else each.astype(dtype, copy=False) for each in (ratings.value, ratings.weight)
-    )  # fmt: skip
+    value, weight = ratings.value.astype(dtype, copy=False), ratings.weight
+    weight = None if weight is None or (weight == 1).all() else weight.astype(dtype, copy=False)
     return jax.device_put((ratings.user, ratings.item, value, weight))
 
 

@@ -83,7 +83,7 @@ def forecast_bytes(ratings: Ratings, layout: str, dtype: Any, folds: int = 1) ->
     row, its entry, and its numbers; `folds` > 1: with the weights of so many folds, as masks."""
     number, slots = np.dtype(dtype).itemsize, 0
     for row, rows in ((ratings.user, ratings.num_users), (ratings.item, ratings.num_items)):
-        slots += forecast_slots(np.bincount(row, minlength=rows), layout)
+        slots += forecast_slots(np.bincount(row, minlength=rows), layout, jax.default_backend())
     coded = codes(ratings.value)[0] if folds == 1 else None
     weight = 0 if ratings.weight is None and folds == 1 else number * folds
     value = number if coded is None else coded.itemsize

@@ -17,6 +17,7 @@ import pytest
 import jals
 from jals import adjoint, native
 from jals.derivatives import solution
+from jals.model import layouts
 from jals.rows import curvature
 from tests.support import tables
 
@@ -325,7 +326,7 @@ def test_passes_are_those_of_the_compiled_program(monkeypatch):
     rng = np.random.default_rng(0)
     user, item = np.nonzero(rng.random((70, 33)) < 0.5)
     ratings = jals.Ratings.from_arrays(user, item, rng.normal(size=len(user)), 70, 33)
-    with mock.patch.multiple("jals.model.layouts", _SLAB_ROWS=10):
+    with mock.patch.dict(layouts.SIZES, cpu=layouts.SIZES["cpu"]._replace(rows=10)):
         problem = jals.Problem.build(ratings, "padded").arrange()
     slabs = [len(side.buckets[0].row) for side in (problem.user_side, problem.item_side)]
     objective = jals.als_wr(0.1).cast(float)

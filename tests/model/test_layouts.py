@@ -186,3 +186,16 @@ def test_little_is_wasted_on_a_table_shaped_like_movielens():
     assert users["pieces_per_row"] <= 1.2
     assert items["pieces_per_row"] <= 2.5
     assert max(len(users["widths"]), len(items["widths"])) <= 8
+
+
+def test_accelerators_get_fewer_programs_and_larger_slabs():
+    """Their slabs hold the same entries: what is asked of a layout is asked of theirs above, cut small."""
+    degrees = np.random.default_rng(0).geometric(0.01, 30_000)
+    row, other = entries_of(degrees)
+    here, there = (build_side(row, other, 30_000, "bucketed", platform) for platform in ("cpu", "gpu"))
+    assert len(there.buckets) < len(here.buckets)
+    assert max(bucket.row.shape[1] for bucket in here.buckets) <= 2**10 < max(b.row.shape[1] for b in there.buckets)
+    assert sum(bucket.entry.size for bucket in there.buckets) < 2 * len(row)
+    for side in (here, there):
+        *_, entry, _ = read_back(side)
+        np.testing.assert_array_equal(np.sort(entry[entry < len(row)]), np.arange(len(row)))

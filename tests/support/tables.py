@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jals
+from jals.model import layouts
 from tests.support.reference import Setting, Table
 
 RANK = 4
@@ -123,8 +124,8 @@ def objective(setting: Setting) -> jals.Objective:
 
 def problem(table: Table, layout: str, dtype: Any = np.float64) -> jals.Problem:
     layout, _, cut = layout.partition(",")
-    small = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_WIDTH_SLOTS": 0, "_MAX_WIDTHS": 2}
-    small |= {"_STEP_SLOTS": 8, "_SLAB_PIECES": 5, "_SLAB_ROWS": 3}
+    small = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_WIDTH_SLOTS": 0}
+    small |= {"SIZES": dict.fromkeys(layouts.SIZES, layouts.Sizes(widths=2, slots=8, rows=3, pieces=5))}
     with mock.patch.multiple("jals.model.layouts", **small) if cut else contextlib.nullcontext():
         ratings = jals.Ratings.from_arrays(
             table.user,
