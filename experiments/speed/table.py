@@ -1,10 +1,13 @@
 """A table like MovieLens, what matters of a table's shape, and the least that a sweep of it can take."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from . import worker
 
 
 def made_table(scale: float, seed: int = 0) -> sp.csr_matrix:
@@ -25,6 +28,23 @@ def made_table(scale: float, seed: int = 0) -> sp.csr_matrix:
         score += x[user, column] * y[item, column]
     value = np.clip(np.round(2 * (score + rng.normal(scale=0.7, size=pair.size))) / 2, 0.5, 5)
     return sp.csr_matrix((value.astype(np.float32), (user, item)), shape=(users, items))
+
+
+def held_out_parts(folder: Path, test: Path | None = None) -> dict[str, str]:
+    """The table in a folder as two files there, training and test entries; those of a file, or drawn."""
+    table = worker.mapped(folder)
+    if test is not None:
+        parts = {"train": table, "test": sp.load_npz(test)}
+    else:
+        chosen, coo = np.random.default_rng(1).random(table.nnz) < min(0.1, 2_000_000 / table.nnz), table.tocoo()
+        parts = {
+            name: sp.csr_matrix((coo.data[part], (coo.row[part], coo.col[part])), shape=table.shape)
+            for name, part in (("train", ~chosen), ("test", chosen))
+        }
+    paths = {name: str(folder / f"{name}.npz") for name in parts}
+    for name, part in parts.items():
+        sp.save_npz(paths[name], part, compressed=False)
+    return paths
 
 
 def shape_of(table: Any) -> dict[str, int]:
