@@ -68,42 +68,44 @@ def environment(library: str, threads: int, devices: int) -> dict[str, str]:
 
 
 class Worker:
-    """A process that serves a library's fits, or the machine's ceilings, one request at a time."""
+    """A process that serves a library's fits, or the machine's ceilings, one request at a time. It is ended where an
+    answer takes more than `longest` seconds."""
+
+    longest = math.inf
 
     def __init__(self, python: str, library: str, threads: int, folder: Path, devices: int = 1, share: int = 1):
         command = [python, str(WORKER), "serve", library, str(threads), str(folder), str(share)]
         self.start(command, environment(library, threads, devices))
 
-    def start(self, command: list[str], env: dict[str, str], log: Any = subprocess.DEVNULL, longest: float = math.inf):
+    def start(self, command: list[str], env: dict[str, str], log: Any = subprocess.DEVNULL) -> None:
         """Starts the process, which says first what versions it has; `log` is for what it writes besides answers."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
         # In a session of its own, Ctrl-C does not reach it: it ends when this process does.
         self.process = subprocess.Popen(command, env=env, start_new_session=True, **pipes)
         try:
-            self.versions = self._answer(longest)
+            self.versions = self._answer()
         except BaseException:
             self.end()
             raise
 
-    def ask(self, do: str, longest: float = math.inf, **request: Any) -> dict:
-        """`longest`: seconds, after which the process is ended."""
+    def ask(self, do: str, **request: Any) -> dict:
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             raise Unavailable("its process ended") from None
-        return self._answer(longest)
+        return self._answer()
 
-    def _answer(self, longest: float) -> dict:
+    def _answer(self) -> dict:
         assert self.process.stdout is not None
         late = threading.Event()
-        watch = threading.Timer(min(longest, threading.TIMEOUT_MAX), lambda: (late.set(), self.process.kill()))
+        watch = threading.Timer(min(self.longest, threading.TIMEOUT_MAX), lambda: (late.set(), self.process.kill()))
         watch.start()
         line = self.process.stdout.readline()
         watch.cancel()
         if late.is_set():
-            raise Unavailable(f"not done after {longest:.0f} s")
+            raise Unavailable(f"not done after {self.longest:.0f} s")
         return answered(line)
 
     def end(self) -> None:

@@ -55,6 +55,11 @@ def shape_of(table: Any) -> dict[str, int]:
     return told | {f"most_entries_of_{side}": int(count.max()) for side, count in counts.items()}
 
 
+def gram_operations(table: dict[str, int], rank: int) -> int:
+    """Of both sides' Grams in a sweep: a product and a sum for each entry and element of the triangle."""
+    return 2 * table["entries"] * rank * (rank + 1)
+
+
 def floor(table: dict[str, int], rank: int, ceilings: dict[str, float]) -> dict[str, float]:
     """The least seconds of a sweep, `floor`, and what they come from; the gathers' own seconds beside them.
 
@@ -63,8 +68,15 @@ def floor(table: dict[str, int], rank: int, ceilings: dict[str, float]) -> dict[
         ceilings: `sgemm` in operations, `copy` in bytes, `gather` in rows, each a second.
     """
     solved = table["users_with_entries"] + table["items_with_entries"]
-    operations = 2 * table["entries"] * rank * (rank + 1) + solved * (rank**3 / 3 + 2 * rank**2)
+    operations = gram_operations(table, rank) + solved * (rank**3 / 3 + 2 * rank**2)
     moved = 2 * table["entries"] * (4 + 4 + 4) + 2 * (table["users"] + table["items"]) * rank * 4
     seconds = {"operations": operations / ceilings["sgemm"], "bytes": moved / ceilings["copy"]}
     gathers = 2 * table["entries"] / ceilings["gather"]
     return {"rank": rank, "floor": max(seconds.values()), **seconds, "gathers": gathers}
+
+
+def card_floor(table: dict[str, int], rank: int, tf32: float, gather: float) -> dict[str, float]:
+    """The least seconds of a sweep on a GPU, `floor`: the larger of its Grams' at a third of the rate of TF32 (which
+    takes three products for one of float32's accuracy), and of its gathers', at so many rows a second."""
+    seconds = {"gram": gram_operations(table, rank) / (tf32 / 3), "gathers": 2 * table["entries"] / gather}
+    return {"rank": rank, "floor": max(seconds.values()), **seconds}
