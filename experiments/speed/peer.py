@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .worker import Answers, Fitted, dot_products, mapped, peak_memory, timed_part
+from .worker import Answers, Fitted, dot_products, mapped, peak_memory, rmse, timed_part
 
 CUDA = ("libcudart.so.13*", "libcublasLt.so.13*", "libcublas.so.13*", "libcurand.so.10*")
 OWN = ("librapids_logger.so", "librmm.so")  # in the order in which one needs the other
@@ -72,14 +72,8 @@ def whole(make: Any, train: str, test: str, rank: int, sweeps: int) -> dict:
     seconds: dict[str, float] = {}
     table = timed_part(seconds, "read", lambda: sp.load_npz(train))
     fitted = timed_part(seconds, "fit", lambda: fit(make, table, rank, sweeps))
-
-    def evaluated() -> float:
-        held_out = sp.load_npz(test).tocoo()
-        away = fitted.predict(held_out.row, held_out.col) - held_out.data
-        return float(np.sqrt(np.mean(np.square(away, dtype=np.float64))))
-
-    rmse = timed_part(seconds, "evaluate", evaluated)
-    return {"parts": seconds, "rmse": rmse, "memory": peak_memory()}
+    error = timed_part(seconds, "evaluate", lambda: rmse(fitted, test))
+    return {"parts": seconds, "rmse": error, "memory": peak_memory()}
 
 
 def main(peer: str, mode: str, what: str) -> None:

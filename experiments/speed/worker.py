@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import resource
 import sys
 import time
@@ -237,11 +238,11 @@ def steps(train: str, test: str, rank: int) -> dict:
     problem = timed_part(seconds, "build", lambda: jax.block_until_ready(jals.Problem.build(ratings)))
     for name in ("arrange, first", "arrange"):
         timed_part(seconds, name, lambda: jax.block_until_ready(problem.arrange()))
-    held_out = sp.load_npz(test).tocoo()
+    of = sp.load_npz(test).tocoo()
     factors = jals.fit(jals.ALS(rank), problem, jals.als_wr(0.05), 0, loss_every=0).factors
     for name in ("evaluate, first", "evaluate"):
-        timed_part(seconds, name, lambda: evaluated(factors, held_out))
-    return {"seconds": seconds, "held_out": held_out.nnz}
+        timed_part(seconds, name, lambda: jals.metrics.rmse(jals.predict(factors, of.row, of.col), of.data))
+    return {"seconds": seconds, "held_out": of.nnz}
 
 
 def timed_part(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
@@ -252,19 +253,17 @@ def timed_part(seconds: dict[str, float], name: str, call: Callable[[], Any]) ->
     return made
 
 
-def evaluated(factors: Any, held_out: Any) -> float:
-    """The RMSE of jals' factors on a table's entries."""
-    import jals
-
-    return float(jals.metrics.rmse(jals.predict(factors, held_out.row, held_out.col), held_out.data))
-
-
 def whole(library: str, threads: int, train: str, test: str, rank: int, sweeps: int, options: dict) -> dict:
     """Read, build, fit, evaluate: the RMSE and the most memory this process ever held, in bytes."""
     fitted = LIBRARIES[library](sp.load_npz(train), threads)(rank, sweeps, **options)
+    return {"rmse": rmse(fitted, test), "memory": peak_memory()}
+
+
+def rmse(fitted: Fitted, test: str) -> float:
+    """Of the entries of a table in a file."""
     held_out = sp.load_npz(test).tocoo()
     away = np.asarray(fitted.predict(held_out.row, held_out.col)) - held_out.data
-    return {"rmse": float(np.sqrt(np.mean(np.square(away, dtype=np.float64)))), "memory": peak_memory()}
+    return float(np.sqrt(np.mean(np.square(away, dtype=np.float64))))
 
 
 def peak_memory() -> int:
@@ -289,8 +288,6 @@ def fewer_users(table: Any, share: int) -> Any:
 
 
 def versions(library: str) -> dict[str, str]:
-    import platform
-
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", *(("jax", "jaxlib") if library in ("jals", "machine") else (library,))):
         found[name] = importlib.metadata.version(name)
@@ -327,8 +324,7 @@ class Answers:
         return "missing" not in told and "failed" not in told
 
     def serve(self, start: Callable[[dict], dict]) -> None:
-        """`start` fills in what is served, by name, and says versions; then requests are answered until there are none
-        left."""
+        """`start` fills in what is served, by name, and says versions; then requests are answered, to the last."""
         served: dict[str, Callable[..., dict]] = {}
         if self.answer(lambda: start(served)):
             for line in sys.stdin:
@@ -344,11 +340,8 @@ def main(mode: str, library: str, threads: str, *rest: str) -> None:
         return
 
     def start(served: dict[str, Callable[..., dict]]) -> dict:
-        folder = Path(rest[0])
-        if library == "machine":
-            served.update(serve_machine(int(threads), folder))
-        else:
-            served.update(serve_fits(library, int(threads), folder, *map(int, rest[1:])))
+        at = int(threads), Path(rest[0])
+        served.update(serve_machine(*at) if library == "machine" else serve_fits(library, *at, *map(int, rest[1:])))
         return versions(library)
 
     answers.serve(start)
