@@ -298,6 +298,7 @@ def cuda_kernel(found: native.Status, gpus: int) -> Topic:
     if found.path:
         rows.append(("library", str(found.path)))
     if found.available:
+        rows += [("driver", found.reason)] if found.reason else []
         return Topic("CUDA kernel", rows)
     what, _, cure = found.reason.rpartition(". Install ")
     cure = f"Install {cure}" if what else "There is none: XLA works on any GPU."
