@@ -157,7 +157,8 @@ def _gpu_too_new(capabilities: list[str], isa: str, here: int, for_ptx: int) -> 
         return ""
     return (
         f"a GPU here has compute capability {new[0]}, for which the driver makes the CUDA kernel's code; the driver "
-        f"here is for CUDA {_spelt(here)}, and that needs one for {_spelt(for_ptx)} or newer. {_install_driver(for_ptx)}"
+        f"here is for CUDA {_spelt(here)}, and that needs one for {_spelt(for_ptx)} or newer. "
+        f"{_install_driver(for_ptx)}"
     )
 
 
