@@ -36,7 +36,7 @@ def library(tmp_path_factory):
     assert built.returncode == 0, built.stderr
     jax.local_devices(backend="cpu")
     found = ctypes.CDLL(str(path))
-    found.jals_machine.argtypes = [ctypes.c_bool, ctypes.c_int64]
+    found.jals_machine.argtypes, found.jals_memory.argtypes = [ctypes.c_bool, ctypes.c_int64], [ctypes.c_int64]
     for target in native.TARGETS.values():
         jax.ffi.register_ffi_target(f"emulator_{target}", jax.ffi.pycapsule(getattr(found, target)), platform="cpu")
     return found
@@ -50,6 +50,7 @@ def emulator(library, monkeypatch):
     monkeypatch.setattr(native, "missing", lambda: {"cpu": "", "cuda": ""})
     jax.clear_caches()  # programs that call the CPU's
     library.jals_machine(False, H100)
+    library.jals_memory(2**62)
     yield library.jals_machine
     jax.clear_caches()
 
@@ -164,6 +165,16 @@ def test_pairs_a_start_and_other_right_hand_sides_on_the_emulator(emulator, shar
     start, rhs = (jnp.asarray(each, dtype) for each in np.random.default_rng(3).normal(size=(2, *view.reg.shape)))
     check(view, problem, native.solve_rows(view, None, start, ("value",)), ("value",))
     check(view, problem, native.solve_rows(view, rhs, None, ()), (), rhs)
+
+
+def test_too_little_memory_for_a_call_is_told_on_the_emulator(emulator, library):
+    """As XLA tells of its own: with what was needed."""
+    user, item = np.divmod(np.arange(5000), 5000)
+    problem = jals.Problem.build(jals.Ratings.from_arrays(user, item, np.ones(5000, np.float32)))
+    library.jals_memory(1000)
+    with pytest.raises(jals.OutOfMemory, match=r"it needs .* more on cpu:0") as caught:
+        jals.fit(jals.ALS(3, backend="native"), problem, jals.explicit(0.3), loss_every=0)
+    assert caught.value.needed > 1000 and "jals kernel" in str(caught.value.__cause__)
 
 
 def long_table():
