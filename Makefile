@@ -17,7 +17,7 @@ BUILD_TOOLS = $(FLOOR)/bin/python -c 'import tomllib; \
 # What the kernels are built from: an environment is set up again when it changes.
 NATIVE = $(wildcard $(addprefix jals/rows/native/,*.cpp *.hpp cuda/*.cu cuda/*.cuh)) jals/rows/native/CMakeLists.txt
 
-.PHONY: help demo test test-long lint floor sanitize package fuzz faults docs clean
+.PHONY: help demo test test-long lint floor sanitize package nvcc fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -46,6 +46,9 @@ sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instructi
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
 
+nvcc: $(VENV)/nvcc  ## what nvcc makes of the GPUs' kernel, for each of them: minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "" -rP tests/rows/test_cuda_emulated.py -k nvcc
+
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/data/test_text_fuzz.py
 	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/config/test_config_fuzz.py
@@ -65,6 +68,12 @@ clean:  ## remove environments, runs and caches
 
 $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+# The extra `nvcc`, for tests that have no other at hand.
+$(VENV)/nvcc: $(VENV)/ready
+	$(BIN)/$(PIP) $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["nvcc"])')
 	touch $@
 
 # Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them. The CPU

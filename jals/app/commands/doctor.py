@@ -36,6 +36,7 @@ PURPOSES = {
     "cuda12": "NVIDIA GPUs",
     "cuda13": "NVIDIA GPUs",
     "tpu": "Google's TPUs",
+    "nvcc": "compiling the kernel for NVIDIA GPUs",
     "docs": "building the documentation",
     "test": "running the tests",
     "lint": "checking the code",
