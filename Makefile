@@ -25,7 +25,7 @@ GPU_READY    = $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/gpu)
 GPU_TESTS   ?= 120
 GPU_SECONDS ?= 170
 
-.PHONY: help demo test test-long lint floor sanitize gpu package fuzz faults docs clean
+.PHONY: help demo test test-long lint floor sanitize gpu package nvcc fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -61,6 +61,9 @@ gpu: $(GPU_READY)  ## what only a GPU can show: the kernel's tests, its times be
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
 
+nvcc: $(VENV)/nvcc  ## what nvcc makes of the GPUs' kernel, for each of them: minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "" -rP tests/rows/test_cuda_emulated.py -k nvcc
+
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/data/test_text_fuzz.py
 	JALS_FUZZ_CONFIGS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/config/test_config_fuzz.py
@@ -82,12 +85,17 @@ $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
 	touch $@
 
-# jax's plugin for CUDA 13, and what nvcc is made of; then jals once more, which builds its kernel for a GPU that is there.
+# jax's plugin for CUDA 13, which brings nvcc; then jals once more, which builds its kernel for a GPU that is there.
 $(VENV)/gpu: $(VENV)/ready
 	@nvidia-smi -L || { echo "make gpu needs an NVIDIA GPU, and its driver (nvidia-smi)."; exit 1; }
-	$(BIN)/$(PIP) 'jax[cuda13]' nvidia-cuda-nvcc nvidia-cuda-crt nvidia-cuda-cccl nvidia-cuda-runtime nvidia-nvvm \
-		--constraint constraints.txt
+	$(BIN)/$(PIP) 'jax[cuda13]' --constraint constraints.txt
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+# The extra `nvcc`, for tests that have no other at hand.
+$(VENV)/nvcc: $(VENV)/ready
+	$(BIN)/$(PIP) $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["nvcc"])')
 	touch $@
 
 # Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them. The CPU
