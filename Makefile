@@ -18,7 +18,15 @@ BUILD_TOOLS = $(FLOOR)/bin/python -c 'import tomllib; \
 NATIVE = $(wildcard jals/data/native/*.cpp $(addprefix jals/rows/native/,*.cpp *.hpp cuda/*.cu cuda/*.cuh)) \
 	jals/rows/native/CMakeLists.txt
 
-.PHONY: help demo test test-long lint floor sanitize package fuzz faults docs clean
+# `make gpu GPU_PYTHON=python3` takes an environment as it is: jals, what its tests need, and a jax that sees the GPU; with
+# GPU_PYTEST= one without pytest-xdist. The seconds are for the tests, and for the figures after them.
+GPU_PYTHON  ?= $(BIN)/python
+GPU_PYTEST  ?= -n 4 --dist worksteal
+GPU_READY    = $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/gpu)
+GPU_TESTS   ?= 120
+GPU_SECONDS ?= 170
+
+.PHONY: help demo test test-long lint floor sanitize gpu package nvcc fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,8 +52,18 @@ floor: $(FLOOR)/ready  ## the core tests on the oldest jax, optax and numpy that
 sanitize: $(VENV)/ready  ## the CPU kernel on random cases, under each instruction set and sanitizer: minutes
 	JALS_FUZZ=500 $(BIN)/python -m pytest -n 2 --dist worksteal tests/rows/test_native_fuzz.py
 
+# Tests compile as users do, several processes share the card, and a kernel that hangs keeps nobody waiting. JALS_PEER
+# names a folder of implicit's wheels (experiments/speed/peer.py), GPU_OUT one for the figures.
+gpu: $(GPU_READY)  ## what only a GPU can show: the kernel's tests, its times beside the card's limits, in five minutes
+	JALS_XLA=default XLA_PYTHON_CLIENT_PREALLOCATE=false timeout $(GPU_TESTS) $(GPU_PYTHON) -m pytest $(GPU_PYTEST) \
+		-p no:benchmark -rs tests/rows/test_cuda.py; tested=$$?; \
+	$(GPU_PYTHON) experiments/bench_gpu.py --seconds $(GPU_SECONDS) $(if $(GPU_OUT),--out $(GPU_OUT)) && exit $$tested
+
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
+
+nvcc: $(VENV)/nvcc  ## what nvcc makes of the GPUs' kernel, for each of them: minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "" -rP tests/rows/test_cuda_emulated.py -k nvcc
 
 fuzz: $(VENV)/ready  ## 10,000 random text files against Python's csv module, 300 random configs: half an hour
 	JALS_FUZZ=10000 $(BIN)/python -m pytest -n 2 --dist worksteal tests/data/test_text_fuzz.py
@@ -66,6 +84,19 @@ clean:  ## remove environments, runs and caches
 
 $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+# jax's plugin for CUDA 13, which brings nvcc; then jals once more, which builds its kernel for a GPU that is there.
+$(VENV)/gpu: $(VENV)/ready
+	@nvidia-smi -L || { echo "make gpu needs an NVIDIA GPU, and its driver (nvidia-smi)."; exit 1; }
+	$(BIN)/$(PIP) 'jax[cuda13]' --constraint constraints.txt
+	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+# The extra `nvcc`, for tests that have no other at hand.
+$(VENV)/nvcc: $(VENV)/ready
+	$(BIN)/$(PIP) $$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["nvcc"])')
 	touch $@
 
 # Only the extra `test`: tests of the other extras skip themselves, and the core is seen to work without them. The CPU

@@ -24,8 +24,6 @@ import datetime
 import itertools
 import json
 import math
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -37,8 +35,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from speed import measure, picture, worker
-from speed.measure import REFERENCE, SOLVERS, Bench, Unavailable
-from speed.table import floor, made_table, shape_of
+from speed.measure import REFERENCE, SOLVERS, Bench, Unavailable, machine, tidy
+from speed.table import floor, held_out_parts, made_table, shape_of
 
 HERE = Path(__file__).parent
 RANKS = (16, 32, 64, 128, 256)
@@ -53,23 +51,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # of the reference: what they take beyo
     "unobserved weight": {"objective": "ials"},
     "loss every sweep": {"loss_every": 1},
 }
-
-
-def held_out_parts(bench: Bench) -> dict[str, str]:
-    """The table as two files, training and test entries; those given with --test, or drawn."""
-    table = worker.mapped(bench.folder)
-    if bench.arguments.test:
-        parts = {"train": table, "test": sp.load_npz(bench.arguments.test)}
-    else:
-        chosen, coo = np.random.default_rng(1).random(table.nnz) < min(0.1, 2_000_000 / table.nnz), table.tocoo()
-        parts = {
-            name: sp.csr_matrix((coo.data[part], (coo.row[part], coo.col[part])), shape=table.shape)
-            for name, part in (("train", ~chosen), ("test", chosen))
-        }
-    paths = {name: str(bench.folder / f"{name}.npz") for name in parts}
-    for name, part in parts.items():
-        sp.save_npz(paths[name], part, compressed=False)
-    return paths
 
 
 # Sections: each returns what is kept of it
@@ -187,7 +168,7 @@ def parts(bench: Bench) -> dict[str, Any]:
         found["compile_seconds"].setdefault(name, {})[str(rank)] = told["compile_seconds"]
         print(f"  {name:28} rank {rank:3}: {told['compile_seconds']:.2f} s to compile")
     with bench.lent("machine") as alone:
-        found["steps"] = alone.ask("steps", rank=bench.rank, **held_out_parts(bench))
+        found["steps"] = alone.ask("steps", rank=bench.rank, **held_out_parts(bench.folder, bench.arguments.test))
     plain = next((row["median"] for row in found["variants"]["rows"] if row["solver"] == "plain"), math.nan)
     found["sweeps"] = {name: seconds / plain for name, seconds in found["steps"]["seconds"].items()}
     for name, seconds in found["steps"]["seconds"].items():
@@ -197,7 +178,7 @@ def parts(bench: Bench) -> dict[str, Any]:
 
 def whole(bench: Bench) -> dict[str, Any]:
     """From files to the RMSE in a fresh process: wall time, interpreter included, and the most memory it held."""
-    paths, runs, left_out = held_out_parts(bench), {}, {}
+    paths, runs, left_out = held_out_parts(bench.folder, bench.arguments.test), {}, {}
     for _, name in itertools.product(range(min(2, bench.arguments.repeats)), bench.chosen(WHOLE)):
         if name in left_out:
             continue
@@ -206,7 +187,8 @@ def whole(bench: Bench) -> dict[str, Any]:
         command = [bench.python(solver.library), str(measure.WORKER), "whole", solver.library, str(bench.threads)]
         started = time.perf_counter()
         try:
-            done = measure.once([*command, json.dumps(request)], solver, bench.threads, bench.arguments.longest)
+            env = measure.environment(solver.library, bench.threads, solver.devices)
+            done = measure.once([*command, json.dumps(request)], env, bench.arguments.longest)
         except Unavailable as why:
             left_out[name] = str(why)
             print(f"  {name:28} left out: {why}")
@@ -239,26 +221,6 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 
 
 # A run
-
-
-def machine() -> dict[str, Any]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = platform.processor() or platform.machine()
-    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
-
-
-def tidy(value: Any) -> Any:
-    """Six digits are enough to read; what is not a number becomes null."""
-    if isinstance(value, dict):
-        return {key: tidy(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [tidy(each) for each in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
 
 
 def parsed(argv: list[str] | None) -> argparse.Namespace:

@@ -19,6 +19,7 @@ from .errors import (
     ForkError,
     Interrupted,
     JalsError,
+    OutOfMemory,
     StorageError,
 )
 from .files.storage import Saved, save
@@ -69,6 +70,7 @@ __all__ = [
     "LeaveOneOut",
     "NewtonCG",
     "Objective",
+    "OutOfMemory",
     "Problem",
     "Progress",
     "Ratings",

@@ -77,6 +77,19 @@ class FitError(JalsError, ArithmeticError):
         self.sweep, self.side, self.row, self.result = sweep, side, row, result
 
 
+class OutOfMemory(JalsError, RuntimeError):
+    """A device's memory, or the machine's, that ran out in a call.
+
+    Attributes: `needed` (the bytes that could not be had), `limit` (those of the device, or of the machine where that
+    is its CPU); each None where it is not known. `result`: what there was by then, as `FitError` and of several fits
+    `Interrupted` have it, with reason "failed"; None where there was nothing.
+    """
+
+    def __init__(self, message: str, *, needed: int | None, limit: int | None, result: Any = None):
+        super().__init__(message)
+        self.needed, self.limit, self.result = needed, limit, result
+
+
 class AdjointError(JalsError, ArithmeticError):
     """The derivative of a stationary point failed. `info` (`jals.adjoint.AdjointInfo`) says how far it came."""
 

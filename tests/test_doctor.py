@@ -196,22 +196,33 @@ def test_the_kernel_of_gpus_is_described():
     section = doctor.cuda_kernel(native.Status(True, "", "sm_80, sm_90", path), 1)
     assert dict(section.rows)["backend auto"] == "native on CUDA GPUs" and not section.findings
     assert dict(section.rows)["compiled for"].startswith("sm_80, sm_90,") and dict(section.rows)["library"] == str(path)
+    section = doctor.cuda_kernel(native.Status(True, "there is no driver.", "sm_80", path), 0)
+    assert dict(section.rows)["driver"] == "there is no driver." and not section.findings
+
+
+OLD = "the NVIDIA driver here is for CUDA 12.9, and the CUDA kernel needs one for 13.0 or newer"
+NEW = "compute capability 12.0, for which the driver makes the CUDA kernel's code; the driver here is for CUDA 13.0"
 
 
 @pytest.mark.parametrize(
-    "capabilities, said, cure",
+    "capabilities, driver, said, cure",
     [
-        (None, "is not built", "Install the CUDA toolkit"),
-        ([9.0, 7.5], "a GPU here has compute capability 7.5", "There is none"),
-        ([8.0], "", ""),
-        ([], "", ""),
+        (None, 13010, "is not built", "Install the CUDA toolkit"),
+        ([9.0, 7.5], 13010, "a GPU here has compute capability 7.5", "There is none"),
+        ([8.0], 13010, "", ""),
+        ([], 13010, "", ""),
+        ([8.0], 12090, OLD, "Install a driver for CUDA 13.0 or newer."),
+        ([8.0], 13000, "", ""),
+        ([8.0, 12.0], 13000, NEW, "Install a driver for CUDA 13.1 or newer."),
+        ([8.9, 12.0], 13010, "", ""),
     ],
 )
-def test_gpus_that_the_kernel_is_not_for_are_told(tmp_path, monkeypatch, capabilities, said, cure):
-    """One that is too old takes XLA for all, as a program does not know which it will run on."""
+def test_gpus_and_drivers_that_the_kernel_is_not_for_are_told(tmp_path, monkeypatch, capabilities, driver, said, cure):
+    """A GPU that is too old takes XLA for all, as a program does not know which it will run on."""
     devices = [unittest.mock.Mock(compute_capability=str(each)) for each in capabilities or []]
     library = unittest.mock.Mock()
-    library.jals_isa.return_value = b"sm_80"
+    library.jals_isa.return_value = b"sm_80, sm_100"
+    library.jals_driver = driver_of(driver)
     with unittest.mock.patch.object(native, "_gpus", return_value=devices):
         if capabilities is None:
             monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
@@ -225,6 +236,25 @@ def test_gpus_that_the_kernel_is_not_for_are_told(tmp_path, monkeypatch, capabil
     assert found.available == (said == "") and said in found.reason
     findings = doctor.cuda_kernel(found, 1).findings
     assert [finding.cure.startswith(cure) and said in finding.what for finding in findings] == [True] * bool(said)
+
+
+def driver_of(version):
+    """`jals_driver` of a library made by CUDA 13.1, where the driver is of this version."""
+
+    def answer(*into):
+        for each, number in zip(into, (version, 13000, 13010), strict=True):
+            each.value = number
+
+    return answer
+
+
+def test_without_a_driver_programs_can_be_lowered_for_another_machine(monkeypatch, tmp_path):
+    library = unittest.mock.Mock(jals_driver=driver_of(0))
+    library.jals_isa.return_value = b"sm_80"
+    monkeypatch.setattr(native, "_load_cuda", lambda: (library, tmp_path, ""))
+    found = native.cuda_status()
+    assert found.available and found.reason.startswith("there is no NVIDIA driver here. Install a driver for CUDA 13.0")
+    assert native.missing()["cuda"] == ""
 
 
 @pytest.mark.parametrize("names, what", [([], "is not built"), (["_kernel_0_1.so", "_kernel_0_3.so"], "does not load")])

@@ -125,6 +125,25 @@ def test_a_wheel_from_the_archive_has_a_kernel_that_loads(tree, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_wheel_carries_the_kernel_of_gpus_where_nvcc_makes_it(tree, tmp_path):
+    """By an nvcc that only writes what it is told to; test_cuda_emulated.py has the kernel compiled by a real one."""
+    nvcc = tmp_path / "toolkit/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho made > "$2"\n')
+    nvcc.chmod(0o755)
+    environ = {"JALS_NATIVE": "require", "JALS_CUDA": "1", "CUDA_HOME": str(tmp_path / "toolkit")}
+    status, said, wheel = build(tree, **environ)
+    assert status == 0, said
+    made = [name for name in packed(wheel) if "/_cuda_" in name]
+    assert len(made) == 1 and zipfile.ZipFile(wheel).read(made[0]) == b"made\n"
+    wheel.unlink()
+    nvcc.write_text("#!/bin/sh\nexit 1\n")  # the CPU's is none the worse
+    status, said, wheel = build(tree, **environ)
+    assert status == 0 and "No CUDA kernel" in said
+    assert [name.rpartition("/")[2][:8] for name in packed(wheel) if name.endswith(".so")] == ["_kernel_"]
+
+
+@pytest.mark.slow
 def test_an_editable_install_goes_by_path(tree):
     before = files(tree)
     status, said, wheel = build(tree, "editable", JALS_NATIVE="require")

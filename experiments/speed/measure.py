@@ -5,9 +5,11 @@ import contextlib
 import json
 import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,13 +68,19 @@ def environment(library: str, threads: int, devices: int) -> dict[str, str]:
 
 
 class Worker:
-    """A process that serves a library's fits, or the machine's ceilings, one request at a time."""
+    """A process that serves a library's fits, or the machine's ceilings, one request at a time. It is ended where an
+    answer takes more than `longest` seconds."""
+
+    longest = math.inf
 
     def __init__(self, python: str, library: str, threads: int, folder: Path, devices: int = 1, share: int = 1):
         command = [python, str(WORKER), "serve", library, str(threads), str(folder), str(share)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self.start(command, environment(library, threads, devices))
+
+    def start(self, command: list[str], env: dict[str, str], log: Any = subprocess.DEVNULL) -> None:
+        """Starts the process, which says first what versions it has; `log` is for what it writes besides answers."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
         # In a session of its own, Ctrl-C does not reach it: it ends when this process does.
-        env = environment(library, threads, devices)
         self.process = subprocess.Popen(command, env=env, start_new_session=True, **pipes)
         try:
             self.versions = self._answer()
@@ -91,7 +99,14 @@ class Worker:
 
     def _answer(self) -> dict:
         assert self.process.stdout is not None
-        return answered(self.process.stdout.readline())
+        late = threading.Event()
+        watch = threading.Timer(min(self.longest, threading.TIMEOUT_MAX), lambda: (late.set(), self.process.kill()))
+        watch.start()
+        line = self.process.stdout.readline()
+        watch.cancel()
+        if late.is_set():
+            raise Unavailable(f"not done after {self.longest:.0f} s")
+        return answered(line)
 
     def end(self) -> None:
         self.process.kill()
@@ -234,13 +249,33 @@ def exponent(sizes: list[float], seconds: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
-def once(command: list[str], solver: Solver, threads: int, longest: float) -> dict:
+def once(command: list[str], env: dict[str, str], longest: float, log: Any = subprocess.DEVNULL) -> dict:
     """The answer of a worker that does one job and ends; it is stopped after `longest` seconds."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, env=environment(solver.library, threads, solver.devices), **pipes) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": log, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=env, **pipes) as process:
         try:
             return answered(process.communicate(timeout=longest)[0])
         except subprocess.TimeoutExpired:
             raise Unavailable(f"not done after {longest:.0f} s") from None
         finally:
             process.kill()
+
+
+def machine() -> dict[str, Any]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def tidy(value: Any) -> Any:
+    """Six digits are enough to read; what is not a number becomes null."""
+    if isinstance(value, dict):
+        return {key: tidy(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [tidy(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,10 +1,13 @@
 """A table like MovieLens, what matters of a table's shape, and the least that a sweep of it can take."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from . import worker
 
 
 def made_table(scale: float, seed: int = 0) -> sp.csr_matrix:
@@ -27,12 +30,34 @@ def made_table(scale: float, seed: int = 0) -> sp.csr_matrix:
     return sp.csr_matrix((value.astype(np.float32), (user, item)), shape=(users, items))
 
 
+def held_out_parts(folder: Path, test: Path | None = None) -> dict[str, str]:
+    """The table in a folder as two files there, training and test entries; those of a file, or drawn."""
+    table = worker.mapped(folder)
+    if test is not None:
+        parts = {"train": table, "test": sp.load_npz(test)}
+    else:
+        chosen, coo = np.random.default_rng(1).random(table.nnz) < min(0.1, 2_000_000 / table.nnz), table.tocoo()
+        parts = {
+            name: sp.csr_matrix((coo.data[part], (coo.row[part], coo.col[part])), shape=table.shape)
+            for name, part in (("train", ~chosen), ("test", chosen))
+        }
+    paths = {name: str(folder / f"{name}.npz") for name in parts}
+    for name, part in parts.items():
+        sp.save_npz(paths[name], part, compressed=False)
+    return paths
+
+
 def shape_of(table: Any) -> dict[str, int]:
     """What the floor needs to know of a table."""
     counts = {"users": np.diff(table.indptr), "items": np.bincount(table.indices, minlength=table.shape[1])}
     told = {"users": table.shape[0], "items": table.shape[1], "entries": table.nnz}
     told |= {f"{side}_with_entries": int((count > 0).sum()) for side, count in counts.items()}
     return told | {f"most_entries_of_{side}": int(count.max()) for side, count in counts.items()}
+
+
+def gram_operations(table: dict[str, int], rank: int) -> int:
+    """Of both sides' Grams in a sweep: a product and a sum for each entry and element of the triangle."""
+    return 2 * table["entries"] * rank * (rank + 1)
 
 
 def floor(table: dict[str, int], rank: int, ceilings: dict[str, float]) -> dict[str, float]:
@@ -43,8 +68,15 @@ def floor(table: dict[str, int], rank: int, ceilings: dict[str, float]) -> dict[
         ceilings: `sgemm` in operations, `copy` in bytes, `gather` in rows, each a second.
     """
     solved = table["users_with_entries"] + table["items_with_entries"]
-    operations = 2 * table["entries"] * rank * (rank + 1) + solved * (rank**3 / 3 + 2 * rank**2)
+    operations = gram_operations(table, rank) + solved * (rank**3 / 3 + 2 * rank**2)
     moved = 2 * table["entries"] * (4 + 4 + 4) + 2 * (table["users"] + table["items"]) * rank * 4
     seconds = {"operations": operations / ceilings["sgemm"], "bytes": moved / ceilings["copy"]}
     gathers = 2 * table["entries"] / ceilings["gather"]
     return {"rank": rank, "floor": max(seconds.values()), **seconds, "gathers": gathers}
+
+
+def card_floor(table: dict[str, int], rank: int, tf32: float, gather: float) -> dict[str, float]:
+    """The least seconds of a sweep on a GPU, `floor`: the larger of its Grams' at a third of the rate of TF32 (which
+    takes three products for one of float32's accuracy), and of its gathers', at so many rows a second."""
+    seconds = {"gram": gram_operations(table, rank) / (tf32 / 3), "gathers": 2 * table["entries"] / gather}
+    return {"rank": rank, "floor": max(seconds.values()), **seconds}

@@ -10,9 +10,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,33 +233,37 @@ def steps(train: str, test: str, rank: int) -> dict:
     import jals
 
     seconds: dict[str, float] = {}
-
-    def timed(name: str, call: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        made = call()
-        if not isinstance(made, sp.spmatrix | sp.sparray):
-            jax.block_until_ready(made)
-        seconds[name] = time.perf_counter() - started
-        return made
-
-    table = timed("read", lambda: sp.load_npz(train))
-    ratings = timed("check", lambda: jals.Ratings.from_scipy(table))
-    problem = timed("build", lambda: jals.Problem.build(ratings))
+    table = timed_part(seconds, "read", lambda: sp.load_npz(train))
+    ratings = timed_part(seconds, "check", lambda: jals.Ratings.from_scipy(table))
+    problem = timed_part(seconds, "build", lambda: jax.block_until_ready(jals.Problem.build(ratings)))
     for name in ("arrange, first", "arrange"):
-        timed(name, problem.arrange)
-    held_out = sp.load_npz(test).tocoo()
+        timed_part(seconds, name, lambda: jax.block_until_ready(problem.arrange()))
+    of = sp.load_npz(test).tocoo()
     factors = jals.fit(jals.ALS(rank), problem, jals.als_wr(0.05), 0, loss_every=0).factors
     for name in ("evaluate, first", "evaluate"):
-        timed(name, lambda: jals.metrics.rmse(jals.predict(factors, held_out.row, held_out.col), held_out.data))
-    return {"seconds": seconds, "held_out": held_out.nnz}
+        timed_part(seconds, name, lambda: jals.metrics.rmse(jals.predict(factors, of.row, of.col), of.data))
+    return {"seconds": seconds, "held_out": of.nnz}
+
+
+def timed_part(seconds: dict[str, float], name: str, call: Callable[[], Any]) -> Any:
+    """What the call makes, which is to be complete; its seconds go under the name."""
+    started = time.perf_counter()
+    made = call()
+    seconds[name] = time.perf_counter() - started
+    return made
 
 
 def whole(library: str, threads: int, train: str, test: str, rank: int, sweeps: int, options: dict) -> dict:
     """Read, build, fit, evaluate: the RMSE and the most memory this process ever held, in bytes."""
     fitted = LIBRARIES[library](sp.load_npz(train), threads)(rank, sweeps, **options)
+    return {"rmse": rmse(fitted, test), "memory": peak_memory()}
+
+
+def rmse(fitted: Fitted, test: str) -> float:
+    """Of the entries of a table in a file."""
     held_out = sp.load_npz(test).tocoo()
     away = np.asarray(fitted.predict(held_out.row, held_out.col)) - held_out.data
-    return {"rmse": float(np.sqrt(np.mean(np.square(away, dtype=np.float64)))), "memory": peak_memory()}
+    return float(np.sqrt(np.mean(np.square(away, dtype=np.float64))))
 
 
 def peak_memory() -> int:
@@ -282,8 +288,6 @@ def fewer_users(table: Any, share: int) -> Any:
 
 
 def versions(library: str) -> dict[str, str]:
-    import platform
-
     found = {"python": platform.python_version()}
     for name in ("numpy", "scipy", *(("jax", "jaxlib") if library in ("jals", "machine") else (library,))):
         found[name] = importlib.metadata.version(name)
@@ -301,38 +305,46 @@ def pin(threads: int) -> None:
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
 
 
-def main(mode: str, library: str, threads: str, *rest: str) -> None:
-    pin(int(threads))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
+class Answers:
+    """Where a worker's answers go, a JSON line each: stdout, which nothing else reaches from now on."""
 
-    def answer(what: Callable[[], dict]) -> bool:
+    def __init__(self):
+        self.file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)  # what libraries print must not get between the answers
+
+    def answer(self, what: Callable[[], dict]) -> bool:
         try:
             told = what()
         except ImportError as error:
             told = {"missing": str(error)}
         except Exception as error:  # whatever a library raises is its answer, and the others go on
+            traceback.print_exc()
             told = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
-        print(json.dumps(told), file=answers, flush=True)
+        print(json.dumps(told), file=self.file, flush=True)
         return "missing" not in told and "failed" not in told
 
-    if mode == "whole":
-        answer(lambda: whole(library, int(threads), **json.loads(rest[0])))
-        return
-    served: dict[str, Callable[..., dict]] = {}
+    def serve(self, start: Callable[[dict], dict]) -> None:
+        """`start` fills in what is served, by name, and says versions; then requests are answered, to the last."""
+        served: dict[str, Callable[..., dict]] = {}
+        if self.answer(lambda: start(served)):
+            for line in sys.stdin:
+                request = json.loads(line)
+                self.answer(lambda request=request: served[request.pop("do")](**request))
 
-    def start() -> dict:
-        folder = Path(rest[0])
-        if library == "machine":
-            served.update(serve_machine(int(threads), folder))
-        else:
-            served.update(serve_fits(library, int(threads), folder, *map(int, rest[1:])))
+
+def main(mode: str, library: str, threads: str, *rest: str) -> None:
+    pin(int(threads))
+    answers = Answers()
+    if mode == "whole":
+        answers.answer(lambda: whole(library, int(threads), **json.loads(rest[0])))
+        return
+
+    def start(served: dict[str, Callable[..., dict]]) -> dict:
+        at = int(threads), Path(rest[0])
+        served.update(serve_machine(*at) if library == "machine" else serve_fits(library, *at, *map(int, rest[1:])))
         return versions(library)
 
-    if answer(start):
-        for line in sys.stdin:
-            request = json.loads(line)
-            answer(lambda request=request: served[request.pop("do")](**request))
+    answers.serve(start)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..devices import match_varying
+from ..devices import match_varying, told_exhausted
 from ..errors import is_traced
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
@@ -15,7 +15,7 @@ from ..model.problem import Problem
 from ..rows import backward_error
 from ..rows.norms import norm
 from ..solvers.als import ALS
-from ..solvers.protocol import checked_inputs, traits
+from ..solvers.protocol import checked_inputs, smaller, traits
 
 WHAT_UNJUDGED = (
     "Unjudged rows hold a NaN, or numbers too small or too large for the dtype: scale the values towards 1 (and with "
@@ -116,6 +116,7 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
     Raises:
         ArgumentError: where factors, problem and objective do not fit together.
         DataError: see `Problem.check`.
+        OutOfMemory: where XLA has too little of it.
     """
     given, (factors, problem, objective) = objective, checked_inputs(factors, problem, objective)
     last = "item" if traits(solver).first == "user" else "user"
@@ -123,7 +124,9 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
         solver = ALS(factors.rank)
     problem = problem.checked()
     given.check(problem, factors.rank)
-    return _certify(*match_varying(factors, problem, objective), solver, last)
+    with told_exhausted("certify", smaller(solver, problem), problem):
+        certificate = _certify(*match_varying(factors, problem, objective), solver, last)
+        return certificate if is_traced(certificate.user) else jax.block_until_ready(certificate)
 
 
 @functools.partial(jax.jit, static_argnames="last")

@@ -80,7 +80,12 @@ class StopRules:
 
 
 def run_rounds(
-    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+    start: Callable,
+    asked: StopRules,
+    step: Callable,
+    seen: Callable,
+    begin: Iterable[Callable] = (),
+    memory: Callable[..., contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> list:
     """Makes rounds until nothing is under way.
 
@@ -91,27 +96,32 @@ def run_rounds(
         step: a round: the same with a record more of each that is under way, or the FitError that it broke down with.
         seen: what the callbacks are called with.
         begin: like `step`, but what comes before the first round and makes no record.
+        memory: `devices.told_exhausted` with all but its last argument, for all of this.
 
     Returns: each with the reason that it stopped for, or its FitError. Raises Interrupted on Ctrl-C, with what the last
-        step that ended had made, those under way then as "interrupted".
+        step that ended had made, those under way then as "interrupted"; OutOfMemory likewise, those as "failed".
     """
 
     def answered(shown: Any) -> list[Any]:
         return [callback(shown) for callback in asked.callbacks]  # each is called, whatever another says
 
-    now = start()
+    now: list[Any] = []
     try:
-        for prepare in begin:
-            now = prepare(now)
-        answers: list[Any] = []
-        while True:
-            now = _settled(now, lambda each, answers=answers: asked.reason(each, answers))
-            if not any(map(_under_way, now)):
-                return now
-            now = step(now)
-            if asked.callbacks and any(map(_under_way, now)):
-                answers = answered(seen(now))
+        with memory(lambda: _settled(now, lambda _: "failed") or None):
+            now = start()
+            for prepare in begin:
+                now = prepare(now)
+            answers: list[Any] = []
+            while True:
+                now = _settled(now, lambda each, answers=answers: asked.reason(each, answers))
+                if not any(map(_under_way, now)):
+                    return now
+                now = step(now)
+                if asked.callbacks and any(map(_under_way, now)):
+                    answers = answered(seen(now))
     except KeyboardInterrupt:
+        if not now:
+            raise
         left = [each.done for each in now if _under_way(each)]
         said = f"interrupted after {max(left, default=asked.most)} of {asked.most} {asked.of}"
         said += f", with {len(left)} of {len(now)} fits under way" if len(now) > 1 else ""
@@ -119,15 +129,24 @@ def run_rounds(
 
 
 def run_single(
-    start: Callable, asked: StopRules, step: Callable, seen: Callable, begin: Iterable[Callable] = ()
+    start: Callable,
+    asked: StopRules,
+    step: Callable,
+    seen: Callable,
+    begin: Iterable[Callable] = (),
+    memory: Callable[..., contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Any:
     """`run_rounds` for a single one: nothing here is in a list, and a FitError that `step` raises passes through."""
 
     def listed(function: Callable) -> Callable:
         return lambda now: [function(*now)]
 
+    def of_one(result: Callable) -> contextlib.AbstractContextManager:
+        return memory(lambda: next(iter(result() or ()), None))
+
+    rounds = lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin), of_one
     try:
-        return run_rounds(lambda: [start()], asked, listed(step), lambda now: seen(*now), map(listed, begin))[0]
+        return run_rounds(*rounds)[0]
     except Interrupted as stopped:
         (stopped.result,) = stopped.result
         raise

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data.ratings import Ratings
+from ..devices import told_exhausted
 from ..errors import ArgumentError, FitError, check_choice
 from ..forks import check_jax
 from ..metrics import RMSE
@@ -20,7 +21,7 @@ from ..model.layouts import Bucket
 from ..model.objectives import Objective, loss
 from ..model.problem import Problem
 from ..solvers import costs
-from ..solvers.protocol import State, cast, check_problem, check_solver, checked_inputs, traits
+from ..solvers.protocol import State, cast, check_problem, check_solver, checked_inputs, smaller, traits
 from . import single
 from .loop import RUNNING, StopRules, name_errors, run_rounds
 from .single import History, Progress, Result
@@ -79,6 +80,7 @@ def fit_many(
         ArgumentError, DataError: for invalid arguments, before any work.
         Interrupted: on Ctrl-C, with `result` the list so far: fits that had ended as they ended, the others up to the
             last record (`reason` "interrupted"), each of which `fit(..., init=result)` goes on from.
+        OutOfMemory: as from `fit`; `result` is such a list too, those under way with `reason` "failed".
     """
     check_jax()
     asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
@@ -122,7 +124,10 @@ def fit_many(
         own = [each.with_reason(RUNNING) if isinstance(each, _Member) else None for each in now]
         return [each and single.progress(each, asked.most) for each in own]
 
-    return run_rounds(start, asked, step, seen, [compiled])
+    apart = ["give fewer fits at once"] + ['take loop="map"'] * (loop == "vmap")
+    cures = [*apart, *smaller(solvers[0], problem)]
+    memory = functools.partial(told_exhausted, "fit_many", cures, problem)
+    return run_rounds(start, asked, step, seen, [compiled], memory)
 
 
 def fit_bytes(solver: Any, problem: Problem, objective: Objective, folds: int = 1, loop: str = "map") -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import clock
 from ..data.ratings import Ratings
+from ..devices import told_exhausted
 from ..errors import ArgumentError, FitError
 from ..metrics import RMSE, as_error, spelt
 from ..model.factors import Factors
@@ -28,6 +29,7 @@ from ..solvers.protocol import (
     check_whole,
     checked_inputs,
     entering,
+    smaller,
     traits,
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
@@ -199,6 +201,8 @@ def fit(
         FitError: when a sweep has a row without a unique solution, or factors or loss stop being finite. It names
             sweep and row and carries the result up to the sweep before.
         Interrupted: on Ctrl-C, with the result up to the last record.
+        OutOfMemory: where XLA has too little of it: what was needed, what there is, what to do; with the result up to
+            the last record, reason "failed", or None.
     """
     asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
     check_start(solver, problem, objective, key=key, init=init, validation=validation)
@@ -247,7 +251,8 @@ def fit(
         alive = not vanished(start.factors, problem, objective)
         return start
 
-    result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
+    memory = functools.partial(told_exhausted, "the fit", smaller(solver, problem), problem)
+    result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled], memory)
     if result.done and alive:
         warn_if_vanished(result.factors, problem, objective)
     return result

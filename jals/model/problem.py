@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data.ratings import Ratings
+from ..devices import told_exhausted
 from ..errors import ArgumentError, DataError, is_traced
 from ..forks import check_jax
 from ..reals import FLOATS, MOST, float_dtype, reals
@@ -56,15 +57,18 @@ class Problem:
         Raises:
             DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
             ForkError: in a process that was forked after jax had started, as from all that works on a problem.
+            OutOfMemory: where the device has too little of it.
         """
         check_jax()
         if not isinstance(ratings, Ratings):
             raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
-        user, item, value, weight = _columns(ratings)
-        platform = jax.default_backend()
-        user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout, platform)
-        item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout, platform)
-        user_side, item_side = jax.device_put((user_side, item_side))
+        cures = ['take layout="bucketed"'] * (layout == "padded") + ["give fewer ratings"]
+        with told_exhausted("Problem.build", cures):
+            user, item, value, weight = _columns(ratings)
+            platform = jax.default_backend()
+            user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout, platform)
+            item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout, platform)
+            user_side, item_side = jax.device_put((user_side, item_side))
         columns = user, item, value, weight
         return cls(*columns, user_side, item_side, None, None, ratings.num_users, ratings.num_items, compact=True)
 

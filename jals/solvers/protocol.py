@@ -157,6 +157,23 @@ def check_room(problem: Problem, rank: int) -> None:
         )
 
 
+def smaller(solver: Any, problem: Problem) -> list[str]:
+    """What makes the work of a solver on a problem take less memory; see `devices.told_exhausted`."""
+    sides = (problem.user_side, problem.item_side)
+    slots = max(sum(bucket.other.size for bucket in side.buckets) for side in sides)
+    ways = [f"lower the rank ({solver.rank:,})"]
+    if problem.dtype == np.float64:
+        ways.append("take float32 (problem.astype)")
+    if getattr(solver, "backend", "auto") == "xla":
+        ways.append('take backend="auto", whose kernels hold a few rows at a time')
+    if slots > 2 * problem.num_entries:
+        padded = f"{slots:,} slots for {problem.num_entries:,} entries"
+        ways.append(f'build the problem with layout="bucketed" (this one has {padded})')
+    if jax.local_device_count() > 1 and all(side.mesh is None for side in sides):
+        ways.append("spread the rows over the devices (Problem.shard)")
+    return ways
+
+
 # ---- arguments ----
 
 

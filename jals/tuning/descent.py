@@ -1,6 +1,7 @@
 """Tuning by descent: `tune` follows the derivative of a held-out error, or of a ranking, in the objective's numbers."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import optax
 
 from .. import clock
 from ..data.ratings import Ratings
+from ..devices import told_exhausted
 from ..errors import AdjointError, FitError, check_choice
 from ..fitting import single as fitting
 from ..fitting.loop import RUNNING, Columns, StopRules, fit_error, run_single
@@ -23,7 +25,7 @@ from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..solvers.gradient import Gradient
 from ..solvers.hyper import check_hyper
-from ..solvers.protocol import cast, check_whole, checked_inputs
+from ..solvers.protocol import cast, check_whole, checked_inputs, smaller
 from . import checks
 from .scores import SquaredError
 from .step import (
@@ -231,6 +233,7 @@ def tune(
         ArgumentError, DataError: for invalid arguments, before any work.
         FitError: when error or derivative is not finite; `sweep` is the step, `result` the `Tuned` so far.
         Interrupted: on Ctrl-C, with the `Tuned` so far.
+        OutOfMemory: as from `fit`, with the `Tuned` so far.
     """
     check_jax()
     problem = Problem.build(train) if isinstance(train, Ratings) else train
@@ -308,7 +311,8 @@ def tune(
 
     now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen, score)
     begin = [first_fit] * (given is None and start_sweeps > 0 and not restart) + [compiled] * bool(direction)
-    result = run_single(lambda: now, asked, step, progress, begin)
+    told = functools.partial(told_exhausted, "the descent", smaller(solver, problem), problem)
+    result = run_single(lambda: now, asked, step, progress, begin, told)
     warn_if_vanished(result.factors, result.problem, result.objective)
     return result
 

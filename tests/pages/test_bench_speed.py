@@ -172,22 +172,22 @@ def test_a_small_run(study, tmp_path, capsys):
 
 def test_a_whole_job_and_what_surrounds_it(study, tmp_path):
     """The figures of the job are real ones: its RMSE is that of a fit made here."""
-    bench = study.Bench(study.parsed(["--rank", "3", "--solvers", "jals XLA"]), {"versions": {}}, tmp_path)
     table = study.made_table(0.001)
     for name in ("data", "indices", "indptr"):
         np.save(tmp_path / f"{name}.npy", getattr(table, name))
     (tmp_path / "shape.json").write_text(json.dumps(table.shape), encoding="utf-8")
-    paths = study.held_out_parts(bench)
+    paths = study.held_out_parts(tmp_path)
     train, test = (jals.Ratings.from_scipy(study.sp.load_npz(paths[name])) for name in ("train", "test"))
     assert len(train) + len(test) == table.nnz and 0.05 < len(test) / table.nnz < 0.15
 
     solver = study.SOLVERS["jals XLA"]
     request = paths | {"rank": 3, "sweeps": 2, "options": solver.options}
     command = [sys.executable, str(study.measure.WORKER), "whole", "jals", "1", json.dumps(request)]
-    told = study.measure.once(command, solver, 1, 100)
+    env = study.measure.environment("jals", 1, 1)
+    told = study.measure.once(command, env, 100)
     factors = jals.fit(jals.ALS(3, backend="xla"), jals.Problem.build(train), jals.als_wr(0.05), 2).factors
     rmse = jals.metrics.rmse(jals.predict(factors, test.user, test.item), test.value)
     assert told["rmse"] == pytest.approx(float(rmse), rel=1e-4)
     assert 5e7 < told["memory"] < 5e9
     with pytest.raises(study.Unavailable, match="not done after 0 s"):
-        study.measure.once(command, solver, 1, 0.01)
+        study.measure.once(command, env, 0.01)

@@ -19,6 +19,7 @@ import numpy as np
 
 import jals
 from jals.data.sources import as_path
+from jals.devices import device_bytes, in_units
 from jals.rows import native
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ PURPOSES = {
     "cuda12": "NVIDIA GPUs",
     "cuda13": "NVIDIA GPUs",
     "tpu": "Google's TPUs",
+    "nvcc": "compiling the kernel for NVIDIA GPUs",
     "docs": "building the documentation",
     "test": "running the tests",
     "lint": "checking the code",
@@ -208,20 +210,14 @@ def devices_here() -> tuple[list[Any], Topic]:
         return [], Topic("Devices", [], [Finding(f"jax has no device: {why}.", cure)])
     rows = []
     for device in found:
-        memory = (device.memory_stats() or {}).get("bytes_limit") or _host_memory(device)
-        size = "" if memory is None else f", {memory / 2**30:.1f} GiB"
+        memory = device_bytes(device)
+        size = "" if memory is None else f", {in_units(memory)}"
         rows.append((f"{device.platform}:{device.id}", f"{device.device_kind}{size}"))
     findings = []
     if found[0].platform == "cpu" and Path("/dev/nvidia0").exists():
         what = "there is an NVIDIA GPU, but jax does not use it."
         findings.append(Finding(what, 'pip install "jals[cuda13]", or "jals[cuda12]" for older drivers.', wrong=False))
     return found, Topic("Devices", rows, findings)
-
-
-def _host_memory(device: Any) -> int | None:
-    if device.platform != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def usable_cores() -> int:
@@ -298,6 +294,7 @@ def cuda_kernel(found: native.Status, gpus: int) -> Topic:
     if found.path:
         rows.append(("library", str(found.path)))
     if found.available:
+        rows += [("driver", found.reason)] if found.reason else []
         return Topic("CUDA kernel", rows)
     what, _, cure = found.reason.rpartition(". Install ")
     cure = f"Install {cure}" if what else "There is none: XLA works on any GPU."

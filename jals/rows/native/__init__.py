@@ -9,6 +9,7 @@ here, and why not.
 import ctypes
 import functools
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +32,9 @@ class Status(NamedTuple):
     """Whether a kernel can be used.
 
     Attributes:
-        available: whether it is loaded and XLA knows it.
-        reason: why not, and what to do; "" where it is available.
+        available: whether it is loaded, XLA knows it, and nothing here is too old for it.
+        reason: why not, and what to do. Of a CUDA kernel that is available also why nothing can run it here, though
+            programs can be lowered for another machine: there is no driver. Else "".
         isa: the instruction set it runs with: "avx512", "avx2" or "baseline" (SSE2, NEON); of the CUDA kernel
             those that it is compiled for, "sm_80, sm_90, ...". None where not available.
         path: the library's file, or None.
@@ -51,17 +53,25 @@ def status() -> Status:
 
 
 def cuda_status() -> Status:
-    """Whether the GPUs' kernel is here; it is loaded at the first call. That needs no GPU: programs can be lowered for
-    one anywhere."""
+    """Whether the GPUs' kernel is here; it is loaded at the first call. That needs no GPU and no driver: programs can
+    be lowered for another machine anywhere. A driver that is here, and all GPUs that jax uses, must be new enough."""
     library, path, reason = _load_cuda()
-    if library is not None:
-        reason = _too_old([float(each.compute_capability) for each in _gpus()])
-    return Status(library is not None and not reason, reason, library and library.jals_isa().decode(), path)
+    if library is None:
+        return Status(False, reason, None, path)
+    isa, versions = library.jals_isa().decode(), [ctypes.c_int(), ctypes.c_int(), ctypes.c_int()]
+    library.jals_driver(*versions)
+    here, needed, for_ptx = (each.value for each in versions)
+    if not here:
+        return Status(True, f"there is no NVIDIA driver here. {_install_driver(needed)}", isa, path)
+    gpus = [str(each.compute_capability) for each in _gpus()]
+    reason = _driver_too_old(here, needed) or _gpu_too_old(gpus) or _gpu_too_new(gpus, isa, here, for_ptx)
+    return Status(not reason, reason, isa, path)
 
 
 def missing() -> dict[str, str]:
     """For each platform of jax that has a kernel, why that cannot be used, or ""."""
-    return {"cpu": status().reason, "cuda": cuda_status().reason}
+    found = {"cpu": status(), "cuda": cuda_status()}
+    return {platform: "" if each.available else each.reason for platform, each in found.items()}
 
 
 @functools.cache
@@ -71,10 +81,8 @@ def _load() -> tuple[Any, pathlib.Path | None, str]:
         "the CPU kernel is not built, most likely because no C++ compiler was found when jals was installed. "
         "Install g++ 12 or a recent clang, and jals again (pip install -v says what is missing)."
     )  # fmt: skip
-    library, path, why = _open("CPU", "_kernel*.so", "cpu", [*TARGETS.values(), *SELECTS.values()], why)
-    if library is not None:
-        library.jals_use_isa.argtypes, library.jals_use_isa.restype = [ctypes.c_char_p], ctypes.c_bool
-    return library, path, why
+    calls = {"jals_use_isa": ([ctypes.c_char_p], ctypes.c_bool)}
+    return _open("CPU", "_kernel*.so", "cpu", [*TARGETS.values(), *SELECTS.values()], calls, why)
 
 
 @functools.cache
@@ -85,10 +93,14 @@ def _load_cuda() -> tuple[Any, pathlib.Path | None, str]:
         "Install the CUDA toolkit 12.8 or newer, and jals again, for another machine's GPU with JALS_CUDA=1 in the "
         "environment (pip install -v says what is missing)."
     )
-    return _open("CUDA", "_cuda*.so", "CUDA", list(TARGETS.values()), why)
+    calls = {"jals_driver": ([ctypes.POINTER(ctypes.c_int)] * 3, None)}
+    return _open("CUDA", "_cuda*.so", "CUDA", list(TARGETS.values()), calls, why)
 
 
-def _open(name: str, pattern: str, platform: str, targets: list[str], why: str) -> tuple[Any, pathlib.Path | None, str]:
+def _open(
+    name: str, pattern: str, platform: str, targets: list[str], calls: dict[str, tuple], why: str
+) -> tuple[Any, pathlib.Path | None, str]:
+    """`calls` has the types of the library's own functions: (arguments, result)."""
     # A tree that several versions of jax share has a library for each interface: the newest that loads.
     paths = sorted(pathlib.Path(__file__).parent.glob(pattern), key=_interface, reverse=True)
     for path in paths:
@@ -96,10 +108,12 @@ def _open(name: str, pattern: str, platform: str, targets: list[str], why: str) 
             # Before its CPU backend has started, XLA takes any library, and then does not start with a wrong one.
             jax.local_devices(backend="cpu")
             library = ctypes.CDLL(str(path))
-            calls = library.jals_calls() if hasattr(library, "jals_calls") else 1
-            if calls != CALLS:
-                raise ImportError(f"it was built of other sources (its calls are version {calls}, here {CALLS})")
-            library.jals_isa.restype = ctypes.c_char_p
+            version = library.jals_calls() if hasattr(library, "jals_calls") else 1
+            if version != CALLS:
+                raise ImportError(f"it was built of other sources (its calls are version {version}, here {CALLS})")
+            for call, types in (calls | {"jals_isa": ([], ctypes.c_char_p)}).items():
+                function = getattr(library, call)
+                function.argtypes, function.restype = types
             for target in targets:
                 jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform=platform)
         except Exception as error:  # damaged, older, for another machine or a newer jax: XLA solves instead
@@ -119,12 +133,41 @@ def _gpus() -> list[Any]:
         return []
 
 
-def _too_old(capabilities: list[float]) -> str:
+def _driver_too_old(here: int, needed: int) -> str:
+    """Why the kernel does not run with a driver for this version of CUDA, or "". Versions are 1000 major + 10 minor."""
+    if here >= needed:
+        return ""
+    versions = f"for CUDA {_spelt(here)}, and the CUDA kernel needs one for {_spelt(needed)} or newer"
+    return f"the NVIDIA driver here is {versions}. {_install_driver(needed)}"
+
+
+def _gpu_too_old(capabilities: list[str]) -> str:
     """Why the kernel does not run on GPUs of these compute capabilities, or ""."""
-    old = min(capabilities, default=8.0)
+    old = min(map(float, capabilities), default=8.0)
     if old >= 8:
         return ""
     return f"a GPU here has compute capability {old}, and the CUDA kernel needs 8.0 or more."
+
+
+def _gpu_too_new(capabilities: list[str], isa: str, here: int, for_ptx: int) -> str:
+    """The same of GPUs that are newer than what is compiled: the driver makes their code."""
+    compiled = {int(each) // 10 for each in re.findall(r"sm_(\d+)", isa)}
+    new = [each for each in capabilities if int(float(each)) not in compiled]
+    if not new or here >= for_ptx:
+        return ""
+    return (
+        f"a GPU here has compute capability {new[0]}, for which the driver makes the CUDA kernel's code; the driver "
+        f"here is for CUDA {_spelt(here)}, and that needs one for {_spelt(for_ptx)} or newer. "
+        f"{_install_driver(for_ptx)}"
+    )
+
+
+def _spelt(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _install_driver(version: int) -> str:
+    return f"Install a driver for CUDA {_spelt(version)} or newer."
 
 
 def _interface(path: pathlib.Path) -> list[int]:

@@ -4,6 +4,8 @@
 // A thread that reads what another writes without a barrier between would see it early or late, as the fibres run in one
 // order: run them in the other (`turned`), and results that differ tell. So they do of copies that arrive at once, and not
 // when they are waited for. Shared memory begins as NaN.
+//
+// There are two such GPUs. A call's stream is of the second and its thread on the first, which does nothing.
 #pragma once
 
 #include <setjmp.h>
@@ -210,14 +212,32 @@ void copies_arrive() {
 
 // ---- for the host ----
 
-using Stream = void*;
+using Stream = int;  // the number of its device
+inline int device = 0;  // that the thread is on
 
-inline Limits limits() { return {shared_bytes, 2}; }
+class OnDeviceOf {
+ public:
+  explicit OnDeviceOf(Stream stream) : before_(device) { device = stream; }
+  ~OnDeviceOf() { device = before_; }
 
-inline void set_bytes(void* memory, int byte, int64_t count, Stream) { std::memset(memory, byte, count); }
+ private:
+  int before_;
+};
+
+inline void check_device(Stream stream) {
+  if (device != stream) throw Failed{"the thread is on another device than the stream"};
+}
+
+inline Limits limits() { return {device ? shared_bytes : 0, 2}; }
+
+inline void set_bytes(void* memory, int byte, int64_t count, Stream stream) {
+  check_device(stream);
+  std::memset(memory, byte, count);
+}
 
 template <class... Arguments, class... Given>
-void launch(void (*kernel)(Arguments...), int64_t blocks, int threads, int64_t shared, Stream, const Given&... given) {
+void launch(void (*kernel)(Arguments...), int64_t blocks, int threads, int64_t shared, Stream stream, const Given&... given) {
+  check_device(stream);
   blockDim.x = threads, gridDim.x = blocks;
   body = [&] { kernel(given...); };
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) run_block(threads, shared);

@@ -2,6 +2,7 @@
 
 #define JALS_EMULATOR
 
+#include <limits>
 #include <mutex>
 
 #include "door.hpp"
@@ -11,6 +12,7 @@ namespace jals {
 namespace {
 
 std::mutex one_at_a_time;  // the emulator is one machine
+int64_t memory_bytes = std::numeric_limits<int64_t>::max();  // that it has for a call
 
 template <class T>
 ffi::Error solve_rows(JALS_SOLVE_PARAMETERS, ffi::RemainingArgs given, ffi::RemainingRets results) try {
@@ -19,15 +21,19 @@ ffi::Error solve_rows(JALS_SOLVE_PARAMETERS, ffi::RemainingArgs given, ffi::Rema
   Side<T> side{};
   read_side(side, mean, entry, JALS_SOLVE_ATTRIBUTES, given, results);
   std::vector<std::vector<double>> memory;
-  cuda::solve_side(side, mean, entry, nullptr, [&](int64_t bytes) {
+  cuda::solve_side(side, mean, entry, 1, [&](int64_t bytes) -> void* {
+    if (bytes > memory_bytes) return nullptr;
     memory.emplace_back(bytes / sizeof(double) + 1, NAN);
-    return static_cast<void*>(memory.back().data());
+    return memory.back().data();
   });
+  if (cuda::device) throw cuda::Failed{"the thread was left on another device"};
   return ffi::Error::Success();
 } catch (const Refused& refused) {
   return ffi::Error::InvalidArgument(refused.why);
 } catch (const cuda::Failed& failed) {
   return ffi::Error(ffi::ErrorCode::kInternal, failed.why);
+} catch (const cuda::NoMemory& none) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, none.why());
 }
 
 auto binding() { return solve_attributes(ffi::Ffi::Bind()).RemainingArgs().RemainingRets(); }
@@ -43,3 +49,4 @@ extern "C" void jals_machine(bool turned, int64_t shared) {
   jals::cuda::turned = turned;
   jals::cuda::shared_bytes = shared;
 }
+extern "C" void jals_memory(int64_t bytes) { jals::memory_bytes = bytes; }

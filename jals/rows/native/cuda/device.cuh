@@ -12,6 +12,14 @@ struct Failed {
   std::string why;
 };
 
+// The same where XLA has no memory left: in its own words, which jals/devices.py reads.
+struct NoMemory {
+  int64_t bytes;
+  std::string why() const {
+    return "jals kernel: Out of memory while trying to allocate " + std::to_string(bytes) + " bytes.";
+  }
+};
+
 struct Limits {
   int64_t shared;      // bytes that a block may have
   int64_t processors;
@@ -73,7 +81,25 @@ inline void check(cudaError_t error) {
   if (error != cudaSuccess) throw Failed{cudaGetErrorString(error)};
 }
 
-// What the device of this thread offers.
+// While it lives, what this thread asks and launches is of the stream's device. Where a process has several GPUs the
+// thread may be on another one, and is there again afterwards.
+class OnDeviceOf {
+ public:
+  explicit OnDeviceOf(Stream stream) {
+    check(cudaGetDevice(&before_));
+    check(cudaStreamGetDevice(stream, &device_));
+    if (device_ != before_) check(cudaSetDevice(device_));
+  }
+  ~OnDeviceOf() {
+    if (device_ != before_) cudaSetDevice(before_);
+  }
+  OnDeviceOf(const OnDeviceOf&) = delete;
+
+ private:
+  int before_, device_;
+};
+
+// What the thread's device offers.
 inline Limits limits() {
   int device, shared, processors, major;
   check(cudaGetDevice(&device));

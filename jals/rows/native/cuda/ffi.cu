@@ -25,8 +25,8 @@ ffi::Error solve_rows(cudaStream_t stream, ffi::ScratchAllocator scratch, JALS_S
   return ffi::Error::InvalidArgument(refused.why);
 } catch (const cuda::Failed& failed) {
   return ffi::Error(ffi::ErrorCode::kInternal, "jals kernel: " + failed.why);
-} catch (const std::bad_alloc&) {
-  return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
+} catch (const cuda::NoMemory& none) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted, none.why());
 }
 
 auto binding() {
@@ -43,6 +43,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_solve_rows_f64, jals::solve_rows<double>, jal
 
 // Raised with every change to the targets, their operands, attributes or results: ../__init__.py calls no other.
 extern "C" int jals_calls() { return 5; }
+
+// The versions of CUDA of this machine's driver (0: there is none), and the lowest that runs what is compiled here, each
+// as 1000 major + 10 minor: any of the runtime's major version, from 12.8 on, the first that tells a stream's device.
+// Code for a GPU that is newer than all of JALS_ARCHITECTURES is made by the driver of PTX, and must be of this runtime's version.
+extern "C" void jals_driver(int* here, int* needed, int* for_ptx) {
+  if (cudaDriverGetVersion(here) != cudaSuccess) *here = 0;
+  *needed = CUDART_VERSION / 1000 == 12 ? 12080 : CUDART_VERSION / 1000 * 1000;
+  *for_ptx = CUDART_VERSION;
+}
 
 // What it is compiled for.
 extern "C" const char* jals_isa() { return JALS_ARCHITECTURES; }

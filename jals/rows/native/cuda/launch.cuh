@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
-#include <new>
 #include <string>
 
 #include "rows.cuh"
@@ -107,7 +106,7 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
     const int64_t at_sums = needs.take(sums * of_sums);
     const int64_t at_matrices = needs.take(Sums::kOutside ? std::max(blocks, finishing) * system : 0);
     char* memory = needs.total ? static_cast<char*>(allocate(needs.total)) : nullptr;
-    if (needs.total && !memory) throw std::bad_alloc();
+    if (needs.total && !memory) throw NoMemory{needs.total};
     work.sums = reinterpret_cast<T*>(memory + at_sums);
     work.matrices = Sums::kOutside ? reinterpret_cast<T*>(memory + at_matrices) : nullptr;
     for (int b = 0; b < work.buckets; ++b) {
@@ -126,10 +125,11 @@ bool solve_by(const Side<typename Sums::Number>& side, const typename Sums::Numb
 }
 
 // Solves a side's rows on the stream. `allocate(bytes)` returns memory of the device that lasts until the stream has done
-// what is in it now.
+// what is in it now, or null.
 template <class T>
 void solve_side(const Side<T>& side, const T* mean, const T* entry, Stream stream, const Allocate& allocate) {
   if (side.steps()) throw Failed{"there are no steps on a GPU"};
+  const OnDeviceOf here(stream);
   const int64_t rows = side.num_rows, k = side.unknowns();
   if (k > kUnknowns) throw Failed{std::to_string(k) + " unknowns a row are too many"};
   // What no part of the layout writes is no solution: all ones is a NaN.
