@@ -41,7 +41,7 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
             f"{manifest.folder}: the shards of the user side hold {sum(counts):,} entries, but {NAME} says "
             f"{manifest.entries:,}."
         )
-    columns = {name: np.empty(manifest.entries, np.int32) for name in SIDES}
+    columns: dict[str, np.ndarray] = {name: np.empty(manifest.entries, np.int32) for name in SIDES}
     columns["value"] = np.empty(manifest.entries, manifest.value)
     if manifest.weighted:
         columns["weight"] = np.empty(manifest.entries, manifest.value)
