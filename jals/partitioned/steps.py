@@ -81,7 +81,8 @@ class Writing:
         ((*found, weighted),) = self.query(f"SELECT {counts}, coalesce(bool_or(weight <> 1), false) FROM source")
         for (role, condition), count in zip(wrong.items(), found, strict=True):
             if count:
-                ((entry,),) = self.query(f"SELECT min(entry) FROM source WHERE {condition}")
+                # Not WHERE: DuckDB would pass over row groups whose statistics, as some write them, know no NaN.
+                ((entry,),) = self.query(f"SELECT min(entry) FILTER ({condition}) FROM source")
                 raw = self.source.raw(self.connection, entry, role)
                 raise self.source.error(entry, role, _problem(role, raw, count))
         return weighted
