@@ -138,7 +138,8 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise StorageError(f"{out} exists. Choose another folder, or replace the table in it: overwrite=True, --overwrite.")
+        cure = "Choose another folder, or replace the table in it: overwrite=True, --overwrite."
+        raise StorageError(f"{out} exists. {cure}")
     if not out.is_dir() or (any(out.iterdir()) and not (out / NAME).exists()):
         raise StorageError(f"{out} is not replaced, as it is no partitioned table. Choose another folder.")
 

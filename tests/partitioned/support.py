@@ -1,21 +1,20 @@
 """What the tests of partitioned tables share."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import jals
 
 
-def ratings(entries: int = 3000, seed: int = 0, weighted: bool = True, users: int = 90, items: int = 70) -> jals.Ratings:
+def ratings(entries: int = 3000, seed: int = 0, weighted: bool = True, users: int = 90, items: int = 70) -> Any:
     """A table in no order, with rows without entries at its ends."""
     rng = np.random.default_rng(seed)
     pairs = rng.permutation(users * items)[:entries]
     value = rng.integers(1, 11, entries) / 2
     weight = rng.choice([0.0, 0.5, 1.0], entries) if weighted else None
-    return jals.Ratings.from_arrays(
-        pairs // items + 1, pairs % items, value, users + 3, items + 1, weight=weight
-    )
+    return jals.Ratings.from_arrays(pairs // items + 1, pairs % items, value, users + 3, items + 1, weight=weight)
 
 
 def same(problem: jals.Problem, expected: jals.Ratings) -> None:

@@ -53,7 +53,7 @@ def test_more_entries_than_int32_numbers(tmp_path):
     assert manifest.entries == 30_720_000_000 > 2**31
     assert [len(manifest.shards_of(part, 256)) for part in (0, 255)] == [4, 4]
     assert manifest.shards_of(255, 256) == range(1020, 1024)
-    with pytest.raises(jals.DataError, match=r"holds 30,720,000,000 entries, but a problem in memory has fewer than 2\*\*31"):
+    with pytest.raises(jals.DataError, match=r"holds 30,720,000,000 entries, but a problem in memory"):
         jals.Problem.open(tmp_path / "web")
 
 

@@ -63,7 +63,7 @@ def whole(source):
 def goes_on(source: Path, out: Path, whole: dict) -> None:
     """After a stop: the folder is not there, and the same call makes the table."""
     assert not out.exists()
-    with pytest.raises(jals.StorageError, match="no manifest.json"):
+    with pytest.raises(jals.StorageError, match=r"no manifest\.json"):
         jals.Problem.open(out)
     kept = {path.name: path.stat().st_ino for path in out.parent.glob(f".{out.name}.*/result/side=*/shard=*/*.parquet")}
     found = jals.partition(source, out, 4)

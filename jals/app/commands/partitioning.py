@@ -5,12 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console as RichConsole
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ...partitioned.manifest import SIDES, Manifest
 from ...partitioned.writer import partition
-from ..show.console import Console
 
 
 def write(source: Path, out: Path, console: Console, **options: Any) -> int:
@@ -50,7 +49,7 @@ class _Steps:
     """The steps, as a bar in a terminal and as lines in a log file."""
 
     def __init__(self) -> None:
-        console = RichConsole(file=sys.stderr)
+        console = Console(file=sys.stderr)
         self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
         self._terminal, self._step, self._task = console.is_terminal, "", None
 
