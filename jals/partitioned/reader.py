@@ -49,7 +49,7 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
         columns["entry"] = np.empty(manifest.entries, np.int64)
     start = 0
     for shard, paths in enumerate(files):
-        first = start
+        keys, others = [], manifest.shards * manifest.item.size
         for path in paths:
             part = _entries(manifest, path, shard)
             here = slice(start, start + len(part["row"]))
@@ -60,8 +60,9 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
             for role in ("value", "weight", "entry"):
                 if role in columns:
                     columns[role][here] = part[role]
+            keys.append(part["row"].astype(np.int64) * others + part["other"])
             start = here.stop
-        _refuse_twice(manifest, shard, columns["user"][first:start], columns["item"][first:start], known)
+        _refuse_twice(manifest, shard, np.concatenate([*keys, np.empty(0, np.int64)]), row_at, known)
     order = _order(manifest, columns)
     ratings = Ratings(
         columns["user"][order],
@@ -80,11 +81,19 @@ def _order(manifest: Manifest, columns: dict[str, np.ndarray]) -> np.ndarray:
     if not manifest.ordered:
         return np.lexsort((columns["item"], columns["user"]))
     entry = columns.pop("entry")
+    low, high = int(entry.min()), int(entry.max())
+    if high - low < 2 * len(entry):  # few gaps: each number's place is written where it belongs
+        order = np.full(high - low + 1, -1, np.int32)
+        order[entry - low] = np.arange(len(entry), dtype=np.int32)
+        order = order[order >= 0]
+        if len(order) == len(entry):
+            return order
     order = np.argsort(entry, kind="stable")
     ordered = entry[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        again = ordered[1:][ordered[1:] == ordered[:-1]][0]
-        raise DataError(f"{manifest.folder}: two entries of the user side have the number {again} in column entry.")
+    again = ordered[1:] == ordered[:-1]
+    if again.any():
+        twice = ordered[1:][again][0]
+        raise DataError(f"{manifest.folder}: two entries of the user side have the number {twice} in column entry.")
     return order
 
 
@@ -150,12 +159,15 @@ def _refuse(path: Path, shard: int, name: str, numbers: Any, wrong: Any, need: s
         raise DataError(f"{path} (shard {shard} of the user side), row {at}: {name} is {numbers[at]}, but {need}.")
 
 
-def _refuse_twice(manifest: Manifest, shard: int, user: np.ndarray, item: np.ndarray, known: Any) -> None:
-    keys = user.astype(np.int64) * manifest.item.rows + item
+def _refuse_twice(manifest: Manifest, shard: int, keys: np.ndarray, row_at: Any, known: Any) -> None:
+    """Refuses a pair that a shard has twice; `keys` hold the place in the shard and that of the other side."""
+    if (keys[1:] > keys[:-1]).all():  # as jals writes them
+        return
     keys.sort()
     again = keys[1:] == keys[:-1]
     if again.any():
-        pair = divmod(int(keys[1:][again][0]), manifest.item.rows)
+        row, other = divmod(int(keys[1:][again][0]), manifest.shards * manifest.item.size)
+        pair = row_at[0][shard * manifest.user.size + row], row_at[1][other]
         named = [number if ids is None else ids[number] for number, ids in zip(pair, known, strict=True)]
         raise DataError(
             f"{manifest.folder}: shard {shard} of the user side has user {named[0]!r}, item {named[1]!r} twice. Merge "

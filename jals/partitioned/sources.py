@@ -286,6 +286,9 @@ def _write_table(table: SourceTable, folder: Path) -> None:
     """Writes a table that is in memory, with its numbers checked as far as a column alone tells."""
     for side in SIDES:
         ids = table.columns[side]
+        if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind == "i":  # as they stand
+            table.columns[side] = None, ids
+            continue
         try:
             table.columns[side] = ids if isinstance(ids, tuple) else number_ids(f"{table.source}: the ids", ids)
         except EntryError as error:
@@ -313,11 +316,14 @@ def _write_slices(table: SourceTable, folder: Path, at: int) -> None:
     known: dict[str, Any] = {}
     for side in SIDES:
         ids = table.columns[side][0]
-        known[side] = pl.Series(ids if ids.dtype == np.int64 else ids.tolist())
+        known[side] = None if ids is None else pl.Series(ids if ids.dtype == np.int64 else ids.tolist())
     entries = len(table.columns["user"][1])
     for number, start in enumerate(range(0, entries, _SLICE)):
         here = slice(start, start + _SLICE)
-        columns = {side: known[side].gather(table.columns[side][1][here]) for side in SIDES}
+        columns = {}
+        for side in SIDES:
+            numbers = table.columns[side][1][here]
+            columns[side] = pl.Series(numbers.astype(np.int64)) if known[side] is None else known[side].gather(numbers)
         columns |= {role: table.columns[role][here] for role in ("value", "weight") if role in table.columns}
         pl.DataFrame(columns).write_parquet(folder / f"{at:06d}-{number:06d}.parquet")
 

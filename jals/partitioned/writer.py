@@ -107,7 +107,8 @@ def partition(
     try:
         with duckdb.connect() as connection:
             settings = {"memory_limit": memory, "temp_directory": str(place.spill()), "threads": threads}
-            for name, setting in (settings | {"preserve_insertion_order": False}).items():
+            settings |= {"preserve_insertion_order": False, "enable_progress_bar": False}
+            for name, setting in settings.items():
                 if setting is not None:
                     connection.execute(f"SET {name} = {_literal(setting)}")
             writing = Writing(connection, place, int(shards), duplicates, progress or (lambda *_: None))

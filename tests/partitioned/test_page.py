@@ -10,7 +10,7 @@ import jals
 from tests.partitioned.support import same
 from tests.support import ROOT
 
-pytest.importorskip("polars")
+pl = pytest.importorskip("polars")
 pytest.importorskip("pyarrow")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*are read unverified")
@@ -45,3 +45,21 @@ def test_folders_that_the_manifest_does_not_know_are_refused(tmp_path, write_tab
     (tmp_path / "side=user" / "shard=2").rename(tmp_path / "side=user" / "shard=3")
     with pytest.raises(jals.StorageError, match=r"side=user has a shard 3, but manifest\.json says 3"):
         jals.Problem.open(tmp_path)
+
+
+@pytest.mark.parametrize("gap", [1, 5, 10**10])
+def test_entries_are_opened_in_the_order_of_their_numbers(tmp_path, write_table, gap):
+    """Numbers with gaps, as Spark gives them, too."""
+    rng = np.random.default_rng(2)
+    pairs = rng.permutation(30 * 20)[:400]
+    user, item, value = pairs // 20, pairs % 20, rng.random(400)
+    write_table(tmp_path, user, item, value, 4)
+    number = dict(zip(value.tolist(), (np.arange(400) * gap).tolist(), strict=True))
+    for path in tmp_path.glob("side=user/shard=*/*.parquet"):
+        frame = pl.read_parquet(path, hive_partitioning=False)
+        entry = pl.Series("entry", [number[each] for each in frame["value"]], dtype=pl.Int64)
+        frame.with_columns(entry).write_parquet(path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"ordered": false', '"ordered": true'))
+    rows = [np.unique(ids, return_inverse=True)[1] for ids in (user, item)]
+    same(jals.Problem.open(tmp_path), jals.Ratings.from_arrays(*rows, value))
