@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import os
 
 import jax
 import numpy as np
@@ -159,6 +160,16 @@ def test_a_folder_of_files_is_one_table(tmp_path):
     expected, vocab = jals.read_ratings(written(tmp_path, "parquet", table, int))
     same(problem, expected)
     assert np.array_equal(problem.vocab.user, vocab.user)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are POSIX's")
+def test_names_stand_for_nothing_else(tmp_path):
+    table, folder = ratings(300, weighted=False), tmp_path / "it's [1] *"
+    folder.mkdir()
+    path = written(folder, "parquet", table).rename(folder / "a?.parquet")
+    written(folder, "parquet", ratings(20, 1, False)).rename(folder / "ab.parquet")
+    jals.partition(path, folder / "o'ut", 2)
+    same(jals.Problem.open(folder / "o'ut"), jals.read_ratings(path)[0])
 
 
 @pytest.mark.parametrize("duplicates", ["last", "mean", "sum"])

@@ -22,8 +22,17 @@ posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits are POSIX
 SCRIPT = """
 import os, resource, signal, sys
 import jals
+from jals.partitioned import workplace
 source, out, moment, what = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-calls = 0
+calls = steps = 0
+sync = workplace._sync
+def killed(folder):
+    global steps
+    steps += 1
+    if steps == moment and what == "within":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(folder)
+workplace._sync = killed
 def progress(step, done, total):
     global calls
     calls += 1
@@ -82,6 +91,19 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path, source, whol
     _, said = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, said
     assert leftovers(tmp_path) == [".out.jals-partition"]
+    goes_on(source, tmp_path / "out", whole)
+
+
+@posix
+@pytest.mark.parametrize("moment", [1, 3, 8])
+def test_a_step_that_was_not_finished_is_made_again(tmp_path, source, whole, moment):
+    """Killed when its files are there, and perhaps not whole on the disk."""
+    process = started(source, tmp_path / "out", moment, "within")
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    for path in (tmp_path / ".out.jals-partition").rglob("*.parquet"):
+        if any(part.suffix == ".part" for part in path.parents):
+            path.write_bytes(path.read_bytes()[:100])
     goes_on(source, tmp_path / "out", whole)
 
 
