@@ -4,6 +4,7 @@ Parquet first, in pieces, by the readers that `jals.read_ratings` has."""
 import bisect
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,12 +123,14 @@ class Source(NamedTuple):
         raise AssertionError(entry)
 
 
+def literal(value: Any) -> str:
+    """A number, a truth value, a text or a path to write to, as SQL."""
+    return str(value).lower() if isinstance(value, bool | int) else "'" + str(value).replace("'", "''") + "'"
+
+
 def quoted_path(path: Path) -> str:
-    """A path as SQL, in which nothing stands for other names."""
-    text = str(path).replace("'", "''")
-    for mark in "[*?":
-        text = text.replace(mark, f"[{mark}]")
-    return f"'{text}'"
+    """A path to read, as SQL, in which nothing stands for other names."""
+    return literal(re.sub(r"[\[*?]", r"[\g<0>]", str(path)))
 
 
 def _name(column: str) -> str:

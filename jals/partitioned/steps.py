@@ -16,7 +16,7 @@ from ..data.vocabulary import Vocabulary, empty_id
 from ..errors import DataError
 from .dealing import deal
 from .manifest import MOST, NAME, SIDES, File, Manifest, SideManifest, sha256, shard_folder
-from .sources import of_files, of_ratings, quoted_path
+from .sources import literal, of_files, of_ratings, quoted_path
 from .workplace import Workplace
 
 _BUFFERED = 1 << 21  # rows that wait to be written, over all shards and threads
@@ -93,7 +93,7 @@ class Writing:
         if self.source.counts is not None:
             every = f"range({self.source.counts[side]}) every(id)"
             counted = f"SELECT id, coalesce(degree, 0) AS degree FROM {every} LEFT JOIN ({counted}) USING (id)"
-        self.connection.execute(f"COPY ({counted} ORDER BY id) TO {quoted_path(folder / 'ids.parquet')}")
+        self.connection.execute(f"COPY ({counted} ORDER BY id) TO {literal(folder / 'ids.parquet')}")
 
     def write_dealt(self, folder: Path, side: str) -> None:
         ids = f"read_parquet({quoted_path(self.place.path / f'ids-{side}' / 'ids.parquet')})"
@@ -143,7 +143,7 @@ class Writing:
         columns = f"CAST({at} // {sizes[side]} AS INTEGER) AS shard, CAST({at} % {sizes[side]} AS INTEGER) AS row"
         columns += f", CAST({beyond} AS {index}) AS other, {numbers}"
         self.connection.execute(
-            f"COPY (SELECT {columns} FROM {table}) TO {quoted_path(folder)} "
+            f"COPY (SELECT {columns} FROM {table}) TO {literal(folder)} "
             "(FORMAT parquet, PARTITION_BY (shard), OVERWRITE_OR_IGNORE)"
         )
 
@@ -156,7 +156,7 @@ class Writing:
         ((entries,),) = self.query(f"SELECT sum(num_rows) FROM parquet_file_metadata([{listing}])")
         if entries > MOST:
             raise DataError(f"a shard of {side}s would hold 2**31 entries or more. Partition into more shards.")
-        frame = pl.read_parquet(files, hive_partitioning=False)
+        frame = pl.read_parquet(files, hive_partitioning=False, glob=False)
         keys = self.keys(side, frame)
         order = np.argsort(keys)
         ordered = keys[order]
@@ -215,7 +215,7 @@ class Writing:
         columns += f", CAST(spot // {size} AS INTEGER) AS shard, CAST(spot % {size} AS INTEGER) AS place"
         columns += ", coalesce(degree, 0) AS degree"
         rows = f"SELECT {columns} FROM ({placed}) LEFT JOIN ({counted}) USING (spot) ORDER BY row"
-        self.connection.execute(f"COPY ({rows}) TO {quoted_path(folder / '0000.parquet')}")
+        self.connection.execute(f"COPY ({rows}) TO {literal(folder / '0000.parquet')}")
 
     def described(self, side: str, vocab: Vocabulary | None) -> SideManifest:
         """What the manifest says of a side that is written."""

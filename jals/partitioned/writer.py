@@ -16,7 +16,7 @@ from ..data.sources import as_path
 from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError, JalsError, StorageError, check_choice
 from .manifest import NAME, SIDES, VERSION, Manifest
-from .sources import listed
+from .sources import listed, literal
 from .steps import Writing
 from .workplace import Workplace
 
@@ -110,7 +110,7 @@ def partition(
             settings |= {"preserve_insertion_order": False, "enable_progress_bar": False}
             for name, setting in settings.items():
                 if setting is not None:
-                    connection.execute(f"SET {name} = {_literal(setting)}")
+                    connection.execute(f"SET {name} = {literal(setting)}")
             writing = Writing(connection, place, int(shards), duplicates, progress or (lambda *_: None))
             return writing.made(source, reading, vocab)
     except (JalsError, duckdb.Error, OSError) as error:
@@ -129,10 +129,6 @@ def _duckdb() -> Any:
     except ImportError as missing:
         raise ImportError('Tables are partitioned by the extra "partition": pip install "jals[partition]"') from missing
     return duckdb
-
-
-def _literal(setting: Any) -> str:
-    return "'" + setting.replace("'", "''") + "'" if isinstance(setting, str) else str(setting).lower()
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
