@@ -76,11 +76,20 @@ def goes_on(source: Path, out: Path, whole: dict) -> None:
     assert not out.exists()
     with pytest.raises(jals.StorageError, match=r"no manifest\.json"):
         jals.Problem.open(out)
-    kept = {path.stat().st_mtime_ns for path in out.parent.glob(f".{out.name}.*/result/side=*/shard=*[0-9]/*.parquet")}
-    found = jals.partition(source, out, 4)
-    assert hashes(found) == whole
-    now = {path.stat().st_mtime_ns for path in out.glob("side=*/shard=*/*.parquet")}
-    assert kept <= now, "a shard that was finished was made again"
+    place = out.with_name(f".{out.name}.jals-partition")
+
+    def finished(*patterns):
+        found = (path for pattern in patterns for path in place.glob(f"{pattern}/*.parquet") if ".part/" not in str(path))
+        return {path: path.stat().st_mtime_ns for path in found}
+
+    kept, now = finished("ids-*", "dealt-*", "result/side=*/shard=*"), {}
+
+    def compare(step, done, total):
+        if step == "listing the items":
+            now.update(finished("ids-*", "dealt-*", "result/side=*/shard=*"))
+
+    assert hashes(jals.partition(source, out, 4, progress=compare)) == whole
+    assert kept.items() <= now.items(), "a step that was finished was made again"
     assert leftovers(out.parent) == []
     same(jals.Problem.open(out), jals.read_ratings(source)[0])
 
