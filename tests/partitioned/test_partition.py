@@ -124,7 +124,7 @@ TEXTS = {
     "beyond float32": "user,item,rating\n" + "".join(f"{n},2,{2**24 + n}\n" for n in range(60)) + "99,2,.25\n",
     "zeros before": "user,item,rating\n007,2,3\n008,2,4\n",
     "zeros later": "user,item,rating\n" + "".join(f"{n},2,1\n" for n in range(60)) + "0077,2,4\n",
-    "quoted": 'user,item,rating\n"a, b",x,1\n"c\nd",y,2\n"e ""f""",z,3\n' * 1,
+    "quoted": 'user,item,rating\n"a, b",x,1\n"c\nd",y,2\n"a second\nbreak",y,2\n"e ""f""",z,3\n',
     "quotes within": "user,item,rating\n" + "".join(f'{n}" vinyl,x,1\n' for n in range(60)),
     "blank lines": "user,item,rating\n1,2,3\n\n2,3,4\n\n",
     "carriage returns": "user,item,rating\r\n1,2,3\r\n2,3,4\r\n",
@@ -143,6 +143,15 @@ def test_text_in_pieces_means_what_the_whole_means(tmp_path, monkeypatch, text):
     problem = jals.Problem.open(tmp_path / "out")
     same(problem, expected)
     assert problem.vocab.user.tolist() == vocab.user.tolist() and problem.vocab.item.tolist() == vocab.item.tolist()
+
+
+@pytest.mark.parametrize("text", ["weights", "whole at first", "quoted", "quotes within", "blank lines"])
+@pytest.mark.usefixtures("small_pieces")
+def test_regular_text_is_never_read_whole(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(sources, "_PIECE", 20)
+    monkeypatch.setattr(sources, "read_table", None)
+    (tmp_path / "t.csv").write_bytes(TEXTS[text].encode())
+    assert jals.partition(tmp_path / "t.csv", tmp_path / "out", 2).entries > 1
 
 
 def test_a_folder_of_files_is_one_table(tmp_path):

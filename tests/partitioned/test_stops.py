@@ -79,8 +79,8 @@ def goes_on(source: Path, out: Path, whole: dict) -> None:
     place = out.with_name(f".{out.name}.jals-partition")
 
     def finished(*patterns):
-        found = (path for pattern in patterns for path in place.glob(f"{pattern}/*.parquet") if ".part/" not in str(path))
-        return {path: path.stat().st_mtime_ns for path in found}
+        found = [path for pattern in patterns for path in place.glob(f"{pattern}/*.parquet")]
+        return {path: path.stat().st_mtime_ns for path in found if path.parent.suffix != ".part"}
 
     kept, now = finished("ids-*", "dealt-*", "result/side=*/shard=*"), {}
 
