@@ -47,7 +47,7 @@ def partition(
 
     Needs the extra `partition`. What is written, and how other programs write it, is in docs/partitioned.md. Text and
     Parquet are read in pieces, however large they are; npz, packed files, and text with ids like 007 or with lines that
-    are not regular are read whole first. Each shard is once in memory, about 100 bytes an entry of it, and so are
+    are not regular are read whole first. Each shard is once in memory, about 200 bytes an entry of it, and so are
     about 40 bytes a row of each side.
 
     The folder appears whole or not at all. Beside it, while it is made, lies `.NAME.jals-partition`: a process that is
