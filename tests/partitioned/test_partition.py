@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import jals
+from jals.data.readers import Reading
+from jals.data.sources import open_file
 from jals.partitioned import sources
 from tests.partitioned.support import hashes, leftovers, ratings, same
 
@@ -152,6 +154,17 @@ def test_regular_text_is_never_read_whole(tmp_path, monkeypatch, text):
     monkeypatch.setattr(sources, "read_table", None)
     (tmp_path / "t.csv").write_bytes(TEXTS[text].encode())
     assert jals.partition(tmp_path / "t.csv", tmp_path / "out", 2).entries > 1
+
+
+def test_pieces_are_cut_where_quotes_are_closed(tmp_path):
+    path, content = tmp_path / "t.csv", TEXTS["quoted"].encode()
+    path.write_bytes(content)
+    wanted = dict.fromkeys(("user", "item", "value", "time", "weight"))
+    text = Reading.checked(wanted, None, None, None, "auto").text(path, *open_file(path)[1:])
+    for size in range(1, len(content)):
+        pieces = [piece.content for piece in text.pieces(size)]
+        assert b"".join(pieces) == content.partition(b"\n")[2]
+        assert all(piece.count(b'"') % 2 == 0 for piece in pieces)
 
 
 def test_a_folder_of_files_is_one_table(tmp_path):
