@@ -76,7 +76,7 @@ def test_parts_of_a_power_law_are_alike():
 
 @pytest.mark.slow
 def test_parts_of_a_large_power_law_are_alike():
-    check_balance(400_000, 12_000_000)
+    check_balance(150_000, 4_000_000)
 
 
 def test_dealing_in_the_order_of_rows_would_not_do():
