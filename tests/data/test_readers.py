@@ -584,3 +584,17 @@ def test_any_bytes_give_a_table_or_an_error_of_ours(tmp_path, content, name, zip
     assert len(ratings) > 0
     assert np.isfinite(ratings.value).all()
     assert set(ratings.user.tolist()) == set(range(ratings.num_users))
+
+
+@pytest.mark.parametrize("stated, held", [(4, 3), (2, 3)])
+def test_an_array_of_an_npz_that_is_not_as_long_as_it_says_is_refused(tmp_path, stated, held):
+    """It is read to where jax can take it over, and what the file does not fill would be any numbers."""
+    path = tmp_path / "ratings.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, dtype, count in (("user", "<i4", 3), ("item", "<i4", 3), ("value", "<f4", stated)):
+            member = io.BytesIO()
+            header = {"descr": dtype, "fortran_order": False, "shape": (count,)}
+            np.lib.format.write_array_header_1_0(member, header)
+            archive.writestr(f"{name}.npy", member.getvalue() + np.arange(held, dtype=dtype).tobytes())
+    with pytest.raises(jals.DataError, match=r"cannot be read as npz: .*'value'.* another number of bytes"):
+        jals.read_ratings(path)

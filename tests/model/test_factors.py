@@ -9,6 +9,7 @@ import pytest
 
 import jals
 from jals import metrics
+from jals.model.factors import CHUNK
 
 
 def random_factors(dtype=np.float64, bias=True, mean=True, rank=3):
@@ -131,6 +132,20 @@ def test_limits_of_every_spelling_keep_the_dtype():
     np.testing.assert_array_equal(jals.predict(factors, 0, np.arange(4), clip=(-np.inf, np.inf)), plain)
     traced = jax.jit(lambda low: jals.predict(factors, 0, np.arange(4), clip=(low, 3)))(2.5)
     np.testing.assert_array_equal(traced, np.clip(plain, 2.5, 3))
+
+
+def test_many_pairs_are_scored_in_chunks_as_few_are():
+    """The last, shorter chunk too; and differentiated."""
+    rng = np.random.default_rng(0)
+    factors = jals.Factors(*(jnp.asarray(rng.normal(size=(n, 3))) for n in (50, 40)))
+    user, item = (rng.integers(0, n, (3, 50_001)) for n in (50, 40))
+    assert user.size > 2 * CHUNK
+    expected = np.einsum("abk,abk->ab", np.asarray(factors.user)[user], np.asarray(factors.item)[item])
+    np.testing.assert_allclose(jals.predict(factors, user, item), expected, rtol=1e-12, atol=1e-12)
+    slope = jax.grad(lambda factors: jals.predict(factors, user, item).sum())(factors)
+    summed = np.zeros((50, 3))
+    np.add.at(summed, user.ravel(), np.asarray(factors.item)[item.ravel()])
+    np.testing.assert_allclose(slope.user, summed, rtol=1e-9)
 
 
 def test_predict_needs_factors():

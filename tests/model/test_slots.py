@@ -134,6 +134,16 @@ def test_derivatives_reach_values_and_weights_of_a_lean_table():
         np.testing.assert_allclose((ends[0] - ends[1]) / 2, slope @ step, rtol=1e-5)
 
 
+def test_a_row_that_lies_nowhere_is_seen_on_the_host():
+    """Without entries it is in no fingerprint."""
+    problem = jals.Problem.build(table([1, 2, 3]))
+    empty = problem.item_side.buckets[-1]
+    assert empty.width == 0
+    buckets = *problem.item_side.buckets[:-1], dataclasses.replace(empty, row=jnp.full_like(empty.row, 41))
+    altered = dataclasses.replace(problem, item_side=dataclasses.replace(problem.item_side, buckets=buckets))
+    assert np.isnan(altered.arrange().item_slots.count).all()
+
+
 @pytest.mark.parametrize("part", ["row", "other", "entry"])
 def test_a_layout_that_is_not_the_tables_is_seen_on_the_host(part):
     problem = jals.Problem.build(table([1, 2, 3]))
