@@ -17,7 +17,7 @@ from ..partitioned.reader import read as partitioned
 from ..reals import FLOATS, MOST, float_dtype, reals
 from . import layout_checks
 from .layouts import Side, build_side
-from .slots import CODES, Slots, arranged, row_sums, side_slots
+from .slots import CODES, Slots, arranged, is_lean, row_sums, side_slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Problem:
     Attributes:
         user, item: int32 `(entries,)`, in the order of the ratings it was built from.
         value: float32 or float64 `(entries,)`. Factors take this dtype.
-        given_weight: likewise; None where every entry has weight 1, see `weight`.
+        given_weight: likewise; None where every entry has weight 1, of tables of 2^20 entries and more: see `weight`.
         user_side, item_side: the layouts.
         user_slots, item_slots: values and weights in layout order, or None before `arrange`.
         num_users, num_items: static.
         compact: whether values that are not traced lie in layout order as codes of a byte or two, where these hold them
-            exactly (see `Slots`); static. True for what `build` makes. `with_values` sets it to False, so that whatever
-            numbers it is given, nothing is compiled again.
+            exactly (see `Slots`); static. True for what `build` makes of 2^20 entries and more. `with_values` sets it to
+            False, so that whatever numbers it is given, nothing is compiled again.
         vocab: the outside ids of the rows, where `open` found them. No part of the pytree: what a transformation of JAX
             hands on has none.
     """
@@ -74,8 +74,8 @@ class Problem:
             user_side = build_side(ratings.user, ratings.item, ratings.num_users, layout, platform)
             item_side = build_side(ratings.item, ratings.user, ratings.num_items, layout, platform)
             user_side, item_side = jax.device_put((user_side, item_side))
-        columns = user, item, value, weight
-        return cls(*columns, user_side, item_side, None, None, ratings.num_users, ratings.num_items, compact=True)
+        sides, rows = (user_side, item_side), (ratings.num_users, ratings.num_items)
+        return cls(user, item, value, weight, *sides, None, None, *rows, compact=is_lean(ratings))
 
     @classmethod
     def open(
@@ -362,7 +362,11 @@ def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
     wide = ratings.value.dtype == np.float64 and jax.config.read("jax_enable_x64")
     dtype = np.float64 if wide else np.float32
     value, weight = ratings.value.astype(dtype, copy=False), ratings.weight
-    weight = None if weight is None or (weight == 1).all() else weight.astype(dtype, copy=False)
+    if is_lean(ratings):
+        weight = None if weight is None or (weight == 1).all() else weight
+    elif weight is None:
+        weight = np.ones_like(value)
+    weight = None if weight is None else weight.astype(dtype, copy=False)
     return jax.device_put((ratings.user, ratings.item, value, weight))
 
 

@@ -13,6 +13,9 @@ from ..errors import is_traced
 from . import layout_checks
 from .layouts import Side, forecast_slots
 
+# So many entries a table must have for what can be left out to be left out: weights that are all 1, bytes of its values. With
+# fewer there is nothing to save at, and a table that is given other numbers is one program with that of its own.
+_LEAN = 2**20
 CODES = (np.dtype(np.uint8), np.dtype(np.uint16))  # what values may be coded as
 
 class Slots(NamedTuple):
@@ -39,6 +42,11 @@ class Slots(NamedTuple):
     def numbers(self, value: jax.Array) -> jax.Array:
         """The numbers of values as they are stored here."""
         return value if self.scale is None else self.scale[0] + self.scale[1] * value.astype(self.scale.dtype)
+
+
+def is_lean(ratings: Ratings) -> bool:
+    """Whether a table is large enough to leave out what can be."""
+    return len(ratings) >= _LEAN
 
 
 def arranged(columns: tuple, user_side: Side, item_side: Side, compact: bool) -> tuple[Slots, Slots]:
@@ -84,8 +92,9 @@ def forecast_bytes(ratings: Ratings, layout: str, dtype: Any, folds: int = 1) ->
     number, slots = np.dtype(dtype).itemsize, 0
     for row, rows in ((ratings.user, ratings.num_users), (ratings.item, ratings.num_items)):
         slots += forecast_slots(np.bincount(row, minlength=rows), layout, jax.default_backend())
-    coded = codes(ratings.value)[0] if folds == 1 else None
-    weight = 0 if ratings.weight is None and folds == 1 else number * folds
+    lean = is_lean(ratings) and folds == 1
+    coded = codes(ratings.value)[0] if lean else None
+    weight = 0 if lean and ratings.weight is None else number * folds
     value = number if coded is None else coded.itemsize
     return len(ratings) * (8 + number + weight) + slots * (8 + value + weight)
 

@@ -113,4 +113,4 @@ def test_ratings_keep_the_columns_that_they_are_given():
     for name, column in zip(("user", "item", "value"), columns, strict=True):
         assert getattr(ratings, name) is column
         assert np.shares_memory(np.asarray(getattr(problem, name)), column), name
-    assert ratings.places is None and problem.given_weight is None
+    assert ratings.places is None

@@ -9,8 +9,16 @@ import pytest
 
 import jals
 from jals.data import grouping
+from jals.model import slots
 from jals.model.layouts import LAYOUTS
 from jals.model.slots import codes, forecast_bytes
+
+
+@pytest.fixture(autouse=True)
+def large(monkeypatch):
+    """Tables here are as tables of millions."""
+    monkeypatch.setattr(slots, "_LEAN", 1)
+
 
 OBJECTIVES = {
     "als_wr": jals.als_wr(reg=0.1, bias=True, center=True),
@@ -106,6 +114,15 @@ def test_memory_is_forecast(layout, values, weight):
     problem = jals.Problem.build(ratings, layout).arrange()
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(problem))
     assert abs(forecast_bytes(ratings, layout, problem.dtype) / held - 1) < 0.1
+
+
+@pytest.mark.parametrize("weight", [None, np.ones(700)])
+def test_only_large_tables_leave_out_what_can_be(monkeypatch, weight):
+    for least, lean in ((700, True), (701, False)):
+        monkeypatch.setattr(slots, "_LEAN", least)
+        problem = jals.Problem.build(table([1, 2, 3], weight))
+        assert (problem.given_weight is None) == (problem.arrange().user_slots.scale is not None) == lean
+        np.testing.assert_array_equal(problem.weight, np.ones(700))
 
 
 def test_numbers_given_later_are_kept_as_they_are():
