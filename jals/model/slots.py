@@ -13,10 +13,11 @@ from ..errors import is_traced
 from . import layout_checks
 from .layouts import Side, forecast_slots
 
-# So many entries a table must have for what can be left out to be left out: weights that are all 1, bytes of its values. With
-# fewer there is nothing to save at, and a table that is given other numbers is one program with that of its own.
+# Entries from which on what can be left out is left out: weights that are all 1, bytes of values. With fewer there is
+# nothing to save at, and a table with its own numbers and with others, such as a fold's weights, is one program.
 _LEAN = 2**20
 CODES = (np.dtype(np.uint8), np.dtype(np.uint16))  # what values may be coded as
+
 
 class Slots(NamedTuple):
     """The entries' numbers in the order of one side's layout, in as few bytes as hold them exactly.
