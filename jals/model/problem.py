@@ -32,7 +32,7 @@ class Problem:
         user_slots, item_slots: values and weights in layout order, or None before `arrange`.
         num_users, num_items: static.
         compact: whether values that are not traced lie in layout order as codes of a byte or two, where these hold them
-            exactly (see `Slots`); static. True for what `build` makes of 2^20 entries and more. `with_values` sets it to
+            exactly (see `Slots`); static. True for what `build` makes of 2^20 entries and more. `with_values` makes it
             False, so that whatever numbers it is given, nothing is compiled again.
         vocab: the outside ids of the rows, where `open` found them. No part of the pytree: what a transformation of JAX
             hands on has none.
