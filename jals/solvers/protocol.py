@@ -120,7 +120,11 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
 
 def mean_value(problem: Problem) -> jax.Array:
     """The weighted mean of the values, `()`."""
-    return jnp.sum(problem.weight * problem.value) / jnp.sum(problem.weight)
+    if problem.given_weight is not None:
+        return jnp.sum(problem.given_weight * problem.value) / jnp.sum(problem.given_weight)
+    # XLA would multiply by the inverse of a constant, and the mean of equal values would not be that value.
+    count = jax.lax.optimization_barrier(jnp.asarray(problem.num_entries, problem.dtype))
+    return jnp.sum(problem.value) / count
 
 
 # ---- sizes ----

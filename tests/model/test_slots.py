@@ -125,6 +125,17 @@ def test_only_large_tables_leave_out_what_can_be(monkeypatch, weight):
         np.testing.assert_array_equal(problem.weight, np.ones(700))
 
 
+def test_the_mean_of_equal_values_is_their_value():
+    """To the last bit, as with weights: what is left of the targets is 0."""
+    for value in (0.7, 3.0, 1e6 / 3):
+        problem = jals.Problem.build(table([value]))
+        state = jals.ALS(2).init(jax.random.key(0), problem, jals.als_wr(0.1, center=True))
+        weighted = problem.with_values(problem.value, np.ones(700))
+        right = jals.ALS(2).init(jax.random.key(0), weighted, jals.als_wr(0.1, center=True))
+        assert state.factors.mean == right.factors.mean
+    assert state.factors.mean.dtype == problem.dtype
+
+
 def test_numbers_given_later_are_kept_as_they_are():
     """Whatever they are, nothing is compiled again."""
     problem = jals.Problem.build(table([1, 2, 3]))
