@@ -31,6 +31,8 @@ from .model.conventions import als_wr, explicit, hu_koren, ials, wals
 from .model.factors import Factors, predict
 from .model.objectives import Objective
 from .model.problem import Problem
+from .partitioned.manifest import Manifest
+from .partitioned.writer import partition
 from .recommend.explanation import Explanation, explain
 from .recommend.folding import Appended, append, fold_in
 from .recommend.recommender import Recommender, load
@@ -67,6 +69,7 @@ __all__ = [
     "Interrupted",
     "JalsError",
     "LeaveOneOut",
+    "Manifest",
     "NewtonCG",
     "Objective",
     "Problem",
@@ -103,6 +106,7 @@ __all__ = [
     "metrics",
     "native",
     "normal",
+    "partition",
     "predict",
     "presets",
     "protocol",

@@ -299,6 +299,42 @@ def build() -> "typer.Typer":
 
         raise typer.Exit(_exit_code(room.examine))
 
+    @command("jals partition ratings/ table/ --shards 64 --memory 2GB")
+    def partition(
+        source: Annotated[Path, typer.Argument(help="A file of ratings, or a folder of such files.")],
+        out: Annotated[Path, typer.Argument(help="The folder to make.")],
+        shards: Annotated[int, typer.Option(help="Into how many each side is cut.", min=1)] = 64,
+        memory: Annotated[str, typer.Option(help="How much DuckDB may use.")] = "1GB",
+        threads: Annotated[int | None, typer.Option(help="Unasked, one a core.", min=1)] = None,
+        user: Annotated[str | None, typer.Option(help="The column of users: a name, or a position from 0.")] = None,
+        item: Annotated[str | None, typer.Option(help="That of items.")] = None,
+        value: Annotated[str | None, typer.Option(help="That of values.")] = None,
+        weight: Annotated[str | None, typer.Option(help="That of weights.")] = None,
+        delimiter: Annotated[str | None, typer.Option(help="Of text: one character, or ::.")] = None,
+        header: Annotated[
+            bool | None, typer.Option("--header/--no-header", help="Whether text names its columns.")
+        ] = None,
+        ids: Annotated[Literal["auto", "int", "str"], typer.Option(help="What ids are.")] = "auto",
+        duplicates: Annotated[
+            Literal["error", "last", "mean", "sum"], typer.Option(help="What becomes of pairs that occur again.")
+        ] = "error",
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table that OUT holds.")] = False,
+    ) -> None:
+        """Cut a table that is larger than memory into shards of users and items, for jals.Problem.open.
+
+        A command that was stopped goes on when it is given again.
+        """
+        from .commands import partitioning as room
+
+        columns = {"user": user, "item": item, "value": value, "weight": weight}
+        reading = {"delimiter": delimiter, "header": header, "ids": ids, "duplicates": duplicates}
+        limits: dict[str, Any] = {"shards": shards, "memory": memory, "threads": threads, "overwrite": overwrite}
+
+        def work(console: "Console") -> int:
+            return room.write(source, out, console, **columns, **reading, **limits)
+
+        raise typer.Exit(_exit_code(work))
+
     @command("jals datasets movielens-latest-small")
     def datasets(name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None) -> None:
         """The data sets that a config can name: their sizes, and where they are looked for."""

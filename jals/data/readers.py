@@ -7,7 +7,7 @@ import base64
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from . import grouping
 from .frames import SourceTable, assemble, chosen_columns, first_line, polars, table_of_frame
 from .ratings import DUPLICATES, Ratings
 from .sources import as_path, open_file
-from .text import read_text
+from .text import Text, open_text, text_table
 from .vocabulary import Vocabulary
 
 _ARROW = b"ARROW:schema"  # under which name writers of Parquet leave what its own types do not say
@@ -74,30 +74,52 @@ def read_ratings(
         ImportError: without the extra `tables`.
     """
     check_choice("duplicates", duplicates, DUPLICATES)
-    pair = (ids, ids) if isinstance(ids, str) else ids
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not set(pair) <= {"auto", "int", "str"}:
-        raise ArgumentError(f'ids is {ids!r}, but must be "auto", "int" or "str", or a pair of these: users, items.')
-    kinds = {"user": pair[0], "item": pair[1]}
     wanted = {"user": user, "item": item, "value": value, "time": time, "weight": weight}
-    for role, column in wanted.items():
-        left_out = column is False and role in ("value", "time", "weight")
-        position = isinstance(column, int) and not isinstance(column, bool) and column >= 0
-        if not (column is None or left_out or position or isinstance(column, str)):
-            raise ArgumentError(f"{role} is {column!r}, but must be a column's name or its position, from 0.")
-    if delimiter is not None and delimiter != "::" and not re.fullmatch(r"[\t -!#-~]", str(delimiter)):
-        raise ArgumentError(f'delimiter is {delimiter!r}, but must be "::" or one ASCII character, not a quote.')
-    for name, known in (("header", header), ("quoted", quoted)):
-        if known not in (None, True, False):
-            raise ArgumentError(f"{name} is {known!r}, but must be True, False or None.")
-    path = as_path(path)
+    return assemble(read_table(as_path(path), Reading.checked(wanted, delimiter, header, quoted, ids)), duplicates)
+
+
+class Reading(NamedTuple):
+    """What a caller says of a file: the arguments of `read_ratings`, the columns by role."""
+
+    wanted: dict[str, Any]
+    delimiter: str | None
+    header: bool | None
+    quoted: bool | None
+    ids: dict[str, str]
+
+    @classmethod
+    def checked(cls, wanted: dict[str, Any], delimiter: Any, header: Any, quoted: Any, ids: Any) -> "Reading":
+        """Raises ArgumentError for what no file could fit."""
+        pair = (ids, ids) if isinstance(ids, str) else ids
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not set(pair) <= {"auto", "int", "str"}:
+            allowed = '"auto", "int" or "str", or a pair of these: users, items'
+            raise ArgumentError(f"ids is {ids!r}, but must be {allowed}.")
+        for role, column in wanted.items():
+            left_out = column is False and role in ("value", "time", "weight")
+            position = isinstance(column, int) and not isinstance(column, bool) and column >= 0
+            if not (column is None or left_out or position or isinstance(column, str)):
+                raise ArgumentError(f"{role} is {column!r}, but must be a column's name or its position, from 0.")
+        if delimiter is not None and delimiter != "::" and not re.fullmatch(r"[\t -!#-~]", str(delimiter)):
+            raise ArgumentError(f'delimiter is {delimiter!r}, but must be "::" or one ASCII character, not a quote.')
+        for name, known in (("header", header), ("quoted", quoted)):
+            if known not in (None, True, False):
+                raise ArgumentError(f"{name} is {known!r}, but must be True, False or None.")
+        return cls(wanted, delimiter, header, quoted, {"user": pair[0], "item": pair[1]})
+
+    def text(self, path: Path, content: bytes | None, start: bytes) -> Text:
+        """The text file, what else is known of which `open_file` says."""
+        return open_text(path, content, start, self.delimiter, self.header, self.quoted, self.wanted, self.ids)
+
+
+def read_table(path: Path, reading: Reading) -> SourceTable:
+    """A file's columns, of which `assemble` makes ratings."""
     kind, content, start = open_file(path)
     if kind == "text":
-        table = read_text(path, content, start, delimiter, header, quoted, wanted, kinds)
-    else:
-        table = (_parquet if kind == "Parquet" else _npz)(path, content, wanted)
-        for role in kinds:
-            table.columns[role] = _as_kind(table, role, kinds[role])
-    return assemble(table, duplicates)
+        return text_table(reading.text(path, content, start))
+    table = (_parquet if kind == "Parquet" else _npz)(path, content, reading.wanted)
+    for role, ids in reading.ids.items():
+        table.columns[role] = _as_kind(table, role, ids)
+    return table
 
 
 def _npz(path: Path, content: bytes | None, wanted: dict[str, Any]) -> SourceTable:

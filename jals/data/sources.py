@@ -105,6 +105,8 @@ def open_file(path: Path) -> tuple[str, bytes | None, bytes]:
         if promise in suffixes and kind != name:
             article = "an" if name == "npz" else "a"
             raise DataError(f"{path} is not {article} {name} file: {begun}. Name it after what it holds.")
+    if kind == "npz" and not layers and path.is_file():
+        content = None  # NumPy reads array by array from the path, and no byte is in memory twice
     return kind, content, start
 
 

@@ -31,8 +31,8 @@ _FREE = b"\x1f\x1e\x1d\x1c\x01\x02\x03\x04"  # one that a file does not have tak
 
 
 @dataclasses.dataclass(frozen=True)
-class _Text:
-    """A text file, how it is written, and what is read of it."""
+class Text:
+    """A text file, how it is written, and what is read of it. Make one with `open_text`."""
 
     path: Path
     content: bytes | None  # where the file was packed
@@ -57,6 +57,23 @@ class _Text:
         line, _ = next(itertools.islice(self.records(), entry, None))
         return f"line {line}"
 
+    def pieces(self, size: int) -> Iterator["Text"]:
+        """The records in texts of about `size` bytes, cut at line ends: where quotes mean something, at those before
+        which they are all closed. Each is read by `text_table`, whose errors do not know the lines of the file."""
+        with open(self.path, "rb") if self.content is None else io.BytesIO(self.content) as file:
+            for _ in range(self.line - 1):
+                file.readline()
+            while content := file.read(size) + file.readline():
+                if self.dialect.quoted and has_quoted_fields(content, self.dialect.delimiter):
+                    lines, open_quote = [content], content.count(b'"') % 2
+                    while open_quote and (line := file.readline()):
+                        lines.append(line)
+                        open_quote ^= line.count(b'"') % 2
+                    content = b"".join(lines)
+                if content.strip():
+                    dialect = dataclasses.replace(self.dialect, header=False)
+                    yield dataclasses.replace(self, content=content, line=1, dialect=dialect)
+
     def whole_records(self) -> Iterator[tuple[int, list[str]]]:
         """`records`, each with all of its fields."""
         for line, fields in self.records():
@@ -77,7 +94,7 @@ class _Text:
         return DataError(f"{self.path} cannot be read: {problem}")
 
 
-def read_text(
+def open_text(
     path: Path,
     content: bytes | None,
     start: bytes,
@@ -86,15 +103,15 @@ def read_text(
     quoted: bool | None,
     wanted: dict[str, Any],
     kinds: dict[str, str],
-) -> SourceTable:
-    """The table in a text file; `start` is how it starts, the other arguments are those of `read_ratings`."""
+) -> Text:
+    """The text file as it is written; `start` is how it starts, the other arguments are those of `read_ratings`."""
     if b"\0" in start:
         raise DataError(f"{path} is no text (it holds NUL bytes), and neither Parquet nor npz nor gzip.")
     if b"\n" not in start and len(start) > 1 << 15:
         raise DataError(f"{path} is no table: its first line does not end within {len(start):,} bytes.")
     size = path.stat().st_size if content is None else len(content)
     whole = size <= len(start)
-    lines = list(_Text(path, start if whole else start[: start.rindex(b"\n") + 1], Dialect("", True)).lines())
+    lines = list(Text(path, start if whole else start[: start.rindex(b"\n") + 1], Dialect("", True)).lines())
     first = next((line.strip("\r\n") for line in lines if line.strip("\r\n")), "")
     if "\r" in first:
         raise DataError(f"{path}, line 1 has carriage returns inside: convert its line ends to \\n.")
@@ -106,7 +123,7 @@ def read_text(
         if not _is_utf8(name):
             raise _not_utf8(path, sample.records[0][0])
     begin, example = sample.records[int(dialect.header)]
-    text = _Text(
+    return Text(
         path,
         content,
         dialect,
@@ -116,16 +133,20 @@ def read_text(
         {role: f"column {names[at]!r}" if names else f"column {at}" for role, at in sample.columns.items()},
         {role: _kind(role, kinds.get(role), example, at) for role, at in sample.columns.items()},
     )
+
+
+def text_table(text: Text) -> SourceTable:
+    """The table in it."""
     frame, arrays = _frame(text), {}
     for role, label in text.labels.items():
         series = frame.drop_in_place(role)  # one by one: a long table is never in memory twice
-        if role not in kinds:
+        if role not in ("user", "item"):
             arrays[role] = series.to_numpy()
         elif series.dtype.is_integer():
             arrays[role] = number_ids(f"the ids in {label}", series.to_numpy())
         else:
-            arrays[role] = text_codes(series, f"{path}: the ids in {label}")
-    return SourceTable(str(path), text.labels, arrays, text.place)
+            arrays[role] = text_codes(series, f"{text.path}: the ids in {label}")
+    return SourceTable(str(text.path), text.labels, arrays, text.place)
 
 
 def _is_utf8(field: str) -> bool:
@@ -178,7 +199,7 @@ def _unlike(field: str, first: str) -> str:
     return (f", unlike the first, {first!r}" if field != first else "") + ". Correct the line"
 
 
-def _frame(text: _Text) -> Any:
+def _frame(text: Text) -> Any:
     """The columns by role, without an empty field."""
     pl = polars()
     frame = _scanned(pl, text)
@@ -217,7 +238,7 @@ def _frame(text: _Text) -> Any:
     return frame
 
 
-def _refuse_twins(pl: Any, text: _Text, role: str, ids: Any) -> None:
+def _refuse_twins(pl: Any, text: Text, role: str, ids: Any) -> None:
     """Refuses a column in which 7 and 007 are both found: whether they are one id is not for us to say."""
     plain = pl.col(role).str.replace(r"^\+?(-?)0*([0-9])", "$1$2").alias("plain")
     frame = ids.rename(role).to_frame().with_columns(plain)
@@ -229,7 +250,7 @@ def _refuse_twins(pl: Any, text: _Text, role: str, ids: Any) -> None:
         )
 
 
-def _scanned(pl: Any, text: _Text) -> Any:
+def _scanned(pl: Any, text: Text) -> Any:
     """Every field that is asked for, cast, or null where it cannot be, as polars reads them; None where the lines are
     not regular, or not what polars has read."""
     mark = text.dialect.delimiter
@@ -285,7 +306,7 @@ def _without(pl: Any, frame: Any, lines: Lines) -> Any:
     return frame.filter(pl.Series(kept))
 
 
-def _by_hand(pl: Any, text: _Text) -> Any:
+def _by_hand(pl: Any, text: Text) -> Any:
     """The same, read by Python."""
     columns = {str(place): [] for place in text.columns.values()}
     try:
@@ -298,7 +319,7 @@ def _by_hand(pl: Any, text: _Text) -> Any:
     return frame.select(_casts(pl, text))
 
 
-def _casts(pl: Any, text: _Text) -> list[Any]:
+def _casts(pl: Any, text: Text) -> list[Any]:
     """What becomes of the fields, by role."""
     return [
         cast for role, place in text.columns.items() for cast in _cast(pl, role, text.kinds[role], pl.col(str(place)))

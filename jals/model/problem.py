@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data.ratings import Ratings
+from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError, is_traced
 from ..forks import check_jax
+from ..partitioned.manifest import Manifest
+from ..partitioned.reader import read as partitioned
 from ..reals import FLOATS, MOST, float_dtype, reals
 from . import layout_checks
 from .layouts import Side, build_side
 from .slots import CODES, Slots, arranged, row_sums, side_slots
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """What a solver works on. A pytree; make one with `Problem.build`.
@@ -31,6 +33,8 @@ class Problem:
         compact: whether values that are not traced lie in layout order as codes of a byte or two, where these hold them
             exactly (see `Slots`); static. True for what `build` makes. `with_values` sets it to False, so that whatever
             numbers it is given, nothing is compiled again.
+        vocab: the outside ids of the rows, where `open` found them. No part of the pytree: what a transformation of JAX
+            hands on has none.
     """
 
     user: jax.Array
@@ -44,6 +48,7 @@ class Problem:
     num_users: int = dataclasses.field(metadata={"static": True})
     num_items: int = dataclasses.field(metadata={"static": True})
     compact: bool = dataclasses.field(default=False, metadata={"static": True})
+    vocab: Vocabulary | None = None
 
     @classmethod
     def build(cls, ratings: Ratings, layout: str = "bucketed") -> "Problem":
@@ -67,6 +72,39 @@ class Problem:
         user_side, item_side = jax.device_put((user_side, item_side))
         columns = user, item, value, weight
         return cls(*columns, user_side, item_side, None, None, ratings.num_users, ratings.num_items, compact=True)
+
+    @classmethod
+    def open(
+        cls, path: Any, devices: None = None, stream: bool = False, layout: str = "bucketed", verify: bool = True
+    ) -> "Problem":
+        """The problem of a partitioned table, as `jals.partition` or another program wrote it (docs/partitioned.md), in
+        memory: that of `build`, with the same values and derivatives, of the ratings that were partitioned. Its entries
+        are in their order, or, where the table does not know it, in the order of user and item; users and items have
+        the numbers that they had there. Needs the extra `tables`.
+
+        Args:
+            path: the folder.
+            devices: None, the default device. `problem.shard(devices)` spreads a problem that is open.
+            stream: False, the whole table in memory.
+            layout: as in `build`.
+            verify: whether the files' SHA-256 are compared with those of the manifest, a warning saying where there are
+                none; their sizes always are.
+
+        Raises:
+            StorageError: for what is no partitioned table, is of another version, or has a file that is missing,
+                changed or damaged: it is named.
+            DataError: naming file, shard and row of the first field that cannot be.
+            ArgumentError: for another `devices`, `stream` or `layout`.
+            ImportError: without the extra `tables`.
+        """
+        if devices is not None:
+            raise ArgumentError("devices must be None: Problem.open(path).shard(devices) spreads a problem over them.")
+        if stream is not False:
+            raise ArgumentError("stream must be False: a table is opened into memory, which has to hold it.")
+        manifest = Manifest.read(path)
+        manifest.verify(hashes=verify)
+        ratings, vocab = partitioned(manifest)
+        return dataclasses.replace(cls.build(ratings, layout), vocab=vocab)
 
     @classmethod
     def of_side(cls, ratings: Ratings, side: str) -> "Problem":
@@ -303,6 +341,15 @@ class Problem:
     def describe(self) -> dict:
         """The layouts' cost by side: `{"user": {...}, "item": {...}}`, see `Side.describe`."""
         return {"user": self.user_side.describe(), "item": self.item_side.describe()}
+
+
+# What is static is compared at every call of a compiled function, and a leaf is an array: ids are neither.
+jax.tree_util.register_dataclass(
+    Problem,
+    [field.name for field in dataclasses.fields(Problem) if field.name != "vocab" and not field.metadata],
+    [field.name for field in dataclasses.fields(Problem) if field.metadata],
+    ["vocab"],
+)
 
 
 def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:

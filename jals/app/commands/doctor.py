@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PURPOSES = {
     "cli": "the command line: experiments from TOML files",
     "tables": "CSV and Parquet files, data frames",
+    "partition": "tables larger than memory, cut into shards",
     "safetensors": "factors in .safetensors files",
     "optuna": "tuning by a sampler that learns from its trials",
     "explore": "a page to look at a model, and play with it",
