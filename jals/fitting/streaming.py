@@ -1,8 +1,8 @@
 """Sweeps over a table that stays on the disk: every shard in its turn through one compiled step a side."""
 
-import collections
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +35,19 @@ class Found(NamedTuple):
     finite: jax.Array
 
 
+class Mapped:
+    """A shard's file, and its arrays on the device: on a CPU the file's own pages, and so kept; else copies, made when
+    they are asked for."""
+
+    def __init__(self, file: Arrays):
+        self.file, self._host, self._kept = file, Shard.of(file.arrays), None
+
+    def arrays(self) -> Shard:
+        if self._kept is None and jax.default_backend() == "cpu":
+            self._kept = jax.device_put(self._host)
+        return self._kept or jax.device_put(self._host)
+
+
 class Streaming:
     """A fit's work on a table that stays on the disk. The state before a sweep is kept until the sweep has ended, so an
     interruption loses no more than that.
@@ -58,14 +71,15 @@ class Streaming:
         self.objective = by_rows(problem.head, objective)
         self.sizes = _sizes(problem, objective)
         self.first, self.last = SIDES if solver.first == "user" else SIDES[::-1]
+        self._mapped: dict[tuple[str, int], Mapped] = {}
         self._check_memory(copies)
 
     def compile(self, state: State) -> None:
         """Solves a shard of each side, which compiles all that a sweep needs."""
         for side in SIDES:
-            shard = self.problem.shard(side, 0)
-            jax.block_until_ready(self._solved(state.factors, self._empty(side), shard, side, None))
-            shard.release()
+            gram, shard = _gram(state.factors, self.objective, side), self._shard(side, 0)
+            jax.block_until_ready(self._solved(state.factors, self._empty(side), shard.arrays(), side, gram))
+            shard.file.release()
 
     def sweeps(self, state: State, count: int) -> tuple[State, Info, int, int, Any]:
         """As `single.advance`."""
@@ -81,7 +95,7 @@ class Streaming:
     def loss(self, factors: Factors) -> jax.Array:
         """`jals.loss`, by a pass over one side's shards."""
         part = functools.partial(_entries_loss, scale=self.problem.scale, **self._static(self.last))
-        found = self._each(self.last, lambda shard: part(factors, _on_device(shard), self.objective))
+        found = self._each(self.last, lambda shard: part(factors, shard, self.objective))
         return sum(found, jnp.zeros((), factors.dtype)) + penalty(factors, self.sizes, self.objective)
 
     def _sweep(self, state: State) -> tuple[State, Info]:
@@ -90,7 +104,7 @@ class Streaming:
             gram = _gram(factors, self.objective, side)
             into = self._empty(side)
 
-            def one(shard: Arrays, factors=factors, side=side, gram=gram) -> Found:
+            def one(shard: Shard, factors=factors, side=side, gram=gram) -> Found:
                 nonlocal into
                 into, found = self._solved(factors, into, shard, side, gram)
                 return found
@@ -107,29 +121,29 @@ class Streaming:
         told = Info(*map(jnp.asarray, (finite, row, of, self.solver.passes_per_sweep or 0)), value)  # pyright: ignore
         return State(factors), told
 
-    def _each(self, side: str, work: Any) -> list[Any]:
-        """What `work(shard)` gives for every shard. While the device works on one, the next is read; what has been
-        worked on is let go."""
-        results, under_way = [], collections.deque()
-        ahead = self.problem.shard(side, 0)
+    def _each(self, side: str, work: Callable[[Shard], Any]) -> list[Any]:
+        """What `work` gives for every shard. While the device works on one, the next is read; what has been worked on
+        is let go."""
+        results, last = [], self.problem.shards - 1
         for number in range(self.problem.shards):
-            shard = ahead
-            if number + 1 < self.problem.shards:
-                ahead = self.problem.shard(side, number + 1)
-            results.append(work(shard))
-            ahead.ahead()
-            under_way.append(shard)
-            if len(under_way) > 1:
+            results.append(work(self._shard(side, number).arrays()))
+            self._shard(side, min(number + 1, last)).file.ahead()
+            if number:
                 jax.block_until_ready(results[-2])
-                under_way.popleft().release()
+                self._shard(side, number - 1).file.release()
         jax.block_until_ready(results[-1])
-        under_way.popleft().release()
+        self._shard(side, last).file.release()
         return results
 
-    def _solved(self, factors: Factors, into: tuple, shard: Arrays, side: str, gram: Any) -> tuple[tuple, Found]:
+    def _shard(self, side: str, number: int) -> "Mapped":
+        if (side, number) not in self._mapped:
+            self._mapped[side, number] = Mapped(self.problem.shard(side, number))
+        return self._mapped[side, number]
+
+    def _solved(self, factors: Factors, into: tuple, shard: Shard, side: str, gram: Any) -> tuple[tuple, Found]:
         value = side == self.last
         scale, static = self.problem.scale, self._static(side)
-        return _solve(self.solver, factors, into, _on_device(shard), self.objective, gram, scale, value=value, **static)
+        return _solve(self.solver, factors, into, shard, self.objective, gram, scale, value=value, **static)
 
     def _static(self, side: str) -> dict[str, Any]:
         return {"side": side, "steps": self.problem.steps[side]}
@@ -159,11 +173,6 @@ class Streaming:
 
 
 _COMPILING = 100_000_000  # bytes that XLA was seen to hold besides while it compiles a step
-
-
-def _on_device(shard: Arrays) -> Shard:
-    """On a CPU the file's own pages."""
-    return jax.device_put(Shard.of(shard.arrays))
 
 
 def _sizes(problem: Streamed, objective: Objective) -> tuple[jax.Array, jax.Array]:
