@@ -13,6 +13,7 @@ from ..devices import own_bytes
 from ..errors import ArgumentError
 from ..model.factors import Factors
 from ..model.feedback import KINDS
+from ..model.layouts import sizes_of
 from ..model.objectives import Objective, by_rows, penalty, side_penalty
 from ..model.shards import Shard
 from ..model.streamed import REFUSAL, Streamed
@@ -154,16 +155,18 @@ class Streaming:
         return jnp.zeros((rows, self.solver.rank), dtype), bias
 
     def _check_memory(self, copies: int) -> None:
-        """Refuses a fit that needs more than is allowed: what the process holds now, `copies` of the factors, what the
-        device makes of two shards, and what compiling takes."""
+        """Refuses a fit that may need more than is allowed: what the process holds now; `copies` of the factors, and
+        what drawing the larger side's takes; what XLA gathers, of each bucket at once; what is made of two shards; and
+        what compiling takes."""
         if self.problem.memory is None:
             return
         problem, rank, number = self.problem, self.solver.rank, self.problem.dtype.itemsize
-        rows = problem.num_users + problem.num_items
-        tables = copies * rows * (rank + 1) * number
+        rows = problem.num_users, problem.num_items
+        tables = (copies * sum(rows) + 3 * max(rows)) * (rank + 1) * number
         shards = 2 * problem.largest_bytes()
-        parts = {"the process has": own_bytes(), f"{copies} copies of the factors": tables, "two shards": shards}
-        parts["compiling"] = _COMPILING
+        buckets = max(map(len, problem.steps.values()))
+        work = 2 * buckets * sizes_of(jax.default_backend()).slots * (rank + 1) * number
+        parts = {"the process has": own_bytes(), "factors": tables, "shards": shards, "XLA": work + _COMPILING}
         need = sum(parts.values())
         if need > problem.memory:
             told = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in parts.items())

@@ -241,7 +241,10 @@ class _Laying:
                 if f"{side}_weight" in table:
                     weight = part["weight"].astype(self.dtype)
                 if len(table["codes"]):
-                    value = table["codes"][np.searchsorted(table["distinct"], value)]
+                    place = np.searchsorted(table["distinct"], value).clip(max=len(table["distinct"]) - 1)
+                    if (table["distinct"][place] != value).any():
+                        raise self._differ(f", as shard {number} of the {side} side shows")
+                    value = table["codes"][place]
                 shard = plan.lay_out(
                     number, np.where(row_at >= 0, row_at, rows).astype(np.int32), part["row"], other, value, weight
                 )
