@@ -205,25 +205,24 @@ def fit(
     """
     asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
     streamed = problem if isinstance(problem, Streamed) else None
-    if streamed is not None:
-        problem = streamed.head
-    check_start(solver, problem, objective, key=key, init=init, validation=validation)
+    known = problem.head if isinstance(problem, Streamed) else problem
+    check_start(solver, known, objective, key=key, init=init, validation=validation)
     check_metric(metric, [validation])
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")
     if validation is not None:
         _check_history(init, metric)
-    problem = problem.checked() if streamed is None else problem
-    objective.check(problem, solver.rank)
-    objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
+    known = known.checked() if streamed is None else known
+    objective.check(known, solver.rank)
+    objective, solver = objective.cast(known.dtype), cast(solver, known.dtype)
     if streamed is None:
-        work: Any = _InMemory(solver, problem, objective)
+        work: Any = _InMemory(solver, known, objective)
     else:
         if metric != RMSE:
             raise ArgumentError(f'metric is "{metric}", which looks at all entries, but the problem {REFUSAL}')
         work = Streaming(solver, streamed, objective, copies=2 if patience is None else 3)
     key = jax.random.key(0) if key is None else key
-    measure = measure_of(metric, validation, problem)
+    measure = measure_of(metric, validation, known)
     watched = validation is not None or bool(asked.callbacks)
 
     def compiled(now: Result) -> Result:
@@ -255,13 +254,13 @@ def fit(
 
     def begun() -> Result:
         nonlocal alive
-        start = starting_result(solver, key, problem, objective, init, patience, metric)
-        alive = not vanished(start.factors, problem, objective)
+        start = starting_result(solver, key, known, objective, init, patience, metric)
+        alive = not vanished(start.factors, known, objective)
         return start
 
     result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled])
     if result.done and alive:
-        warn_if_vanished(result.factors, problem, objective)
+        warn_if_vanished(result.factors, known, objective)
     return result
 
 

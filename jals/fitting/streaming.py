@@ -158,9 +158,10 @@ class Streaming:
         """Refuses a fit that may need more than is allowed: what the process holds now; `copies` of the factors, and
         what drawing the larger side's takes; what XLA gathers, of each bucket at once; what is made of two shards; and
         what compiling takes."""
-        if self.problem.memory is None:
-            return
         problem, rank, number = self.problem, self.solver.rank, self.problem.dtype.itemsize
+        allowed = problem.memory
+        if allowed is None:
+            return
         rows = problem.num_users, problem.num_items
         tables = (copies * sum(rows) + 3 * max(rows)) * (rank + 1) * number
         shards = 2 * problem.largest_bytes()
@@ -168,10 +169,10 @@ class Streaming:
         work = 2 * buckets * sizes_of(jax.default_backend()).slots * (rank + 1) * number
         parts = {"the process has": own_bytes(), "factors": tables, "shards": shards, "XLA": work + _COMPILING}
         need = sum(parts.values())
-        if need > problem.memory:
+        if need > allowed:
             told = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in parts.items())
             cure = "partition into more shards" if shards > tables else f"lower the rank, {rank}"
-            said = f"memory is {problem.memory / 1e6:,.0f} MB, but this fit needs {need / 1e6:,.0f}"
+            said = f"memory is {allowed / 1e6:,.0f} MB, but this fit needs {need / 1e6:,.0f}"
             raise ArgumentError(f"{said} ({told}): allow more, or {cure}.")
 
 
