@@ -192,5 +192,5 @@ def test_a_file_that_is_no_parquet_is_named(table):
 def test_what_does_not_work_says_what_does(whole):
     with pytest.raises(jals.ArgumentError, match="devices must be None: "):
         jals.Problem.open(whole, devices=2)
-    with pytest.raises(jals.ArgumentError, match="stream is 1.5, but must be True or False"):
+    with pytest.raises(jals.ArgumentError, match=r"stream is 1\.5, but must be True or False"):
         jals.Problem.open(whole, stream=1.5)
