@@ -22,6 +22,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits are POSIX
 OBJECTIVES = {
     "biased": jals.als_wr(0.05, bias=True, center=True),
     "implicit": jals.ials(0.1, 0.2),
+    "prior": jals.ials(0.1, 0.2, prior_item=np.ones(4)),
     "confidence": jals.hu_koren(0.1, 2.0, epsilon=0.5),
     "by weights": dataclasses.replace(jals.als_wr(0.1), count="weights"),
     "powers": jals.wals(0.1, 0.3, weight_power_item=-0.5, unobserved_power_user=0.3),
