@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ..metrics import RMSE, as_error, spelt
 from ..model.factors import Factors
 from ..model.objectives import Objective, loss
 from ..model.problem import Problem
+from ..model.streamed import REFUSAL, Streamed
 from ..solvers.protocol import (
     Info,
     State,
@@ -33,6 +34,7 @@ from ..solvers.protocol import (
     traits,
 )
 from .loop import RUNNING, Columns, StopRules, fit_error, run_single
+from .streaming import Streaming
 from .validation import check_metric, measure_of
 from .vanished import vanished, warn_if_vanished
 
@@ -160,7 +162,7 @@ def _run(solver, state, problem, objective, sweeps, loss):
 
 def fit(
     solver: Any,
-    problem: Problem,
+    problem: Problem | Streamed,
     objective: Objective,
     sweeps: int = 15,
     key: jax.Array | None = None,
@@ -176,7 +178,8 @@ def fit(
 
     Args:
         solver: `ALS`, `Gradient`, or anything with their `init` and `sweep`.
-        problem, objective: what to minimise.
+        problem, objective: what to minimise. What `Problem.open(stream=True)` returns is for `ALS` without `rounding`,
+            and for the metric "rmse".
         sweeps: at most so many.
         key: for the initial factors (default `jax.random.key(0)`). Same key, same machine: same result to the bit.
         tol: stop once |loss before - loss now| <= tol * loss before, from one record to the next. None: never.
@@ -205,27 +208,35 @@ def fit(
             the last record, reason "failed", or None.
     """
     asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
-    check_start(solver, problem, objective, key=key, init=init, validation=validation)
+    streamed = problem if isinstance(problem, Streamed) else None
+    known = problem.head if isinstance(problem, Streamed) else problem
+    check_start(solver, known, objective, key=key, init=init, validation=validation)
     check_metric(metric, [validation])
     if patience is not None and validation is None:
         raise ArgumentError("patience needs validation ratings to watch.")
     if validation is not None:
         _check_history(init, metric)
-    problem = problem.checked()
-    objective.check(problem, solver.rank)
-    objective, solver = objective.cast(problem.dtype), cast(solver, problem.dtype)
+    known = known.checked() if streamed is None else known
+    objective.check(known, solver.rank)
+    objective, solver = objective.cast(known.dtype), cast(solver, known.dtype)
+    if streamed is None:
+        work: Any = _InMemory(solver, known, objective)
+    else:
+        if metric != RMSE:
+            raise ArgumentError(f'metric is "{metric}", which looks at all entries, but the problem {REFUSAL}')
+        work = Streaming(solver, streamed, objective, copies=2 if patience is None else 3)
     key = jax.random.key(0) if key is None else key
-    measure = measure_of(metric, validation, problem)
+    measure = measure_of(metric, validation, known)
     watched = validation is not None or bool(asked.callbacks)
 
     def compiled(now: Result) -> Result:
         started = clock.seconds()
-        jax.block_until_ready(advance(solver, now.state, problem, objective, 0))  # no sweep at all: this compiles
+        work.compile(now.state)
         return dataclasses.replace(now, compile_seconds=clock.seconds() - started)
 
     def look(now: Result, after: State, count: int, seconds: float, passes: int, value: Any = None) -> Result:
         if asked.loss_every and value is None:
-            value = loss(after.factors, problem, objective)
+            value = work.loss(after.factors)
         value = float(value) if asked.loss_every else None
         return extend_result(now, after, value, measure(after.factors), count, seconds, passes, patience)
 
@@ -234,7 +245,7 @@ def fit(
             return look(now, now.state, 0, 0.0, 0)
         wanted = asked.until_record(now.done, watched)
         started = clock.seconds()
-        after, info, count, passes, value = advance(solver, now.state, problem, objective, wanted)
+        after, info, count, passes, value = work.sweeps(now.state, wanted)
         jax.block_until_ready(after)
         seconds = clock.seconds() - started
         if int(count):
@@ -247,15 +258,36 @@ def fit(
 
     def begun() -> Result:
         nonlocal alive
-        start = starting_result(solver, key, problem, objective, init, patience, metric)
-        alive = not vanished(start.factors, problem, objective)
+        start = starting_result(solver, key, known, objective, init, patience, metric)
+        alive = not vanished(start.factors, known, objective)
         return start
 
-    memory = functools.partial(told_exhausted, "the fit", smaller(solver, problem), problem)
+    if isinstance(problem, Problem):
+        cures = smaller(solver, problem)
+    else:
+        cures = [f"lower the rank ({solver.rank:,})", "partition the table into more shards"]
+    memory = functools.partial(told_exhausted, "the fit", cures, problem)
     result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled], memory)
     if result.done and alive:
-        warn_if_vanished(result.factors, problem, objective)
+        warn_if_vanished(result.factors, known, objective)
     return result
+
+
+class _InMemory(NamedTuple):
+    """What a fit does to its state, of a problem in memory; see `streaming.Streaming`."""
+
+    solver: Any
+    problem: Problem
+    objective: Objective
+
+    def compile(self, state: State) -> None:
+        jax.block_until_ready(self.sweeps(state, 0))  # no sweep at all
+
+    def sweeps(self, state: State, count: int) -> tuple[State, Info, Any, Any, Any]:
+        return advance(self.solver, state, self.problem, self.objective, count)
+
+    def loss(self, factors: Factors) -> jax.Array:
+        return loss(factors, self.problem, self.objective)
 
 
 # ---- parts of a round, here and in `many` ----

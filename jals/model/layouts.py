@@ -166,28 +166,28 @@ def build_side(
     check_choice("layout", layout, LAYOUTS)
     sizes = sizes_of(platform)
     start, order = grouping.group(row, num_rows)
-    start, degree = start[:-1], np.diff(start)
+    degree = np.diff(start)
     filled = np.flatnonzero(degree)
-    widths, at, pieces = _choose_widths(degree[filled], layout, sizes.widths)
+    widths, at, pieces = choose_widths(degree[filled], layout, sizes.widths)
     buckets = []
-    for place, width in enumerate(widths):
-        chosen = filled[at == place]
-        count = pieces[at == place]
-        plan = _whole_rows(chosen, width, sizes) if (count == 1).all() else _cut_rows(chosen, count, width, sizes)
-        buckets.append(_fill(*plan, int(width), start, degree, order, other, num_rows))
+    for place, width in enumerate(widths.tolist()):
+        chosen, count = filled[at == place], pieces[at == place]
+        room = find_room([count], width, sizes)
+        buckets.append(lay_out(chosen, count, width, room, start, order, other))
     empty = np.flatnonzero(degree == 0)
     if len(empty):
-        buckets.append(_fill(*_whole_rows(empty, 0, sizes), 0, start, degree, order, other, num_rows))
+        ones = np.ones_like(empty)
+        buckets.append(lay_out(empty, ones, 0, find_room([ones], 0, sizes), start, order, other))
     return Side(tuple(buckets), num_rows, len(row))
 
 
 def forecast_slots(degree: np.ndarray, layout: str, platform: str = "cpu") -> int:
     """How many slots rows of these degrees will take, but for the few that fill up slabs."""
-    widths, at, pieces = _choose_widths(degree[degree > 0], layout, sizes_of(platform).widths)
+    widths, at, pieces = choose_widths(degree[degree > 0], layout, sizes_of(platform).widths)
     return int((widths[at] * pieces).sum())
 
 
-def _choose_widths(degree: np.ndarray, layout: str, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def choose_widths(degree: np.ndarray, layout: str, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(widths, the place of each row's width in them, pieces of each row) for rows of these degrees, all >= 1."""
     longest = int(degree.max())
     if layout == "padded":
@@ -239,39 +239,66 @@ def _fitted_widths(degree: np.ndarray, most: int) -> np.ndarray:
     return np.array(widths[::-1])
 
 
-def _whole_rows(rows: np.ndarray, width: int, sizes: Sizes) -> tuple[np.ndarray, None, np.ndarray, np.ndarray, int]:
-    """Slabs of rows that are one piece each: (row, piece_row, each piece's row, its number in the row, step)."""
-    slabs = -(-len(rows) // int(np.clip(sizes.slots // max(width, 1), 1, sizes.rows)))
-    size = -(-len(rows) // slabs)
-    row = np.full(slabs * size, -1, np.int64)
+class Room(NamedTuple):
+    """What a bucket's arrays have room for: so many slabs, of so many rows and pieces each (None: every row is one
+    piece), of which `step` are worked on at a time."""
+
+    slabs: int
+    rows: int
+    pieces: int | None
+    step: int
+
+
+def find_room(parts: list[np.ndarray], width: int, sizes: Sizes) -> Room:
+    """The room for rows of so many pieces each, of one width; for the largest of several parts of a side, so that all
+    of them have arrays of the same shapes."""
+    most = max(1, *map(len, parts))
+    if all((pieces == 1).all() for pieces in parts):
+        slabs = -(-most // int(np.clip(sizes.slots // max(width, 1), 1, sizes.rows)))
+        rows = -(-most // slabs)
+        return Room(slabs, rows, None, rows)
+    slabs = -(-max(int(pieces.sum()) for pieces in parts) // sizes.pieces)
+    spread = [(pieces, _balanced(pieces, slabs)) for pieces in parts if len(pieces)]
+    in_slab = max(int(np.bincount(slab, pieces).max()) for pieces, slab in spread)
+    steps = -(-in_slab // max(1, sizes.slots // width))
+    step = -(-in_slab // steps)
+    rows = max(int(np.bincount(slab).max()) for _, slab in spread)
+    return Room(max(int(slab.max()) + 1 for _, slab in spread), rows, steps * step, step)
+
+
+def lay_out(rows: np.ndarray, pieces: np.ndarray, width: int, room: Room, start, order: Any, other) -> Bucket:
+    """The bucket of these rows, each of so many pieces; `start` and `order` as `grouping.group` gives them."""
+    row, piece_row, source, number = (_whole_rows(rows, room) if room.pieces is None else _cut_rows(rows, pieces, room))
+    return _fill(row, piece_row, source, number, room.step, width, start, order, other)
+
+
+def _whole_rows(rows: np.ndarray, room: Room) -> tuple[np.ndarray, None, np.ndarray, np.ndarray]:
+    """Slabs of rows that are one piece each: (row, piece_row, each piece's row, its number in the row)."""
+    row = np.full(room.slabs * room.rows, -1, np.int64)
     row[: len(rows)] = rows
-    row = row.reshape(slabs, size)
-    return row, None, row, np.zeros_like(row), size
+    row = row.reshape(room.slabs, room.rows)
+    return row, None, row, np.zeros_like(row)
 
 
 def _cut_rows(
-    rows: np.ndarray, pieces: np.ndarray, width: int, sizes: Sizes
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    rows: np.ndarray, pieces: np.ndarray, room: Room
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Slabs of rows in pieces, all pieces of a row in one slab; returns as `_whole_rows`."""
-    slab = _balanced(pieces, -(-int(pieces.sum()) // sizes.pieces))
-    slabs = int(slab.max()) + 1
-    order = np.argsort(slab, kind="stable")
-    rows, pieces, slab = rows[order], pieces[order], slab[order]
-    in_slab = np.bincount(slab, pieces, slabs).astype(np.int64)
-    steps = -(-int(in_slab.max()) // max(1, sizes.slots // width))
-    step = -(-int(in_slab.max()) // steps)
+    slab = _balanced(pieces, room.slabs)
+    by_slab = np.argsort(slab, kind="stable")
+    rows, pieces, slab = rows[by_slab], pieces[by_slab], slab[by_slab]
     place = _number_within(slab)
-    row = np.full((slabs, int(place.max()) + 1), -1, np.int64)
+    row = np.full((room.slabs, room.rows), -1, np.int64)
     row[slab, place] = rows
     piece_slab = np.repeat(slab, pieces)
     piece_place = _number_within(piece_slab)
-    piece_row = np.full((slabs, steps * step), row.shape[1], np.int32)
+    piece_row = np.full((room.slabs, room.pieces or 0), room.rows, np.int32)
     piece_row[piece_slab, piece_place] = np.repeat(place, pieces)
     source = np.full(piece_row.shape, -1, np.int64)
     source[piece_slab, piece_place] = np.repeat(rows, pieces)
     number = np.zeros_like(source)
     number[piece_slab, piece_place] = _number_within(np.repeat(rows, pieces))
-    return row, piece_row, source, number, step
+    return row, piece_row, source, number
 
 
 def _balanced(pieces: np.ndarray, slabs: int) -> np.ndarray:
@@ -292,10 +319,9 @@ def _number_within(group: np.ndarray) -> np.ndarray:
     return np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
 
 
-def _fill(row, piece_row, source, number, step, width, start, degree, order: Any, other, num_rows) -> Bucket:
+def _fill(row, piece_row, source, number, step, width, start, order: Any, other) -> Bucket:
     """The bucket's index arrays: piece `number` of row `source` holds the row's entries number * width onward."""
-    used = source >= 0
-    begin = np.where(used, start[source] + number * width, 0).astype(np.int32)
-    length = np.where(used, np.minimum(degree[source] - number * width, width), 0).astype(np.int32)
-    others, entries = grouping.fill(begin, length, width, order, other)
-    return Bucket(np.where(row >= 0, row, num_rows).astype(np.int32), others, entries, piece_row, int(step))  # pyright: ignore
+    begin = np.where(source >= 0, start[source] + number * width, 0).astype(np.int32)
+    length = np.where(source >= 0, np.minimum(start[source + 1] - start[source] - number * width, width), 0)
+    others, entries = grouping.fill(begin, length.astype(np.int32), width, order, other)
+    return Bucket(np.where(row >= 0, row, len(start) - 1).astype(np.int32), others, entries, piece_row, int(step))  # pyright: ignore

@@ -1,6 +1,7 @@
 """A ratings table on the device, ready to be solved: entries in input order, and both sides' layouts."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,33 +80,66 @@ class Problem:
 
     @classmethod
     def open(
-        cls, path: Any, devices: None = None, stream: bool = False, layout: str = "bucketed", verify: bool = True
-    ) -> "Problem":
-        """The problem of a partitioned table, as `jals.partition` or another program wrote it (docs/partitioned.md), in
-        memory: that of `build`, with the same values and derivatives, of the ratings that were partitioned. Its entries
-        are in their order, or, where the table does not know it, in the order of user and item; users and items have
-        the numbers that they had there. Needs the extra `tables`.
+        cls,
+        path: Any,
+        devices: None = None,
+        stream: bool = False,
+        layout: str = "bucketed",
+        verify: bool = True,
+        *,
+        memory: int | str | None = None,
+        slabs: Any = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Any:
+        """The problem of a partitioned table, as `jals.partition` or another program wrote it (docs/partitioned.md).
+        Needs the extra `tables`.
+
+        In memory it is that of `build`, with the same values and derivatives, of the ratings that were partitioned. Its
+        entries are in their order, or, where the table does not know it, in the order of user and item; users and items
+        have the numbers that they had there.
+
+        With `stream=True` the entries stay on the disk: what is returned is for `jals.fit` with `ALS` alone, which
+        reads a shard at a time and gives the factors of the fit in memory, up to rounding. The shards are laid out
+        first, once: a process that is killed meanwhile leaves those that are whole, and the same call makes the rest.
 
         Args:
             path: the folder.
             devices: None, the default device. `problem.shard(devices)` spreads a problem that is open.
-            stream: False, the whole table in memory.
-            layout: as in `build`.
+            stream: whether the table stays on the disk.
+            layout: as in `build`; "bucketed" with `stream`.
             verify: whether the files' SHA-256 are compared with those of the manifest, a warning saying where there are
-                none; their sizes always are.
+                none; their sizes always are. With `stream`, those of what is laid out.
+            memory: with `stream`, how much the process may hold in memory of its own, in bytes or as in "2GB": a fit
+                that would need more is refused. Pages of the files are the kernel's, and do not count. None: as much as
+                there is.
+            slabs: with `stream`, the folder for what is laid out; None for `slabs` in the table's.
+            progress: with `stream`, called with a step's name, how much of it is done, and of how much.
+
+        Returns: a `Problem`; with `stream` what says of itself how many users, items and entries it has (`num_users`,
+            `num_items`, `num_entries`), its `dtype` and `vocab`.
 
         Raises:
             StorageError: for what is no partitioned table, is of another version, or has a file that is missing,
                 changed or damaged: it is named.
             DataError: naming file, shard and row of the first field that cannot be.
-            ArgumentError: for another `devices`, `stream` or `layout`.
+            ArgumentError: for another `devices`, `stream`, `layout` or `memory`.
             ImportError: without the extra `tables`.
         """
+        check_jax()
         if devices is not None:
             raise ArgumentError("devices must be None: Problem.open(path).shard(devices) spreads a problem over them.")
-        if stream is not False:
-            raise ArgumentError("stream must be False: a table is opened into memory, which has to hold it.")
+        if stream not in (False, True):
+            raise ArgumentError(f"stream is {stream!r}, but must be True or False.")
+        if stream and layout != "bucketed":
+            raise ArgumentError(f'layout is "{layout}", but must be "bucketed" with stream=True.')
+        for name, given in (("memory", memory), ("slabs", slabs), ("progress", progress)):
+            if given is not None and not stream:
+                raise ArgumentError(f"{name} is for stream=True: a table is opened into memory, which has to hold it.")
         manifest = Manifest.read(path)
+        if stream:
+            from .streamed import open_streamed  # which makes problems
+
+            return open_streamed(manifest, memory, slabs, verify, progress)
         manifest.verify(hashes=verify)
         ratings, vocab = partitioned(manifest)
         return dataclasses.replace(cls.build(ratings, layout), vocab=vocab)

@@ -144,16 +144,17 @@ class Manifest:
     def shard_files(self, side: str) -> list[list[Path]]:
         """The files of each of a side's shards."""
         found: list[list[Path]] = [[] for _ in range(self.shards)]
-        for file in self._files(side):
+        for file in self.files_of(side):
             if matched := _SHARD.fullmatch(file.path):
                 found[int(matched[2])].append(self.folder / file.path)
         return found
 
     def row_files(self, side: str) -> list[Path]:
         """The files that say which row of the ratings stands at which place."""
-        return [self.folder / file.path for file in self._files(side) if file.path.startswith("rows/")]
+        return [self.folder / file.path for file in self.files_of(side) if file.path.startswith("rows/")]
 
-    def _files(self, side: str) -> tuple[File, ...]:
+    def files_of(self, side: str) -> tuple[File, ...]:
+        """The files of a side's shards and rows: those listed, or what lies in the folders."""
         listed = getattr(self, side).files
         if listed is not None:
             return listed
@@ -171,7 +172,7 @@ class Manifest:
         Raises:
             StorageError: naming the first file that is missing or changed.
         """
-        listed = [file for side in SIDES for file in self._files(side)]
+        listed = [file for side in SIDES for file in self.files_of(side)]
         for file in listed:
             path = self.folder / file.path
             try:

@@ -28,7 +28,7 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
         raise DataError(
             f"{manifest.folder} holds {manifest.entries:,} entries, but a problem in memory has fewer than 2**31."
         )
-    known, row_at = zip(*(_rows(manifest, side) for side in SIDES), strict=True)
+    known, row_at = zip(*(row_places(manifest, side) for side in SIDES), strict=True)
     files = manifest.shard_files("user")
     counts = [sum(_height(path) for path in each) for each in files]
     for shard, (count, said) in enumerate(zip(counts, manifest.user.entries or counts, strict=True)):
@@ -51,12 +51,13 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
     for shard, paths in enumerate(files):
         keys, others = [], manifest.shards * manifest.item.size
         for path in paths:
-            part = _entries(manifest, path, shard)
+            part = entries_of(manifest, path, "user", shard)
             here = slice(start, start + len(part["row"]))
             columns["user"][here] = row_at[0][shard * manifest.user.size + part["row"]]
             columns["item"][here] = row_at[1][part["other"]]
             for role in ("user", "item"):
-                _refuse(path, shard, role, columns[role][here], columns[role][here] < 0, "is no row's place")
+                wrong = columns[role][here] < 0
+                refuse(path, "user", shard, role, columns[role][here], wrong, "is no row's place")
             for role in ("value", "weight", "entry"):
                 if role in columns:
                     columns[role][here] = part[role]
@@ -75,6 +76,44 @@ def read(manifest: Manifest) -> tuple[Ratings, Vocabulary | None]:
         manifest.item.rows,
     )
     return ratings, None if known[0] is None or known[1] is None else Vocabulary(known[0], known[1])
+
+
+Places = dict[str, tuple[np.ndarray | None, np.ndarray]]  # `row_places` of each side
+
+
+def read_shard(
+    manifest: Manifest, side: str, shard: int, paths: list[Path], places: Places
+) -> dict[str, np.ndarray]:
+    """The entries of one shard, which these files hold, each field checked: `row` int32, the place in the shard,
+    `other` int32, the other side's row in the ratings, `value`, and `weight` where there is one.
+
+    Raises:
+        DataError, StorageError: as `read`; pairs that are there twice are looked for on the user side.
+    """
+    opposite = "item" if side == "user" else "user"
+    own_rows, other_rows = (places[name][1] for name in (side, opposite))
+    first, parts, keys = shard * getattr(manifest, side).size, [], []
+    for path in paths:
+        part = entries_of(manifest, path, side, shard, ordered=False)
+        keys.append(part["row"].astype(np.int64) * len(other_rows) + part["other"])
+        here = own_rows[first + part["row"]]
+        refuse(path, side, shard, "row", part["row"], here < 0, "is no row's place")
+        other = other_rows[part["other"]]
+        refuse(path, side, shard, "other", part["other"], other < 0, "is no row's place")
+        parts.append(part | {"row": part["row"].astype(np.int32), "other": other})
+    nothing = {"row": np.int32, "other": np.int32, "value": manifest.value}
+    nothing |= {"weight": manifest.value} if manifest.weighted else {}
+    if side == "user" and keys:
+        known, row_at = zip(places["user"], places["item"], strict=True)
+        _refuse_twice(manifest, shard, np.concatenate(keys), row_at, known)
+    said = getattr(manifest, side).entries
+    found = sum(len(part["row"]) for part in parts)
+    if said is not None and found != said[shard]:
+        raise StorageError(
+            f"{manifest.folder}: shard {shard} of the {side} side holds {found:,} entries, but {NAME} says "
+            f"{said[shard]:,}."
+        )
+    return {name: np.concatenate([np.empty(0, of), *(part[name] for part in parts)]) for name, of in nothing.items()}
 
 
 def _order(manifest: Manifest, columns: dict[str, np.ndarray]) -> np.ndarray:
@@ -97,7 +136,7 @@ def _order(manifest: Manifest, columns: dict[str, np.ndarray]) -> np.ndarray:
     return order
 
 
-def _rows(manifest: Manifest, side: str) -> tuple[np.ndarray | None, np.ndarray]:
+def row_places(manifest: Manifest, side: str) -> tuple[np.ndarray | None, np.ndarray]:
     """(the outside ids by row, or None; the row at each place, -1 where there is none)."""
     said = getattr(manifest, side)
     if said.rows > MOST:
@@ -135,28 +174,38 @@ def _rows(manifest: Manifest, side: str) -> tuple[np.ndarray | None, np.ndarray]
     return ids if said.ids == "int64" else text_array(ids.tolist()), row_at
 
 
-def _entries(manifest: Manifest, path: Path, shard: int) -> dict[str, np.ndarray]:
-    """The columns of one file of the user side."""
-    optional = [name for name, there in (("weight", manifest.weighted), ("entry", manifest.ordered)) if there]
+def entries_of(
+    manifest: Manifest, path: Path, side: str, shard: int, ordered: bool = True
+) -> dict[str, np.ndarray]:
+    """The columns of one file of a side's shard, each field checked by itself: `row`, `other`, `value`, and where there
+    are any `weight` and, unless not `ordered`, `entry`.
+
+    Raises:
+        DataError: naming file, shard and row of the first field that cannot be.
+        StorageError: for a file that cannot be read, or lacks a column.
+    """
+    numbered = manifest.ordered and ordered and side == "user"
+    optional = [name for name, there in (("weight", manifest.weighted), ("entry", numbered)) if there]
     columns = _columns(path, ("row", "other", "value", *optional))
-    others = manifest.shards * manifest.item.size
-    for name, most in (("row", manifest.user.size), ("other", others)):
+    own, opposite = (manifest.user, manifest.item) if side == "user" else (manifest.item, manifest.user)
+    for name, most in (("row", own.size), ("other", manifest.shards * opposite.size)):
         numbers = columns[name]
         wrong = (numbers < 0) | (numbers >= most)
-        _refuse(path, shard, name, numbers, wrong, f"must be from 0 to {most - 1:,}")
+        refuse(path, side, shard, name, numbers, wrong, f"must be from 0 to {most - 1:,}")
     for name in ("value", "weight"):
         if name in columns:
             numbers = columns[name]
-            _refuse(path, shard, name, numbers, ~np.isfinite(numbers), "must be finite")
+            refuse(path, side, shard, name, numbers, ~np.isfinite(numbers), "must be finite")
             if name == "weight":
-                _refuse(path, shard, name, numbers, numbers < 0, "must be >= 0")
+                refuse(path, side, shard, name, numbers, numbers < 0, "must be >= 0")
     return columns
 
 
-def _refuse(path: Path, shard: int, name: str, numbers: Any, wrong: Any, need: str) -> None:
+def refuse(path: Path, side: str, shard: int, name: str, numbers: Any, wrong: Any, need: str) -> None:
+    """Raises DataError for the first number of a file's column that is wrong."""
     if wrong.any():
         at = int(wrong.argmax())
-        raise DataError(f"{path} (shard {shard} of the user side), row {at}: {name} is {numbers[at]}, but {need}.")
+        raise DataError(f"{path} (shard {shard} of the {side} side), row {at}: {name} is {numbers[at]}, but {need}.")
 
 
 def _refuse_twice(manifest: Manifest, shard: int, keys: np.ndarray, row_at: Any, known: Any) -> None:

@@ -133,7 +133,13 @@ class View(NamedTuple):
 
 
 def view(
-    factors: Factors, problem: Problem, objective: Objective, side: str, precision: Any = None, prior: Any = None
+    factors: Factors,
+    problem: Problem,
+    objective: Objective,
+    side: str,
+    precision: Any = None,
+    prior: Any = None,
+    gram: jax.Array | None = None,
 ) -> View:
     """The equations of `side`, "user" or "item", with the other side of `factors` held.
 
@@ -141,6 +147,7 @@ def view(
         precision: in place of the objective's lambda of this side: `()`, `(rows,)`, or a symmetric positive definite
             matrix `(rank, rank)` or `(rows, rank, rank)`. The biases keep the objective's lambda.
         prior: in place of the objective's prior mean: `(rank,)` or `(rows, rank)`.
+        gram: `pairs_gram`, where it is known already.
     """
     problem = problem.arrange()
     if side == "user":
@@ -170,9 +177,7 @@ def view(
         prior = None if prior is None else jnp.pad(prior, [(0, 0)] * (prior.ndim - 1) + [(0, 1)])
         matrix = None if matrix is None else jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, 1), (0, 1)])
 
-    gram, (pairs, opposite) = None, objective.unobserved(side)
-    if objective.unobserved_weight is not None:
-        gram = objective.unobserved_weight * squared_sum(table, opposite)
+    pairs, gram = objective.unobserved(side)[0], pairs_gram(table, objective, side) if gram is None else gram
     blank = count == 0
     if matrix is not None:
         blank &= jnp.trace(matrix, axis1=-2, axis2=-1) == 0
@@ -184,6 +189,13 @@ def view(
     return View(
         layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed
     )
+
+
+def pairs_gram(table: jax.Array, objective: Objective, side: str) -> jax.Array | None:
+    """a0 Z'CZ `(k, k)` of the other side's rows, None without a0; of an objective without powers."""
+    if objective.unobserved_weight is None:
+        return None
+    return objective.unobserved_weight * squared_sum(table, objective.unobserved(side)[1])
 
 
 def _weighed(layout: Side, slots: Slots, objective: Objective, side: str, dtype: Any) -> tuple[Slots, Objective]:

@@ -157,13 +157,15 @@ class ALS:
         or "item"; factors, dtypes and errors as for `sweep`."""
         check_side(side)
         factors, problem, objective = checked_inputs(factors, problem, objective, rank=self.rank, lead="state")
-        factors, solved = self._solve(factors, problem, objective, side)
+        factors, solved = self.half_sweep(factors, problem, objective, side)
         return factors, solved.good
 
-    def _solve(
-        self, factors: Factors, problem: Problem, objective: Objective, side: str, value: bool = False
+    def half_sweep(
+        self, factors: Factors, problem: Problem, objective: Objective, side: str, value: bool = False, gram: Any = None
     ) -> tuple[Factors, rowsolve.Solved]:
-        here, want = normal.view(factors, problem, objective, side), ("value",) if value else ()
+        """`update` without its checks, of an arranged problem: (factors, `rowsolve.Solved`), with the rows' `value` if
+        so asked; `gram`: `view.pairs_gram`, where it is known already."""
+        here, want = normal.view(factors, problem, objective, side, gram=gram), ("value",) if value else ()
         if self.linsolve == "cg":
             solved = steps.solve_cg(here, factors.joint(side), self.cg_steps, want, self.backend)
         elif self.linsolve == "subspace":
@@ -177,10 +179,10 @@ class ALS:
 def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, with_loss: bool) -> tuple[State, Info]:
     check_memory(solver, state, problem, objective)
     first, last = ("user", "item") if solver.first == "user" else ("item", "user")
-    factors, before = solver._solve(state.factors, problem, objective, first)
+    factors, before = solver.half_sweep(state.factors, problem, objective, first)
     factors = _rounded(factors, first, solver.rounding)
     of_rows = with_loss and solver.rounding is None
-    factors, solved = solver._solve(factors, problem, objective, last, value=of_rows)
+    factors, solved = solver.half_sweep(factors, problem, objective, last, value=of_rows)
     factors = _rounded(factors, last, solver.rounding)
     after = None
     if of_rows:

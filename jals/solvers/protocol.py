@@ -23,6 +23,7 @@ from ..model import objectives
 from ..model.factors import Factors, as_arrays, common_float
 from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
+from ..model.streamed import REFUSAL, Streamed
 from ..reals import FLOATS, MOST, as_floats, float_dtype, reals
 
 
@@ -189,6 +190,8 @@ def check_kind(name: str, value: Any, kind: Any, how: str) -> None:
 
 def check_problem(problem: Any, objective: Any) -> None:
     check_jax()
+    if isinstance(problem, Streamed):
+        raise ArgumentError(f"problem {REFUSAL}")
     check_kind("problem", problem, Problem, "make one with Problem.build(ratings)")
     check_kind("objective", objective, Objective, "make one by a preset such as jals.als_wr(0.05)")
 

@@ -189,7 +189,8 @@ def test_a_file_that_is_no_parquet_is_named(table):
         jals.Problem.open(table, verify=False)
 
 
-@pytest.mark.parametrize("keys", [{"devices": 2}, {"stream": True}])
-def test_what_does_not_work_says_what_does(whole, keys):
-    with pytest.raises(jals.ArgumentError, match=f"{next(iter(keys))} must be (None|False): "):
-        jals.Problem.open(whole, **keys)
+def test_what_does_not_work_says_what_does(whole):
+    with pytest.raises(jals.ArgumentError, match="devices must be None: "):
+        jals.Problem.open(whole, devices=2)
+    with pytest.raises(jals.ArgumentError, match=r"stream is 1\.5, but must be True or False"):
+        jals.Problem.open(whole, stream=1.5)
