@@ -530,7 +530,9 @@ class Case : private Draws {
       memory.emplace_back(bytes / sizeof(double) + 1, NAN);
       return memory.back().data();
     };
-    cuda::solve_side(side_, &side_.mean, side_.entry, nullptr, allocate);
+    const cuda::Stream stream = 1;  // of a device that is another than the thread's
+    const cuda::OnDeviceOf here(stream);
+    cuda::solve_side(side_, &side_.mean, side_.entry, stream, allocate);
     return "";
 #else
     return solve_side(side_, JALS_ISA::make<T>(side_.rank), pool) ? "" : "memory ran out";
