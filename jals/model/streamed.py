@@ -16,6 +16,7 @@ from ..errors import ArgumentError, DataError, StorageError
 from ..partitioned.manifest import SIDES, Manifest
 from ..partitioned.reader import Places, read_shard, row_places
 from ..partitioned.slabs import Arrays, remove_leftovers, write_arrays
+from ..partitioned.workplace import alone
 from .layouts import Side
 from .problem import Problem
 from .shards import Plan
@@ -168,11 +169,12 @@ class _Laying:
                 f"{self.folder} cannot be made: {error.strerror or error}. Choose another folder for what is laid out: "
                 "slabs=..."
             ) from error
-        if not table.exists():
-            write_arrays(table, self._surveyed(places, progress))
-        if missing:
-            self._lay_out(Arrays(table).arrays, missing, places, progress)
-        remove_leftovers(self.folder)
+        if missing or not table.exists():
+            with alone(self.folder, str(self.folder)):
+                remove_leftovers(self.folder)
+                if not table.exists():
+                    write_arrays(table, self._surveyed(places, progress))
+                self._lay_out(Arrays(table).arrays, missing, places, progress)
         for done, each in enumerate(wanted if verify else ()):
             if each not in missing:
                 Arrays(_path(self.folder, *each)).verify()

@@ -103,6 +103,20 @@ class Workplace:
             self._lock = None
 
 
+@contextlib.contextmanager
+def alone(folder: Path, what: str) -> Iterator[None]:
+    """Within, no other process is at work in the folder. Raises StorageError, saying what it is, where one is."""
+    try:
+        handle = _locked(folder)
+    except BlockingIOError:
+        raise StorageError(f"{what} is being made by another process. Wait for it to end.") from None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _locked(folder: Path) -> int | None:
     if fcntl is None:
         return None

@@ -197,6 +197,20 @@ def test_a_killed_process_leaves_whole_shards_and_the_same_call_goes_on(table, t
     same_fit(*(jals.fit(jals.ALS(4), each, jals.als_wr(0.1), sweeps=1) for each in (problem, table[1])))
 
 
+def test_two_processes_do_not_lay_out_one_table_at_once(table, tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="Windows, where nothing is locked")
+    folder = opened(table[0], slabs=tmp_path / "slabs").folder
+    lost = next(folder.glob("item-*.slabs"))
+    lost.unlink()
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(jals.StorageError, match="is being made by another process"):
+        opened(table[0], slabs=tmp_path / "slabs")
+    os.close(handle)
+    opened(table[0], slabs=tmp_path / "slabs")
+    assert lost.exists()
+
+
 def test_a_file_that_is_damaged_or_missing_is_named(table, tmp_path):
     copy = shutil.copytree(table[0], tmp_path / "t", ignore=shutil.ignore_patterns("slabs"))
     path = opened(copy).folder / "item-0001.slabs"
