@@ -1,6 +1,8 @@
 """Numbers in the order of a layout: as few bytes as hold them, and the same whoever puts them there."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -182,3 +184,36 @@ def test_a_layout_that_is_not_the_tables_is_seen_on_the_host(part):
     altered = dataclasses.replace(problem, user_side=dataclasses.replace(problem.user_side, buckets=buckets))
     assert np.isnan(altered.arrange().user_slots.count).all()
     assert not np.isnan(altered.arrange().item_slots.count).any()
+
+
+WHOLE_JOB = """
+import resource, sys, jax, jals
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def job(path):
+    ratings, _ = jals.read_ratings(path)
+    problem = jals.Problem.build(ratings).arrange()
+    jax.block_until_ready(jax.tree.leaves(problem))
+    return problem
+job(sys.argv[1])  # what is loaded and compiled once
+before = most()
+problem = job(sys.argv[2])
+print(most() - before, problem.num_entries)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs memory counted in KiB, as Linux does")
+def test_reading_and_building_hold_little_more_than_the_problem(tmp_path):
+    """Of half stars a problem is 12 bytes an entry and 9 a slot of each side: one more column would be four bytes."""
+    if grouping.library() is None:
+        pytest.skip("needs jals/data/native/_grouping.so: a C++ compiler when jals is installed")
+    rng = np.random.default_rng(0)
+    for name, count in (("small", 1000), ("large", 2**21)):
+        pairs = rng.permutation(np.unique(rng.integers(0, 40_000 * 5_000, count, np.int32)))
+        value = rng.integers(1, 11, len(pairs)).astype(np.float32) / 2
+        np.savez(tmp_path / name, user=pairs // 5_000, item=pairs % 5_000, value=value)
+    call = [sys.executable, "-c", WHOLE_JOB, *(str(tmp_path / f"{name}.npz") for name in ("small", "large"))]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    more, entries = map(int, done.stdout.split())
+    assert more / entries < 39
