@@ -205,7 +205,7 @@ def test_more_buckets_than_a_launch_takes_on_the_emulator(emulator):
     user = np.repeat(np.arange(40), np.arange(40))
     item = np.concatenate([rng.permutation(50)[:length] for length in range(40)])
     table = tables.Table(user, item, rng.normal(size=len(user)), np.ones(len(user)), 40, 50)
-    many = {"cpu": layouts.SIZES["cpu"]._replace(widths=40)}
+    many = layouts.SIZES | {"cpu": layouts.SIZES["cpu"]._replace(widths=40)}
     with mock.patch.multiple("jals.model.layouts", SIZES=many, _WIDTH_SLOTS=0):
         problem, view = equations(np.float64, 5, jals.explicit(0.3), table, "bucketed")
     assert len(view.layout.buckets) > 32
