@@ -381,12 +381,21 @@ class Problem:
         return {"user": self.user_side.describe(), "item": self.item_side.describe()}
 
 
-# What is static is compared at every call of a compiled function, and a leaf is an array: ids are neither.
-jax.tree_util.register_dataclass(
+# What is static is compared at every call of a compiled function, and a leaf is an array: ids are neither, and left out.
+# (jax 0.8 cannot leave a field out of a dataclass that it registers.)
+_ARRAYS = tuple(field.name for field in dataclasses.fields(Problem) if field.name != "vocab" and not field.metadata)
+_STATIC = tuple(field.name for field in dataclasses.fields(Problem) if field.metadata)
+
+
+def _with_keys(problem: Problem) -> tuple[list[tuple[Any, Any]], tuple]:
+    parts = [(jax.tree_util.GetAttrKey(name), getattr(problem, name)) for name in _ARRAYS]
+    return parts, tuple(getattr(problem, name) for name in _STATIC)
+
+
+jax.tree_util.register_pytree_with_keys(
     Problem,
-    [field.name for field in dataclasses.fields(Problem) if field.name != "vocab" and not field.metadata],
-    [field.name for field in dataclasses.fields(Problem) if field.metadata],
-    ["vocab"],
+    _with_keys,
+    lambda static, arrays: Problem(**dict(zip(_ARRAYS, arrays, strict=True)), **dict(zip(_STATIC, static, strict=True))),
 )
 
 
