@@ -395,7 +395,7 @@ def _with_keys(problem: Problem) -> tuple[list[tuple[Any, Any]], tuple]:
 jax.tree_util.register_pytree_with_keys(
     Problem,
     _with_keys,
-    lambda static, arrays: Problem(**dict(zip(_ARRAYS, arrays, strict=True)), **dict(zip(_STATIC, static, strict=True))),
+    lambda static, arrays: Problem(**dict(zip((*_ARRAYS, *_STATIC), (*arrays, *static), strict=True))),
 )
 
 
