@@ -381,7 +381,7 @@ class Problem:
         return {"user": self.user_side.describe(), "item": self.item_side.describe()}
 
 
-# What is static is compared at every call of a compiled function, and a leaf is an array: ids are neither, and left out.
+# What is static is compared at every call of a compiled function, and a leaf is an array: ids are neither, so left out.
 # (jax 0.8 cannot leave a field out of a dataclass that it registers.)
 _ARRAYS = tuple(field.name for field in dataclasses.fields(Problem) if field.name != "vocab" and not field.metadata)
 _STATIC = tuple(field.name for field in dataclasses.fields(Problem) if field.metadata)
