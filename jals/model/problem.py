@@ -401,7 +401,7 @@ jax.tree_util.register_pytree_with_keys(
 
 def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """(user, item, value, weight) on the default device, which on a CPU are the table's own arrays where these are of
-    the right dtype and begin where XLA wants it (`data.arrays.empty`): so nothing is held twice."""
+    the right dtype and begin where XLA wants it (`grouping.empty`): so nothing is held twice."""
     wide = ratings.value.dtype == np.float64 and jax.config.read("jax_enable_x64")
     dtype = np.float64 if wide else np.float32
     value, weight = ratings.value.astype(dtype, copy=False), ratings.weight

@@ -7,7 +7,7 @@ import jals
 from tests.partitioned.support import hashes, ratings, same
 from tests.support.commands import jals_command
 
-pytest.importorskip("duckdb")
+pytest.importorskip("duckdb", reason='partitioning needs the extra "partition"')
 
 
 @pytest.fixture
