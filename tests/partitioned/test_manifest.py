@@ -9,7 +9,7 @@ import pytest
 import jals
 from tests.partitioned.support import ratings, same
 
-pytest.importorskip("duckdb")
+pytest.importorskip("duckdb", reason='partitioning needs the extra "partition"')
 pl = pytest.importorskip("polars")
 
 

@@ -15,7 +15,7 @@ from jals.data.sources import open_file
 from jals.partitioned import sources
 from tests.partitioned.support import hashes, leftovers, ratings, same
 
-duckdb = pytest.importorskip("duckdb")
+duckdb = pytest.importorskip("duckdb", reason='partitioning needs the extra "partition"')
 pl = pytest.importorskip("polars")
 
 

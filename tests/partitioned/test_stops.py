@@ -14,7 +14,7 @@ import pytest
 import jals
 from tests.partitioned.support import hashes, leftovers, ratings, same
 
-pytest.importorskip("duckdb")
+pytest.importorskip("duckdb", reason='partitioning needs the extra "partition"')
 pytest.importorskip("polars")
 posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits are POSIX's")
 

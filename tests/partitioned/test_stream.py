@@ -15,7 +15,7 @@ import pytest
 import jals
 from tests.partitioned.support import ratings
 
-pytest.importorskip("duckdb")
+pytest.importorskip("duckdb", reason='partitioning needs the extra "partition"')
 pytest.importorskip("polars")
 posix = pytest.mark.skipif(os.name == "nt", reason="SIGKILL and limits are POSIX's")
 
