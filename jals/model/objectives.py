@@ -25,12 +25,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..devices import summed
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
 from .counts import POWERS, SIDES, entry_counts, weights_of_rows
+from .exchange import AXIS, on_mesh
 from .factors import CHUNK, Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
+from .layouts import Side
 from .problem import Problem
+from .sharded import Sharded
+from .slots import Slots
 
 # Numbers that each side has, one a row if need be: reg_user, reg_item ...
 BY_ROW = tuple(f"{name}_{side}" for name in ("reg", "reg_bias", "unobserved", "weight") for side in SIDES)
@@ -66,6 +71,8 @@ class Objective:
             "event": (v, 1, 0).
         bias, center: whether there are biases and a mean; static.
         count: what n adds up of a row's entries, "entries" (1 each where v > 0) or "weights" (v); static.
+        by_place: whether what is given by row is by place, as it is within a problem on several devices, see `placed`;
+            static.
     """
 
     # What differs from a library, where `jals.presets.like` made it: no field, so no part of the tree.
@@ -93,6 +100,7 @@ class Objective:
     weight_power_item: Any = None
     unobserved_power_user: Any = None
     unobserved_power_item: Any = None
+    by_place: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def entry(self, value: Any, weight: Any) -> Entry:
         """(w, t, q) of entries with these values and weights, v g_u h_i: see `weighed`."""
@@ -136,7 +144,29 @@ class Objective:
             return self
         check_choice("side", side, SIDES)
         new = {} if newcomers is None else {side: jnp.asarray(newcomers, problem.dtype)}
-        return self.with_counts(entry_counts(problem), new)
+        return self.with_counts(row_counts(problem), new)
+
+    def placed(self, problem: Problem) -> "Objective":
+        """The objective of a problem on several devices: without powers of n, and what is by row by place, 0 where
+        there is no row. Then such places weigh nothing in any sum. Itself for a problem on one device."""
+        if not isinstance(problem, Sharded) or self.by_place:
+            return self
+        here = self.resolved(problem)
+        made = {name: getattr(here, name) for name in (*BY_ROW, *PRIORS)}
+        ones = {side: jnp.ones(getattr(problem, f"num_{side}s"), problem.dtype) for side in SIDES}
+        for side in SIDES:
+            bias = made[f"reg_bias_{side}"]
+            made[f"reg_bias_{side}"] = here.reg_bias if bias is None else bias
+            if made[f"unobserved_{side}"] is None and here.unobserved_weight is not None:
+                made[f"unobserved_{side}"] = 1.0
+            for name in (f"{part}_{side}" for part in ("reg", "reg_bias", "unobserved", "weight", "prior")):
+                given = made[name]
+                if given is None:
+                    continue
+                axes = (...,) if name not in PRIORS else (..., None)
+                own = ones[side][axes] * given
+                made[name] = problem.by_place(side, own)
+        return dataclasses.replace(here, **made, reg_bias=None, by_place=True)
 
     def with_counts(self, counts: Iterable[jax.Array], newcomers: Any = None) -> "Objective":
         """`resolved` by the counts of the table's users and items; `newcomers`: {side: n of those in its place}."""
@@ -174,7 +204,7 @@ class Objective:
         Returns: an objective whose reg, and reg of the biases, are arrays of the problem's dtype: differentiable in
             every number, jittable and vmappable.
         """
-        sizes = dict(zip(SIDES, entry_counts(problem, self.count), strict=True))
+        sizes = dict(zip(SIDES, row_counts(problem, self.count), strict=True))
         others = {"user": problem.num_items, "item": problem.num_users}
         here = self.resolved(problem)
 
@@ -224,7 +254,9 @@ class Objective:
                 raise ArgumentError(f"{name} is None, but must be a number: make objectives by presets.")
         if self.unobserved_weight is not None:
             refuse_offsets("unobserved_weight", self.bias, self.center)
-        for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
+        for side in SIDES:
+            layout = getattr(problem, f"{side}_side")
+            rows = layout.num_rows if self.by_place else getattr(problem, f"num_{side}s")
             for name in (f"reg_{side}", f"reg_bias_{side}"):
                 _check_shape(name, getattr(self, name), ((), (rows,)), f"one number, or one for each {side}")
             for name in (f"unobserved_{side}", f"weight_{side}"):
@@ -277,6 +309,10 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     if objective.powers:
         objective = objective.with_counts(entry_counts(problem))
 
+    sizes = entry_counts(problem, objective.count)
+    if isinstance(problem, Sharded):
+        return _spread_entries(factors, problem, objective) + penalty(factors, sizes, objective)
+
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
         weight = jnp.ones_like(value) if weight is None else weight
@@ -289,7 +325,59 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     total = chunk(*jax.tree.map(lambda column: column[whole * CHUNK :], columns))
     if whole:
         total += jax.lax.map(lambda each: chunk(*each), chunks).sum()
-    return total + penalty(factors, entry_counts(problem, objective.count), objective)
+    return total + penalty(factors, sizes, objective)
+
+
+def _spread_entries(factors: Factors, problem: Sharded, objective: Objective) -> jax.Array:
+    """The sum over entries of a problem on several devices: where each lies with its user, the items sent there."""
+    slots = problem.user_slots
+    assert slots is not None
+    numbers = slots.value, slots.weight
+    user = {"row": factors.user, "bias": factors.user_bias, "weight": objective.weight_user}
+    item = {"row": factors.item, "bias": factors.item_bias, "weight": objective.weight_item}
+    plain = dataclasses.replace(objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
+    shared = {"mean": factors.mean, "objective": plain, "scale": slots.scale}
+    return on_mesh(_entries_here, problem.user_side, numbers, item, user, shared).sum()
+
+
+def _entries_here(layout: Side, numbers: Any, others: dict, own: dict, shared: dict) -> jax.Array:
+    """The entries' losses by row, `(rows,)`."""
+    value, weight = numbers
+    slots = Slots(value, weight, own["row"][:, 0], shared["scale"])
+    total = 0 * own["row"][:, 0]
+    for bucket, value, weight in zip(layout.buckets, slots.value, slots.weights(), strict=True):
+        if not bucket.width:
+            continue
+
+        @jax.checkpoint  # as in `_loss`
+        def slab(row, other, entry, value, weight):
+            value = slots.numbers(value)
+            weight = (entry != layout.num_entries).astype(total.dtype) if weight is None else weight
+            mine, theirs = (
+                {name: None if each is None else each.at[at].get(mode="fill", fill_value=0) for name, each in rows.items()}
+                for rows, at in ((own, row[:, None]), (others, other))
+            )
+            for factor in (mine["weight"], theirs["weight"]):
+                weight = weight if factor is None else weight * factor
+            found = shared["objective"].entry(value, weight)
+            terms = [] if shared["mean"] is None else [jnp.broadcast_to(shared["mean"], other.shape)]
+            if mine["bias"] is not None:
+                terms += [jnp.broadcast_to(mine["bias"], other.shape), theirs["bias"]]
+            terms.append(jnp.sum(mine["row"] * theirs["row"], axis=-1))
+            return found.loss(remainder(found.t, terms)).sum(axis=-1)
+
+        row = layout.of_pieces(bucket)
+        losses = jax.lax.map(lambda each: slab(*each), (row, bucket.other, bucket.entry, value, weight))
+        total = total.at[row.reshape(-1)].add(losses.reshape(-1), mode="drop")
+    return summed(total, AXIS) if layout.summed else total
+
+
+def row_counts(problem: Problem, count: str = "entries") -> tuple[jax.Array, ...]:
+    """`entry_counts` by the rows of the ratings, wherever these lie."""
+    counts = entry_counts(problem, count)
+    if not isinstance(problem, Sharded):
+        return counts
+    return tuple(problem.by_row(side, n) for side, n in zip(SIDES, counts, strict=True))
 
 
 def row_sizes(problem: Problem, objective: Objective) -> tuple[jax.Array, jax.Array]:
