@@ -271,7 +271,7 @@ class Exchange(NamedTuple):
         """
         if exchange == "auto":
             return None
-        way, groups = exchange if isinstance(exchange, tuple) and len(exchange) == 2 else (exchange, 1)
+        way, groups = exchange if isinstance(exchange, tuple) and len(exchange) == 2 else (exchange, 1)  # pyright: ignore
         check_choice("exchange", way, ("auto", *WAYS))
         if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or per_device % groups:
             fitting = ", ".join(str(each) for each in range(1, per_device + 1) if not per_device % each)
@@ -281,7 +281,7 @@ class Exchange(NamedTuple):
             )
         if way == "all_gather" and groups > 1:
             raise ArgumentError('exchange is ("all_gather", ...), which takes one exchange: leave the number out.')
-        return cls(way, groups)
+        return cls(str(way), groups)
 
 
 def choose(needs: Needs, row_bytes: int, memory: int) -> str:

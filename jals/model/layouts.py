@@ -93,8 +93,8 @@ class Bucket:
 class Side:
     """All rows of one side of the table, or a `part` of them, with some of its entries. Rows without entries lie in a
     bucket of width 0. Where the rows are spread over the devices of a `mesh`, a bucket's slabs are, and `other` numbers
-    what a device has been sent by its `route` (see `exchange`); the entries of `giants` are then in no bucket. `summed`:
-    of a device's view of giants, which adds up what all devices have of each row."""
+    what a device has been sent by its `route` (see `exchange`); the entries of `giants` are then in no bucket.
+    `summed`: of a device's view of giants, which adds up what all devices have of each row."""
 
     buckets: tuple[Bucket, ...]
     num_rows: int = dataclasses.field(metadata={"static": True})

@@ -25,17 +25,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..devices import summed
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
 from .counts import POWERS, SIDES, entry_counts, weights_of_rows
-from .exchange import AXIS, on_mesh
 from .factors import CHUNK, Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
-from .layouts import Side
 from .problem import Problem
 from .sharded import Sharded
-from .slots import Slots
+from .spread_loss import row_losses
 
 # Numbers that each side has, one a row if need be: reg_user, reg_item ...
 BY_ROW = tuple(f"{name}_{side}" for name in ("reg", "reg_bias", "unobserved", "weight") for side in SIDES)
@@ -311,7 +308,9 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
 
     sizes = entry_counts(problem, objective.count)
     if isinstance(problem, Sharded):
-        return _spread_entries(factors, problem, objective) + penalty(factors, sizes, objective)
+        own = (objective.weight_user, objective.weight_item)
+        entries = row_losses(factors, problem, dataclasses.replace(objective, **dict.fromkeys((*BY_ROW, *PRIORS))), own)
+        return entries.sum() + penalty(factors, sizes, objective)
 
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
@@ -326,50 +325,6 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     if whole:
         total += jax.lax.map(lambda each: chunk(*each), chunks).sum()
     return total + penalty(factors, sizes, objective)
-
-
-def _spread_entries(factors: Factors, problem: Sharded, objective: Objective) -> jax.Array:
-    """The sum over entries of a problem on several devices: where each lies with its user, the items sent there."""
-    slots = problem.user_slots
-    assert slots is not None
-    numbers = slots.value, slots.weight
-    user = {"row": factors.user, "bias": factors.user_bias, "weight": objective.weight_user}
-    item = {"row": factors.item, "bias": factors.item_bias, "weight": objective.weight_item}
-    plain = dataclasses.replace(objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
-    shared = {"mean": factors.mean, "objective": plain, "scale": slots.scale}
-    return on_mesh(_entries_here, problem.user_side, numbers, item, user, shared).sum()
-
-
-def _entries_here(layout: Side, numbers: Any, others: dict, own: dict, shared: dict) -> jax.Array:
-    """The entries' losses by row, `(rows,)`."""
-    value, weight = numbers
-    slots = Slots(value, weight, own["row"][:, 0], shared["scale"])
-    total = 0 * own["row"][:, 0]
-    for bucket, value, weight in zip(layout.buckets, slots.value, slots.weights(), strict=True):
-        if not bucket.width:
-            continue
-
-        @jax.checkpoint  # as in `_loss`
-        def slab(row, other, entry, value, weight):
-            value = slots.numbers(value)
-            weight = (entry != layout.num_entries).astype(total.dtype) if weight is None else weight
-            mine, theirs = (
-                {name: None if each is None else each.at[at].get(mode="fill", fill_value=0) for name, each in rows.items()}
-                for rows, at in ((own, row[:, None]), (others, other))
-            )
-            for factor in (mine["weight"], theirs["weight"]):
-                weight = weight if factor is None else weight * factor
-            found = shared["objective"].entry(value, weight)
-            terms = [] if shared["mean"] is None else [jnp.broadcast_to(shared["mean"], other.shape)]
-            if mine["bias"] is not None:
-                terms += [jnp.broadcast_to(mine["bias"], other.shape), theirs["bias"]]
-            terms.append(jnp.sum(mine["row"] * theirs["row"], axis=-1))
-            return found.loss(remainder(found.t, terms)).sum(axis=-1)
-
-        row = layout.of_pieces(bucket)
-        losses = jax.lax.map(lambda each: slab(*each), (row, bucket.other, bucket.entry, value, weight))
-        total = total.at[row.reshape(-1)].add(losses.reshape(-1), mode="drop")
-    return summed(total, AXIS) if layout.summed else total
 
 
 def row_counts(problem: Problem, count: str = "entries") -> tuple[jax.Array, ...]:

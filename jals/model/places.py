@@ -36,18 +36,15 @@ class Places:
         self.shards, self.user, self.item = shards, user, item
         content = hashlib.sha256(str((shards, user.size, item.size)).encode())
         for side in (user, item):
-            content.update(np.ascontiguousarray(side.at))
+            content.update(np.ascontiguousarray(side.at).tobytes())
         self._digest = content.digest()
 
     @classmethod
     def deal(cls, degrees: tuple[np.ndarray, np.ndarray], shards: int) -> "Places":
         """Rows of these many entries, users' and items', to so many shards. Within a shard they lie by their numbers:
         where scores are equal, the lower place is the lower number."""
-        sides = []
-        for degree in degrees:
-            shard = deal(degree, shards).shard
-            sides.append(places_of(shard, shards))
-        return cls(shards, *sides)
+        users, items = (places_of(deal(degree, shards).shard, shards) for degree in degrees)
+        return cls(shards, users, items)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Places) and self._digest == other._digest

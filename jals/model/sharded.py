@@ -161,7 +161,8 @@ class Sharded(Problem):
 
     def check_shapes(self) -> None:
         for name in SIDES:
-            rows, side, slots = getattr(self, f"num_{name}s"), getattr(self, f"{name}_side"), getattr(self, f"{name}_slots")
+            rows, side = getattr(self, f"num_{name}s"), getattr(self, f"{name}_side")
+            slots = getattr(self, f"{name}_slots")
             if not isinstance(side, Side) or side.num_rows != self.places.count(name) or side.mesh is None:
                 raise ArgumentError(f"problem.{name}_side is no layout of its places: make one with Problem.build.")
             if not 1 <= rows <= MOST or not isinstance(slots, Slots) or len(slots.value) != len(side.every_bucket):
@@ -180,10 +181,10 @@ class Sharded(Problem):
         assert slots is not None
         if any(map(is_traced, jax.tree.leaves((slots.value, slots.weight)))):
             return
-        wrongs = [("value", each, lambda number: ~jnp.isfinite(number)) for each in map(slots.numbers, slots.value)]
-        wrongs += [("weight", each, lambda number: ~(number >= 0) | ~jnp.isfinite(number)) for each in slots.weight or ()]
-        for (name, numbers, wrong), bucket in zip(wrongs, self.user_side.every_bucket * 2, strict=False):
-            found = wrong(numbers) & (bucket.entry != self.user_side.num_entries)
+        given = [("value", each, ~jnp.isfinite(each)) for each in map(slots.numbers, slots.value)]
+        given += [("weight", each, ~(jnp.isfinite(each) & (each >= 0))) for each in slots.weight or ()]
+        for (name, numbers, wrong), bucket in zip(given, self.user_side.every_bucket * 2, strict=False):
+            found = wrong & (bucket.entry != self.user_side.num_entries)
             if bool(found.any()):
                 at = jnp.argmax(found.reshape(-1))
                 entry, number = int(bucket.entry.reshape(-1)[at]), numbers.reshape(-1)[at]
@@ -200,7 +201,7 @@ def _with_keys(problem: Sharded) -> tuple[list[tuple[Any, Any]], tuple]:
     return parts, tuple(getattr(problem, name) for name in _STATIC)
 
 
-def _rebuilt(static: tuple, arrays: tuple) -> Sharded:
+def _rebuilt(static: tuple, arrays: Any) -> Sharded:
     given = dict(zip((*_ARRAYS, *_STATIC), (*arrays, *static), strict=True))
     return Sharded(**dict.fromkeys(("user", "item", "value", "given_weight")), **given)
 

@@ -14,11 +14,10 @@ from ..data import grouping
 from ..data.ratings import Ratings
 from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError
-from ..partitioned.dealing import SOLVE
 from ..partitioned.manifest import MOST, Manifest
 from ..partitioned.reader import read_shard, row_places
 from .exchange import AXIS, Exchange, Needs, Route, choose, renumbered
-from .layouts import Bucket, Giants, Side, find_room, lay_out, sizes_of
+from .layouts import Bucket, Giants, Room, Side, lay_out, sizes_of
 from .places import SIDES, Places, SidePlaces
 from .problem import numbers_of
 from .sharded import Sharded
@@ -146,8 +145,8 @@ class OfFiles:
         self.rows = {side: getattr(manifest, side).rows for side in SIDES}
         self.scale, self.weighted, self.compact = None, manifest.weighted, False
         self.giants = {side: np.empty(0, np.int32) for side in SIDES}
-        ids = found["user"][0], found["item"][0]
-        self.vocab = None if ids[0] is None or ids[1] is None else Vocabulary(*ids)
+        users, items = found["user"][0], found["item"][0]
+        self.vocab = None if users is None or items is None else Vocabulary(users, items)
         self._files = {side: manifest.shard_files(side) for side in SIDES}
 
     def shard(self, side: str, number: int) -> Part:
@@ -184,7 +183,7 @@ def mesh_of(devices: Any) -> jax.sharding.Mesh:
         chosen = known[:devices]
     else:
         try:
-            chosen = list(devices)
+            chosen: list[Any] = list(devices)  # pyright: ignore
         except TypeError:
             chosen = []
         if not chosen or not all(isinstance(each, jax.Device) for each in chosen):
@@ -251,7 +250,7 @@ class _Whole(NamedTuple):
             first = leaves[0]
             shape = (self.mesh.size * first.shape[0], *first.shape[1:])
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 return here[(index[0].start or 0) // max(first.shape[0], 1)]
 
             if not first.shape[0]:
@@ -391,8 +390,11 @@ class _Laying:
         width = min(_GIANT_WIDTH, max(1, max(len(part.row) for part in every)))
         counts = [np.bincount(part.row, minlength=len(place)) for part in every]
         pieces = [np.maximum(-(-count // width), 1) for count in counts]
-        sizes = sizes_of(self.platform)._replace(pieces=max(int(each.sum()) for each in pieces) + 1)
-        room = find_room([np.maximum(each, 2) for each in pieces], width, sizes)
+        # One slab, where all devices have the rows in one order: their sums are added up place by place.
+        most, at_once = max(int(each.sum()) for each in pieces), max(1, sizes_of(self.platform).slots // width)
+        steps = -(-most // at_once)
+        step = -(-most // steps)
+        room = Room(1, len(place), steps * step, step)
         needs = Needs.find((part.other for part in every), self.devices, 1, self.others)
         way = choose(needs, _RANK * self.source.dtype.itemsize, _MOST_HELD)
         route, positions = needs.route(way)

@@ -155,9 +155,10 @@ def _lost_in_slots(view: View, faint: jax.Array) -> tuple[jax.Array, ...]:
             parts = jax.vmap(of_piece)(piece, *lost_weight)
             return tuple(jnp.where(there > 0, part, 0).sum(axis=-1) for part in parts)
 
-        parts = jax.lax.map(lambda each: slab(*each), (row, bucket.other, bucket.entry, value, given, weight))  # noqa: B023
+        parts = jax.lax.map(lambda each: slab(*each), (row, bucket.other, bucket.entry, value, given, weight))
+        at = row.reshape(-1)
         totals = tuple(
-            total.at[row.reshape(-1)].add(part.reshape(-1), mode="drop") for total, part in zip(totals, parts, strict=True)
+            total.at[at].add(part.reshape(-1), mode="drop") for total, part in zip(totals, parts, strict=True)
         )
     return summed(totals, AXIS) if layout.summed else totals
 

@@ -128,8 +128,8 @@ def _solution_rule(how: How, argument: _Argument, dot: Any) -> tuple[list[jax.Ar
         x_dot = product("rij,rj->ri", inverse, rhs_dot - product("rij,rj->ri", matrix_dot, at))
         dots["inverse"] = -product("rij,rjk,rkl->ril", inverse, matrix_dot, inverse)
     else:
-        # Giants are worked on by every device, and what each has is the same. But what comes back in reverse mode is not:
-        # the mean makes it so, without which the system would not be symmetric over all devices.
+        # Giants are worked on by every device, and what each has is the same. But what comes back in reverse mode is
+        # not: the mean makes it so, without which the system would not be symmetric over all devices.
         alike = functools.partial(averaged, axis=AXIS) if view.layout.summed else lambda rows: rows
         # matrix(view) x = rhs(view), so matrix x_dot = the derivative of rhs - matrix x with x held.
         _, residual_dot = jax.jvp(lambda view: residuals(view, x), (view,), (view_dot,))

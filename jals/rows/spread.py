@@ -1,5 +1,5 @@
-"""Work on a side whose rows are spread over devices: each looks at its own rows, with what it has been sent of the other
-side, as if there were no others."""
+"""Work on a side whose rows are spread over devices: each looks at its own rows, with what it has been sent of the
+other side, as if there were no others."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def _here(function: Callable, layout: Side, numbers: Any, others: Any, own: Any,
     z, bias = others["z"], others["bias"]
     if bias is not None:
         z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
-    given = {name: None for name in View._fields} | {name: each for name, each in shared.items() if name != "scale"}
+    given = dict.fromkeys(View._fields) | {name: each for name, each in shared.items() if name != "scale"}
     slots = Slots(value, weight, rows["count"], shared["scale"])
     given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, others["weight"])}
     return function(View(**given), *columns)

@@ -48,6 +48,7 @@ class Columns(NamedTuple):
     z: jax.Array
     bias: jax.Array | None
     block: Any
+    weight: jax.Array | None = None
 
     @classmethod
     def of(cls, z: jax.Array, bias: jax.Array | None, size: int) -> "Columns":
