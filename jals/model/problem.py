@@ -103,11 +103,12 @@ class Problem:
     def open(
         cls,
         path: Any,
-        devices: None = None,
+        devices: Any = None,
         stream: bool = False,
         layout: str = "bucketed",
         verify: bool = True,
         *,
+        exchange: Any = "auto",
         memory: int | str | None = None,
         slabs: Any = None,
         progress: Callable[[str, int, int], None] | None = None,
@@ -125,9 +126,12 @@ class Problem:
 
         Args:
             path: the folder.
-            devices: None, the default device. `problem.shard(devices)` spreads a problem that is open.
+            devices: as in `build`: rows lie in the shards that they have been dealt to, whose number the devices' must
+                divide. Of several processes (`jax.distributed`) each reads the files of its devices' shards alone;
+                values and weights of such a problem cannot be exchanged for others (`with_values`).
             stream: whether the table stays on the disk.
-            layout: as in `build`; "bucketed" with `stream`.
+            layout: as in `build`; "bucketed" with `stream` or `devices`.
+            exchange: as in `build`.
             verify: whether the files' SHA-256 are compared with those of the manifest, a warning saying where there are
                 none; their sizes always are. With `stream`, those of what is laid out.
             memory: with `stream`, how much the process may hold in memory of its own, in bytes or as in "2GB": a fit
@@ -147,8 +151,10 @@ class Problem:
             ImportError: without the extra `tables`.
         """
         check_jax()
-        if devices is not None:
-            raise ArgumentError("devices must be None: Problem.open(path).shard(devices) spreads a problem over them.")
+        if devices is not None and (stream or layout != "bucketed"):
+            raise ArgumentError('devices are for stream=False and layout="bucketed": leave these out.')
+        if devices is None and exchange != "auto":
+            raise ArgumentError(f"exchange is {exchange!r}, but is for several devices: give devices, or leave it out.")
         if stream not in (False, True):
             raise ArgumentError(f"stream is {stream!r}, but must be True or False.")
         if stream and layout != "bucketed":
@@ -162,6 +168,10 @@ class Problem:
 
             return open_streamed(manifest, memory, slabs, verify, progress)
         manifest.verify(hashes=verify)
+        if devices is not None:
+            from .spreading import open_sharded
+
+            return open_sharded(manifest, devices, exchange)
         ratings, vocab = partitioned(manifest)
         return dataclasses.replace(cls.build(ratings, layout), vocab=vocab)
 

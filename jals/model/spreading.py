@@ -15,10 +15,10 @@ from ..data.ratings import Ratings
 from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError
 from ..partitioned.manifest import MOST, Manifest
-from ..partitioned.reader import read_shard, row_places
+from ..partitioned.reader import read, read_shard, row_places
 from .exchange import AXIS, Exchange, Needs, Route, choose, renumbered
 from .layouts import Bucket, Giants, Room, Side, lay_out, sizes_of
-from .places import SIDES, Places, SidePlaces
+from .places import SIDES, Places, places_of
 from .problem import numbers_of
 from .sharded import Sharded
 from .shards import Plan
@@ -61,7 +61,7 @@ class Source(Protocol):
     rows: dict[str, int]
     entries: int
     dtype: Any
-    scale: np.ndarray | None
+    scale: Any
     weighted: bool
     giants: dict[str, np.ndarray]
     compact: bool
@@ -132,20 +132,14 @@ class OfFiles:
     their shards, and values are not coded, as no process has seen all."""
 
     def __init__(self, manifest: Manifest, dtype: Any):
-        self._manifest, self.dtype = manifest, np.dtype(dtype)
-        found = {side: row_places(manifest, side) for side in SIDES}
-        self._found, sides = found, []
-        for side in SIDES:
-            row_at = found[side][1]
-            at = np.empty(getattr(manifest, side).rows, np.int32)
-            there = np.flatnonzero(row_at >= 0).astype(np.int32)
-            at[row_at[there]] = there
-            sides.append(SidePlaces(at, getattr(manifest, side).size))
-        self.places, self.entries = Places(manifest.shards, *sides), manifest.entries
+        self._manifest = manifest
+        self._found = {side: row_places(manifest, side) for side in SIDES}
+        self.places, self.entries = _dealt(manifest, self._found), manifest.entries
         self.rows = {side: getattr(manifest, side).rows for side in SIDES}
         self.scale, self.weighted, self.compact = None, manifest.weighted, False
+        self.dtype = np.dtype(dtype)
         self.giants = {side: np.empty(0, np.int32) for side in SIDES}
-        users, items = found["user"][0], found["item"][0]
+        users, items = self._found["user"][0], self._found["item"][0]
         self.vocab = None if users is None or items is None else Vocabulary(users, items)
         self._files = {side: manifest.shard_files(side) for side in SIDES}
 
@@ -157,10 +151,26 @@ class OfFiles:
         weight = part["weight"].astype(self.dtype) if self.weighted else None
         order = np.arange(len(part["row"]), dtype=np.int32)
         other = self.places.side(opposite).at[part["other"]]
-        return Part(part["row"], other, order, part["value"].astype(self.dtype), weight)
+        # Places here are in the order of the rows' numbers, and may have been others there.
+        own = self.places.side(side)
+        found = self._found[side][1][number * getattr(self._manifest, side).size + part["row"]]
+        row = own.at[found] - np.int32(number * own.size)
+        return Part(row, other, order, part["value"].astype(self.dtype), weight)
 
     def of_giants(self, side: str, part: int, parts: int) -> Part:
         raise NotImplementedError  # there are none
+
+
+def _dealt(manifest: Manifest, found: Any) -> Places:
+    """The places of rows in the shards that a table has dealt them to; `found`: what `row_places` says of each side."""
+    sides = []
+    for side in SIDES:
+        row_at, size = found[side][1], getattr(manifest, side).size
+        there = np.flatnonzero(row_at >= 0)
+        shard = np.empty(getattr(manifest, side).rows, np.int32)
+        shard[row_at[there]] = there // size
+        sides.append(places_of(shard, manifest.shards))
+    return Places(manifest.shards, *sides)
 
 
 # ---- devices ----
@@ -176,8 +186,8 @@ def mesh_of(devices: Any) -> jax.sharding.Mesh:
     if isinstance(devices, int) and not isinstance(devices, bool):
         if not 1 <= devices <= len(known):
             raise ArgumentError(
-                f"devices is {devices}, but jax has {len(known)} here ({known[0].platform}). A CPU counts as one, or as "
-                "8 with XLA_FLAGS=--xla_force_host_platform_device_count=8 (and NPROC=16, more than that) in the "
+                f"devices is {devices}, but jax has {len(known)} here ({known[0].platform}). A CPU counts as one, or "
+                "as 8 with XLA_FLAGS=--xla_force_host_platform_device_count=8 (and NPROC=16, more than that) in the "
                 "environment before jax starts."
             )
         chosen = known[:devices]
@@ -196,6 +206,19 @@ def build_sharded(ratings: Ratings, devices: Any, exchange: Any = "auto", places
     mesh = mesh_of(devices)
     shards = max(SHARDS, mesh.size) if places is None else places.shards
     return spread(OfRatings(ratings, shards, places), mesh, exchange)
+
+
+def open_sharded(manifest: Manifest, devices: Any, exchange: Any = "auto") -> Sharded:
+    """`Problem.open(path, devices=devices, exchange=exchange)` of a table whose files have been verified: its rows lie
+    where they have been dealt to. Of several processes each reads the files of its own shards alone."""
+    mesh = mesh_of(devices)
+    if jax.process_count() == 1:
+        ratings, vocab = read(manifest)
+        places = _dealt(manifest, {side: row_places(manifest, side) for side in SIDES})
+        source = OfRatings(ratings, manifest.shards, places)
+        return dataclasses.replace(spread(source, mesh, exchange), vocab=vocab)
+    wide = manifest.value == "float64" and jax.config.read("jax_enable_x64")
+    return spread(OfFiles(manifest, np.float64 if wide else np.float32), mesh, exchange)
 
 
 def spread(source: Source, mesh: jax.sharding.Mesh, exchange: Any) -> Sharded:
@@ -302,9 +325,9 @@ class _Laying:
             buckets, values, weights = (_joined(each) for each in zip(*laid, strict=True))
             if positions is not None:
                 found = needs.of[device], positions[device], self.others
-                buckets = tuple(
-                    dataclasses.replace(each, other=renumbered(each.other, *found)) for each in buckets  # pyright: ignore
-                )
+                others = [renumbered(np.asarray(each.other), *found) for each in buckets]
+                pairs = zip(buckets, others, strict=True)
+                buckets = tuple(dataclasses.replace(each, other=other) for each, other in pairs)  # pyright: ignore
             devices[device] = buckets, values, weights
         giants, of_giants = self._giants()
         buckets, values, weights = self.whole.of_devices(devices)

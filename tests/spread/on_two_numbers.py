@@ -41,7 +41,8 @@ def test_numbers_by_device():
     def written(reg):
         swept = [solver.sweep(*given(solver, reg, pieces), loss=True) for solver in (als, others[0])]
         swept += [solver.sweep(*given(solver, reg)) for solver in (minibatch, *others[1:])]
-        return swept, jax.grad(lambda reg: jals.run(als, *given(als, reg), 2)[0].factors.user[0, 0])(reg), converged(reg)
+        through = jax.grad(lambda reg: jals.run(als, *given(als, reg), 2)[0].factors.user[0, 0])
+        return swept, through(reg), converged(reg)
 
     @jax.grad
     def converged(reg):
@@ -51,7 +52,9 @@ def test_numbers_by_device():
     mesh = jax.make_mesh((2,), ("device",), axis_types=(AxisType.Auto,))
 
     def on_both(work):
-        here = lambda reg: jax.tree.map(lambda leaf: leaf[None], work(reg[0]))
+        def here(reg):
+            return jax.tree.map(lambda leaf: leaf[None], work(reg[0]))
+
         return jax.jit(jax.shard_map(here, mesh=mesh, in_specs=by_device, out_specs=by_device))
 
     def close(ours, theirs):
@@ -61,6 +64,7 @@ def test_numbers_by_device():
     both, alone = on_both(computed), jax.jit(stepped)
     results = jax.device_get(both(regs))
     for at, reg in enumerate(regs):
-        mine, same_on_both = (jax.tree.map(lambda leaf: leaf[at], tree) for tree in (results, both(jnp.stack([reg, reg]))))
+        trees = results, both(jnp.stack([reg, reg]))
+        mine, same_on_both = (jax.tree.map(lambda leaf, at=at: leaf[at], tree) for tree in trees)
         close(mine, same_on_both)  # whatever the other device works with
         close(mine[-1], alone(reg))
