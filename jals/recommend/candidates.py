@@ -15,8 +15,11 @@ from .selection import Closed
 ENOUGH = 30  # entries: the mean of as many ratings is known to a fifth of their standard deviation
 
 
-def closed(exclude: Any, allow: Any, query: Any, side: str, rows: int, others: int) -> Closed:
-    """What is closed to the rows `query` `(n,)` of `side`, which has `rows`; the catalogue has `others`.
+def closed(
+    exclude: Any, allow: Any, query: Any, side: str, rows: int, others: int, position: np.ndarray | None = None
+) -> Closed:
+    """What is closed to the rows `query` `(n,)` of `side`, which has `rows`; the catalogue has `others`. `position`:
+    what stands for their numbers in the pairs, int32 `(others,)`.
 
     Raises:
         ArgumentError: for what is none of the forms, a shape or number that does not fit, or an `allow` without ids.
@@ -30,7 +33,7 @@ def closed(exclude: Any, allow: Any, query: Any, side: str, rows: int, others: i
                 f"exclude has {have[0]:,} {side}s and {have[1]:,} {what}s, but the factors have {rows:,} and "
                 f"{others:,}: make the ratings with num_users and num_items of the table that was fitted."
             )
-        pairs = _pairs(exclude, query, side, rows)
+        pairs = _pairs(exclude, query, side, rows, position)
     elif exclude is not None:
         everywhere, mask = _bits("exclude", exclude, what, len(query), others)
     if allow is not None:
@@ -97,9 +100,10 @@ def _bits(name: str, given: Any, what: str, queries: int, others: int) -> tuple[
     return jnp.zeros(others, bool).at[jnp.asarray(given)].set(True, mode="drop"), None
 
 
-def _pairs(seen: Ratings, query: Any, side: str, rows: int) -> tuple[Any, Any, Any]:
+def _pairs(seen: Ratings, query: Any, side: str, rows: int, position: np.ndarray | None) -> tuple[Any, Any, Any]:
     """(start, stop, item) of the entries of weight > 0 of these rows."""
     row, other = (seen.user, seen.item) if side == "user" else (seen.item, seen.user)
+    other = other if position is None else position[other]
     keep = np.ones(len(row), bool) if seen.weight is None else seen.weight > 0
     if not is_traced(query) and len(query) < rows:
         asked = np.zeros(rows, bool)

@@ -9,11 +9,12 @@ import numpy as np
 
 from ..errors import ArgumentError, check_choice, is_traced
 from ..forks import check_jax
-from ..model.factors import Factors, checked_ids, consistent, score_terms
+from ..model.factors import Factors, checked_ids, consistent, placed_ids, score_terms
 from ..rows.norms import norm
 from ..solvers.protocol import check_side, check_whole
 from . import candidates
 from .selection import Closed, largest
+from .spread import Order, largest_of_all, mesh_of
 
 MEASURES = ("cosine", "dot")
 
@@ -47,13 +48,19 @@ def top_k(
     """
     check_jax()
     check_side(side)
-    factors = consistent(factors)
+    factors = consistent(factors, spread=True)
     opposite = "item" if side == "user" else "user"
-    mine, theirs = getattr(factors, side), getattr(factors, opposite)
-    check_k(k, len(theirs), f"the factors have {len(theirs):,} {opposite}s")
+    mesh = None if factors.places is None else mesh_of(getattr(factors, opposite))
+    factors = factors if mesh else factors.gathered()
+    mine, theirs = factors.num_rows(side), factors.num_rows(opposite)
+    check_k(k, theirs, f"the factors have {theirs:,} {opposite}s")
     query = checked_rows(side, user, mine)
-    closed = candidates.closed(exclude, allow, query, side, len(mine), len(theirs))
-    return _top_k(factors, jnp.asarray(query), closed, k, side)
+    if mesh is None:
+        closed = candidates.closed(exclude, allow, query, side, mine, theirs)
+        return _top_k(factors, jnp.asarray(query), closed, k, side)
+    order = Order.of(factors, opposite, mesh)
+    closed = order.closed(candidates.closed(exclude, allow, query, side, mine, theirs, order.position))
+    return _spread_top_k(factors, placed_ids(factors, side, query), closed, order, k, side, mesh)
 
 
 def similar(
@@ -80,7 +87,7 @@ def similar(
     factors = consistent(factors)
     table = getattr(factors, side)
     check_k(k, len(table) - 1, f"each of {len(table):,} {side}s has {len(table) - 1:,} others")
-    return _similar(table, jnp.asarray(checked_rows(side, row, table)), k, measure)
+    return _similar(table, jnp.asarray(checked_rows(side, row, len(table))), k, measure)
 
 
 def check_k(k: Any, most: int, why: str) -> None:
@@ -90,9 +97,9 @@ def check_k(k: Any, most: int, why: str) -> None:
         raise ArgumentError(f"k is {k:,}, but {why}: ask for at most {most:,}.")
 
 
-def checked_rows(side: str, rows: Any, table: jax.Array) -> Any:
-    """Ids of one axis: NumPy's where they are known."""
-    checked_ids(side, rows, len(table))
+def checked_rows(side: str, rows: Any, count: int) -> Any:
+    """Ids of one axis, below `count`: NumPy's where they are known."""
+    checked_ids(side, rows, count)
     ids = jnp.atleast_1d(rows) if is_traced(rows) else np.atleast_1d(np.asarray(rows))
     if ids.ndim > 1 or not ids.size:
         raise ArgumentError(f"{side} ids have shape {ids.shape}, but must be (n,), with one id at least.")
@@ -105,10 +112,31 @@ def _top_k(factors: Factors, query: jax.Array, closed: Closed, k: int, side: str
     item, score = largest(
         getattr(factors, mine)[query], getattr(factors, theirs), getattr(factors, f"{theirs}_bias"), k, closed
     )
+    return item, _with_own(factors, query, item, score, side)
+
+
+def _with_own(factors: Factors, query: jax.Array, item: jax.Array, score: jax.Array, side: str) -> jax.Array:
+    """Scores x . y + b of what has been found, with what the query's row adds; with their derivatives."""
     own = [] if factors.mean is None else [factors.mean]
-    own += [] if factors.user_bias is None else [getattr(factors, f"{mine}_bias")[query][:, None]]
+    own += [] if factors.user_bias is None else [getattr(factors, f"{side}_bias")[query][:, None]]
     score = sum(map(jax.lax.stop_gradient, own), score)
-    return item, _differentiable(functools.partial(_pair_scores, side), (factors, query[:, None], item), score)
+    return _differentiable(functools.partial(_pair_scores, side), (factors, query[:, None], item), score)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "side", "mesh"))
+def _spread_top_k(
+    factors: Factors, query: jax.Array, closed: Closed, order: Order, k: int, side: str, mesh: jax.sharding.Mesh
+) -> tuple[jax.Array, jax.Array]:
+    """`_top_k` of factors that are spread over devices, with the queries' places."""
+    mine, theirs = (side, "item") if side == "user" else (side, "user")
+    table, offset = getattr(factors, theirs), getattr(factors, f"{theirs}_bias")
+    item, score = largest_of_all(
+        *jax.lax.stop_gradient((getattr(factors, mine)[query], table, offset)), k, closed, order, mesh
+    )
+    places = len(table) // mesh.size
+    at = jnp.asarray(order.position)[jnp.maximum(item, 0)]
+    place = jnp.where(item < 0, -1, at // places * places + jnp.asarray(order.place)[at])
+    return item, _with_own(factors, query, place, score, side)
 
 
 def _pair_scores(side: str, argument: tuple) -> jax.Array:

@@ -56,6 +56,31 @@ def test_factors_are_served_by_the_numbers_of_the_ratings(fits, parts, tmp_path)
     assert measured[0] == pytest.approx(measured[1])
 
 
+@pytest.mark.parametrize("devices", [2, 8])
+def test_the_best_items_are_those_of_one_device(devices):
+    """Equal scores by item too, whatever is excluded, and for either side."""
+    rng = np.random.default_rng(0)
+    users, items, k = 70, 90, 12
+    ratings = jals.Ratings.from_arrays(
+        *np.divmod(np.sort(rng.choice(users * items, 900, replace=False)), items), rng.integers(0, 3, 900) + 1.0,
+        users, items,
+    )  # fmt: skip
+    problem = jals.Problem.build(ratings, devices=devices)
+    # whole numbers, so that many scores are equal, to the bit
+    rows = (rng.integers(-1, 2, (count, 2)).astype(float) for count in (users, items))
+    whole = jals.Factors(*rows, user_bias=jnp.zeros(users), item_bias=jnp.asarray(rng.integers(0, 2, items) * 1.0))
+    spread_out = problem.brought(whole.placed(problem.places))
+    mask = rng.random((5, items)) < 0.5
+    asked = [3, 9, 69, 0, 11]
+    cases = [{}, {"exclude": ratings}, {"exclude": mask}, {"exclude": [1, 2, 3], "allow": np.arange(40)}]
+    cases += [{"allow": [4, 80, 7], "exclude": ratings}]
+    for given in cases:
+        ours, theirs = (jals.top_k(each, asked, k, **given) for each in (spread_out, whole))
+        assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
+    ours, theirs = (jals.top_k(each, asked, k, ratings, side="item") for each in (spread_out, whole))
+    assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
+
+
 def test_fits_start_from_factors_of_other_devices(fits, parts):
     """Those of one device, of four, and a result of four, gone on with on four."""
     objective, (_, one), (problem, many) = fits
