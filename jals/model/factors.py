@@ -140,6 +140,11 @@ def as_arrays(name: str, factors: Any) -> Factors:
     return Factors(**parts)
 
 
+def widened(numbers: Any) -> Any:
+    """A tree of arrays as they are computed with: what is stored in bfloat16, in float32."""
+    return jax.tree.map(lambda each: each.astype(jnp.float32) if each.dtype == jnp.bfloat16 else each, numbers)
+
+
 def consistent(factors: Any) -> Factors:
     """Factors that fit one another, of one float dtype."""
     factors = as_arrays("factors", factors)
