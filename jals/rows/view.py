@@ -32,8 +32,8 @@ class Whole(NamedTuple):
     """The other side's rows, all of them at hand: `z` `(others, k)`, and `bias` `(others,)`, the held part of their
     scores, or None. A walk asks for rows by `fetch` alone, so others may get them from elsewhere.
 
-    Where the rows are stored in another format than they are computed in, `stored` `(others, k)` has them, and z is what
-    derivatives are of: a program that reads rows by `fetch` alone never makes z."""
+    Where the rows are stored in another format than they are computed in, `stored` `(others, k)` has them, and z is
+    what derivatives are of: a program that reads rows by `fetch` alone never makes z."""
 
     z: jax.Array
     bias: jax.Array | None
@@ -61,8 +61,8 @@ class Whole(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """A block of the other side's columns: `z` `(others, blocks, size)`, and `block`, which of them. `bias` and `stored`
-    as of `Whole`."""
+    """A block of the other side's columns: `z` `(others, blocks, size)`, and `block`, which of them. `bias` and
+    `stored` as of `Whole`."""
 
     z: jax.Array
     bias: jax.Array | None
@@ -70,10 +70,10 @@ class Columns(NamedTuple):
     stored: jax.Array | None = None
 
     @classmethod
-    def of(cls, whole: Whole, size: int) -> "Columns":
+    def of(cls, others: "Whole | Columns", size: int) -> "Columns":
         """Blocks of `size` columns of the rows, the last filled up with zeros."""
-        stored = None if whole.stored is None else in_blocks(whole.stored, size)
-        return cls(in_blocks(whole.z, size), whole.bias, 0, stored)
+        stored = None if others.stored is None else in_blocks(others.stored, size)
+        return cls(in_blocks(others.z, size), others.bias, 0, stored)
 
     def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         z = _fetched(self.z, self.stored, other, self.block)

@@ -281,7 +281,7 @@ def check_storage(problem: Problem, storage: str) -> None:
     """Raises ArgumentError for a problem whose numbers a solver with such a `storage` would not compute in."""
     if problem.dtype != np.float32:
         raise ArgumentError(
-            f"storage is {storage!r}, whose sweeps compute in float32, but the problem is {problem.dtype}: take "
+            f"storage is {storage!r}, which computes in float32, but the problem is {problem.dtype}: take "
             f"problem.astype(jnp.float32), or rounding={storage!r}, which computes in the problem's dtype."
         )
 
@@ -322,8 +322,9 @@ def check_key(key: Any) -> None:
 
 
 def entering(solver: Any, state: Any, problem: Any, objective: Any) -> tuple[Any, Any, Problem, Objective]:
-    """(solver, state, problem, objective) of one dtype, the state's (see `Traits.storage`), as a sweep takes them; and, under `jax.shard_map`,
-    differing by device where any of them does, as the state after a sweep will. See `checked_inputs`."""
+    """(solver, state, problem, objective) of one dtype, the state's (but see `Traits.storage`), as a sweep takes them;
+    and, under `jax.shard_map`, differing by device where any of them does, as the state after a sweep will. See
+    `checked_inputs`."""
     if not isinstance(getattr(state, "factors", None), Factors):
         kind = type(state).__name__
         raise ArgumentError(f"state is of type {kind}: give one that solver.init or a sweep has returned.")
