@@ -146,8 +146,9 @@ class ALS:
             ArgumentError: where problem, objective and rank, or the factors, do not fit together.
         """
         factors, problem, _ = start_from(factors, key, self, problem, objective)
-        if self.storage is not None:
-            check_storage(problem, self.storage)
+        if self.storage is None:
+            return State(factors)
+        check_storage(problem, self.storage)
         return State(self._kept(factors, "user", "item"))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:

@@ -28,6 +28,11 @@ for preset, layout in zip(tables.BROAD, ("bucketed, cut small", "bucketed")):
     ours, theirs = ((state.factors, infos.loss) for state, infos in map(jax.device_get, results))
     assert tables.largest_difference(ours, theirs) < 1e-10, (preset, layout)
     assert jals.certify(results[1][0].factors, two, objective).holds()
+narrow, single = jals.ALS(tables.RANK, init_scale=1.0, storage="bfloat16"), one.astype(np.float32)
+begun = narrow.init(jax.random.key(0), single, objective)
+held = [jals.run(narrow, begun, problem, objective, 2)[0].factors for problem in (single, single.shard())]
+jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, held))
+assert held[1].dtype == "bfloat16"
 try:
     jax.grad(lambda reg: jals.run(solver, start, two, jals.explicit(reg), 1, loss=True)[1].loss[0])(0.1)
 except jals.ArgumentError as error:
