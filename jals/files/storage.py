@@ -62,7 +62,7 @@ def save(
         path: the file (`~` is the home folder). Its suffix says the format: .npz, .safetensors (extra `safetensors`)
             or .parquet (extra `tables`). Its mode is the one that the umask leaves; where it is a symbolic link, the
             file that this points to is written.
-        factors: as fitted, float32 or float64.
+        factors: as fitted, float32 or float64; those held in bfloat16 are written, and read back, in float32.
         vocab: the outside ids of rows, or None.
         objective: what was minimised, or None.
         data_hash: `Ratings.data_hash()` of the training data, or None.
@@ -185,7 +185,8 @@ def _array(name: str, part: Any) -> np.ndarray:
     if is_traced(part):
         raise ArgumentError(f"{name} is traced: save outside of jit, vmap and grad.")
     try:
-        array = np.asarray(part, order="C")
+        narrow = name.startswith("factors/") and str(getattr(part, "dtype", "")) == "bfloat16"  # which no format has
+        array = np.asarray(part, np.float32 if narrow else None, order="C")
     except (ValueError, TypeError) as error:
         raise ArgumentError(f"{name} is no array ({error}).") from error
     if name.startswith("vocabulary/") and array.dtype.kind in "OT" and all(isinstance(id, str) for id in array.flat):

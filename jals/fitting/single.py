@@ -178,8 +178,8 @@ def fit(
 
     Args:
         solver: `ALS`, `Gradient`, or anything with their `init` and `sweep`.
-        problem, objective: what to minimise. What `Problem.open(stream=True)` returns is for `ALS` without `rounding`,
-            and for the metric "rmse".
+        problem, objective: what to minimise. What `Problem.open(stream=True)` returns is for `ALS` without `rounding`
+            and `storage`, and for the metric "rmse".
         sweeps: at most so many.
         key: for the initial factors (default `jax.random.key(0)`). Same key, same machine: same result to the bit.
         tol: stop once |loss before - loss now| <= tol * loss before, from one record to the next. None: never.
@@ -313,7 +313,7 @@ def starting_result(
         return dataclasses.replace(init, compile_seconds=0.0).with_reason(RUNNING)
     known = init.metric if np.isfinite(init.history.validation).any() else metric
     return dataclasses.replace(
-        fresh, state=init.state, factors=factors, history=init.history, sweep=init.done, metric=known
+        fresh, state=init.state, factors=init.state.factors, history=init.history, sweep=init.done, metric=known
     )
 
 

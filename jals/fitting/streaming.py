@@ -21,7 +21,7 @@ from ..partitioned.manifest import MOST, SIDES
 from ..partitioned.slabs import Arrays
 from ..recommend.folding import of_rows
 from ..rows import normal
-from ..rows.view import pairs_gram
+from ..rows.view import Whole, pairs_gram
 from ..rows.walk import take
 from ..solvers.als import ALS
 from ..solvers.protocol import Info, State
@@ -61,8 +61,10 @@ class Streaming:
     def __init__(self, solver: Any, problem: Streamed, objective: Objective, copies: int = 2):
         if not isinstance(solver, ALS):
             raise ArgumentError(f"solver is {type(solver).__name__}, but the problem {REFUSAL} (For ALS, that is.)")
-        if solver.rounding is not None:
-            raise ArgumentError(f"solver.rounding is {solver.rounding!r}, but must be None: the problem {REFUSAL}")
+        for name in ("rounding", "storage"):
+            if getattr(solver, name) is not None:
+                given = getattr(solver, name)
+                raise ArgumentError(f"solver.{name} is {given!r}, but must be None: the problem {REFUSAL}")
         low = float(problem.head.value[0])
         if KINDS[objective.feedback].weighs_by_value and low < 0:
             raise ArgumentError(
@@ -189,7 +191,7 @@ def _sizes(problem: Streamed, objective: Objective) -> tuple[jax.Array, jax.Arra
 
 @functools.partial(jax.jit, static_argnames="side")
 def _gram(factors: Factors, objective: Objective, side: str) -> jax.Array | None:
-    return pairs_gram(getattr(factors, SIDES[side == "user"]), objective, side)
+    return pairs_gram(Whole(getattr(factors, SIDES[side == "user"]), None), objective, side)
 
 
 @functools.partial(jax.jit, static_argnames=("side", "steps", "value"), donate_argnames="into")

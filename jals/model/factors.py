@@ -184,6 +184,11 @@ def as_arrays(name: str, factors: Any) -> Factors:
     return dataclasses.replace(factors, **parts)
 
 
+def widened(numbers: Any) -> Any:
+    """A tree of arrays as they are computed with: what is stored in bfloat16, in float32."""
+    return jax.tree.map(lambda each: each.astype(jnp.float32) if each.dtype == jnp.bfloat16 else each, numbers)
+
+
 def consistent(factors: Any, spread: bool = False) -> Factors:
     """Factors that fit one another, of one float dtype; gathered, unless they may be spread over devices."""
     factors = as_arrays("factors", factors)

@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
 from .counts import POWERS, SIDES, entry_counts, weights_of_rows
-from .factors import CHUNK, Factors, remainder, score_terms
+from .factors import CHUNK, Factors, remainder, score_terms, widened
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
 from .sharded import Sharded
@@ -297,7 +297,8 @@ class Objective:
 
 
 def loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array:
-    """`jals.loss` without its checks, in the factors' dtype."""
+    """`jals.loss` without its checks, in the factors' dtype; of those stored in bfloat16, in float32."""
+    factors = widened(factors)
     return _loss(factors, problem, objective.cast(factors.dtype))
 
 

@@ -6,9 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..model.exchange import on_mesh
+from ..model.factors import widened
 from ..model.layouts import Side
 from ..model.objectives import BY_ROW, PRIORS
 from ..model.problem import Slots
@@ -18,11 +20,11 @@ from .view import View, Whole
 def on_devices(function: Callable, view: View, *columns: Any) -> Any:
     """`function(view, *columns)` of a view of each device's rows: a tree of `(rows, ...)`, as the columns are. What the
     rows weigh is not in that view's slots yet: see `View.weighed`."""
-    rows = view.rows()
-    bias = view.others.bias
+    rows, z, bias = view.rows(), view.others.z, view.others.bias
+    if view.others.stored is not None:  # what is stored narrower is sent so
+        z = z.astype(view.others.stored.dtype)
     # The column of ones is made where the rows arrive.
-    z = view.others.z if bias is None else view.others.z[:, :-1]
-    others = {"z": z, "bias": bias, "weight": view.others.weight}
+    others = {"z": z if bias is None else z[:, :-1], "bias": bias, "weight": view.others.weight}
     numbers = view.slots.value, view.slots.weight
     # What is by row of all rows has gone into the view's, or is sent.
     objective = dataclasses.replace(view.objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
@@ -37,8 +39,10 @@ def _here(function: Callable, layout: Side, numbers: Any, others: Any, own: Any,
     z, bias = others["z"], others["bias"]
     if bias is not None:
         z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
+    z, stored = widened(z), jax.lax.stop_gradient(z)
+    stored = None if stored.dtype == z.dtype else stored
     given = dict.fromkeys(View._fields) | {name: each for name, each in shared.items() if name != "scale"}
     slots = Slots(value, weight, rows["count"], shared["scale"])
-    given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, others["weight"])}
+    given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, stored, others["weight"])}
     return function(View(**given), *columns)
 

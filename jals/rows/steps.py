@@ -69,7 +69,7 @@ def _by_xla(how: How, view: View, start: jax.Array) -> RowSolutions:
     initial = start, jnp.zeros(len(start), start.dtype) if value else None
     if how.linsolve == "cg":
         return RowSolutions(*over_rows(view, functools.partial(_cg_slab, how.size, value), initial, start))
-    by_blocks = view._replace(others=Columns.of(view.others.z, view.others.bias, how.size))
+    by_blocks = view._replace(others=Columns.of(view.others, how.size))
     x, entries = over_rows(by_blocks, functools.partial(_subspace_slab, how.size, value), initial, start)
     return RowSolutions(x, with_held_loss(view, x, entries) if value else None)
 

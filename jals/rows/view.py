@@ -17,47 +17,97 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..model.factors import Factors, remainder
+from ..devices import match_varying
+from ..model.factors import Factors, remainder, widened
 from ..model.layouts import Side
 from ..model.objectives import Entry, Objective, by_rows, row_sizes, squared_sum
 from ..model.problem import Problem, Slots
+from .primitive import Opaque
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+_CHUNK = 2**12  # rows of a stored table that are widened together
 
 
 class Whole(NamedTuple):
     """The other side's rows, all of them at hand: `z` `(others, k)`, and `bias` `(others,)`, the held part of their
     scores, or None. A walk asks for rows by `fetch` alone, so others may get them from elsewhere. `weight` `(others,)`:
-    as of `View`."""
+    as of `View`.
+
+    Where the rows are stored in another format than they are computed in, `stored` `(others, k)` has them, and z is
+    what derivatives are of: a program that reads rows by `fetch` alone never makes z."""
 
     z: jax.Array
     bias: jax.Array | None
+    stored: jax.Array | None = None
     weight: jax.Array | None = None
 
     def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """(z, held bias or None) of these rows."""
-        z, bias = (None if each is None else each.at[other].get(mode="promise_in_bounds") for each in self[:2])
-        assert z is not None
-        return z, bias
+        return _fetched(self.z, self.stored, other), None if self.bias is None else _fetched(self.bias, None, other)
+
+    def squared_sum(self, weight: jax.Array | None) -> jax.Array:
+        """`objectives.squared_sum` of the rows."""
+        if self.stored is None:
+            return squared_sum(self.z, weight)
+        (rows, k), size = self.z.shape, min(_CHUNK, len(self.z))
+        numbers = jnp.arange(-(-rows // size) * size, dtype=jnp.int32).reshape(-1, size)
+
+        @jax.checkpoint  # a backward pass gathers again, else it would keep all rows widened
+        def add(total, number):
+            at = jnp.minimum(number, rows - 1)
+            z = jnp.where((number < rows)[:, None], self.fetch(at)[0], 0)
+            return total + squared_sum(z, None if weight is None else weight[at]), None
+
+        zero = jnp.zeros((k, k), self.z.dtype)
+        return jax.lax.scan(add, match_varying(zero, (self, weight))[0], numbers)[0]
 
 
 class Columns(NamedTuple):
-    """A block of the other side's columns: `z` `(others, blocks, size)`, and `block`, which of them. `bias` as of
-    `Whole`."""
+    """A block of the other side's columns: `z` `(others, blocks, size)`, and `block`, which of them. `bias` and
+    `stored` as of `Whole`."""
 
     z: jax.Array
     bias: jax.Array | None
     block: Any
+    stored: jax.Array | None = None
     weight: jax.Array | None = None
 
     @classmethod
-    def of(cls, z: jax.Array, bias: jax.Array | None, size: int) -> "Columns":
-        """Blocks of `size` columns of z `(others, k)`, the last filled up with zeros."""
-        return cls(in_blocks(z, size), bias, 0)
+    def of(cls, others: "Whole | Columns", size: int) -> "Columns":
+        """Blocks of `size` columns of the rows, the last filled up with zeros."""
+        stored = None if others.stored is None else in_blocks(others.stored, size)
+        return cls(in_blocks(others.z, size), others.bias, 0, stored)
 
     def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        z = self.z.at[other, self.block].get(mode="promise_in_bounds")
-        return z, None if self.bias is None else self.bias.at[other].get(mode="promise_in_bounds")
+        z = _fetched(self.z, self.stored, other, self.block)
+        return z, None if self.bias is None else _fetched(self.bias, None, other)
+
+
+def _fetched(table: jax.Array, stored: jax.Array | None, *at: Any) -> jax.Array:
+    """The table's rows at these places. Where they are stored in another format they are gathered in that and then
+    cast, but differentiated as the table's own: a sum of cotangents in bfloat16 would keep 8 bits of them."""
+    if stored is None:
+        return table.at[at].get(mode="promise_in_bounds")
+    return _from_stored(None, (table, stored, at))[0]
+
+
+def _gather(_: None, argument: tuple) -> list[jax.Array]:
+    table, stored, at = argument
+    # As whole numbers: XLA on a CPU gathers no bfloat16, but would widen the table first, once for all of a loop.
+    rows = jax.lax.bitcast_convert_type(stored, jnp.uint16).at[at].get(mode="promise_in_bounds")
+    return [jax.lax.bitcast_convert_type(rows, stored.dtype).astype(table.dtype)]
+
+
+def _gather_rule(_: None, argument: tuple, dot: tuple) -> tuple[list[jax.Array], list[jax.Array]]:
+    return _from_stored(None, argument), [_fetched(dot[0], None, *argument[2])]
+
+
+def _gather_like(_: None, argument: tuple) -> list[jax.ShapeDtypeStruct]:
+    table, _, at = argument
+    return [jax.ShapeDtypeStruct(jax.eval_shape(lambda table: table[at], table).shape, table.dtype)]
+
+
+_from_stored = Opaque(_gather, _gather_rule, _gather_like)
 
 
 def in_blocks(columns: jax.Array, size: int, fill: Any = 0) -> jax.Array:
@@ -169,6 +219,8 @@ def view(
     else:
         layout, slots, table, held_bias = problem.item_side, problem.item_slots, factors.user, factors.user_bias
     assert slots is not None
+    stored, table, held_bias = table, *widened((table, held_bias))
+    stored = None if stored.dtype == table.dtype else jax.lax.stop_gradient(stored)
     rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
     n = row_sizes(problem, objective)[side == "item"]
     objective = by_rows(problem, objective)
@@ -189,12 +241,17 @@ def view(
     reg = jnp.broadcast_to(reg[:, None], (rows, rank))
     if held_bias is not None:
         unknowns += (reg_bias == 0).astype(jnp.int32)
-        table = jnp.concatenate([table, jnp.ones((others, 1), dtype)], axis=1)
+        with_ones = lambda rows: jnp.concatenate([rows, jnp.ones((others, 1), rows.dtype)], axis=1)  # noqa: E731
+        table, stored = with_ones(table), None if stored is None else with_ones(stored)
         reg = jnp.concatenate([reg, reg_bias[:, None]], axis=1)
         prior = None if prior is None else jnp.pad(prior, [(0, 0)] * (prior.ndim - 1) + [(0, 1)])
         matrix = None if matrix is None else jnp.pad(matrix, [(0, 0)] * (matrix.ndim - 2) + [(0, 1), (0, 1)])
 
-    pairs, gram = objective.unobserved(side)[0], pairs_gram(table, objective, side) if gram is None else gram
+    whole = Whole(table, held_bias, stored, weights[1])
+    if gram is None:
+        # Rows on several devices are widened where they are, as they are added up.
+        gram = pairs_gram(whole if layout.mesh is None else whole._replace(stored=None), objective, side)
+    pairs = objective.unobserved(side)[0]
     blank = count == 0
     if matrix is not None:
         blank &= jnp.trace(matrix, axis1=-2, axis2=-1) == 0
@@ -202,18 +259,16 @@ def view(
         blank &= reg.sum(axis=-1) + jnp.trace(gram) * (1 if pairs is None else pairs) == 0
     alone = matrix is None and gram is None  # then nothing but entries can make a row without lambda solvable
     needed = jnp.where(strict & alone, unknowns, 0).astype(dtype)
-    held = Whole(table, held_bias, weights[1]), factors.mean
-    here = View(
-        layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed, weights[0]
-    )
+    rest = prior, reg, matrix, gram, pairs, count, blank, strict, needed, weights[0]
+    here = View(layout, slots, objective, whole, factors.mean, *rest)
     return here if layout.mesh is not None else here.weighed()
 
 
-def pairs_gram(table: jax.Array, objective: Objective, side: str) -> jax.Array | None:
+def pairs_gram(others: Whole, objective: Objective, side: str) -> jax.Array | None:
     """a0 Z'CZ `(k, k)` of the other side's rows, None without a0; of an objective without powers."""
     if objective.unobserved_weight is None:
         return None
-    return objective.unobserved_weight * squared_sum(table, objective.unobserved(side)[1])
+    return objective.unobserved_weight * others.squared_sum(objective.unobserved(side)[1])
 
 
 def _weighed(layout: Side, slots: Slots, own: jax.Array | None, opposite: jax.Array | None, dtype: Any) -> Slots:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import ArgumentError, check_choice
-from ..model.factors import Factors
+from ..model.factors import Factors, widened
 from ..model.objectives import Objective, by_rows, loss, row_sizes, side_penalty
 from ..model.problem import Problem
 from ..rows import normal, rowsolve, steps
@@ -22,6 +22,7 @@ from .protocol import (
     check_memory,
     check_rank,
     check_side,
+    check_storage,
     check_whole,
     checked_inputs,
     entering,
@@ -57,6 +58,11 @@ class ALS:
             fit that stores its factors in the format and computes in the dtype, with nothing stored smaller here. The
             start and the mean are not rounded; numbers under float16's least normal one, 6e-5, become 0, over its
             largest, 65,504, infinite. Derivatives pass the rounding as if it were not there.
+        storage: static. None, or "bfloat16": the rows and biases of a state, and so of a result, are held in it, in
+            half the memory, and read from it by the sweeps; the mean and all that is computed are float32, the
+            problem's dtype (another is refused: a state in bfloat16 does not tell what dtype it is to be computed in).
+            The numbers are those of `rounding` from a start that is rounded too. Derivatives pass a state as numbers
+            in bfloat16, eight bits of them, once each half-sweep; those of `rounding` are not rounded.
         backend: static. What solves the rows: "xla"; "native", the kernels of `jals.native`, for all but LU in C++ on
             CPUs and for Cholesky in CUDA on GPUs; "auto", the kernel of the platform that the program is compiled for
             where it is built, else XLA. Their results agree up to rounding, and so do their derivatives.
@@ -70,6 +76,7 @@ class ALS:
     backend: str = dataclasses.field(default="auto", metadata={"static": True})
     first: str = dataclasses.field(default="user", metadata={"static": True})
     block: int = dataclasses.field(default=64, metadata={"static": True})
+    storage: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __post_init__(self):
         check_rank(self.rank)
@@ -78,6 +85,10 @@ class ALS:
         check_whole("block", self.block, 1)
         if self.rounding is not None:
             check_choice("rounding", self.rounding, ("bfloat16", "float16"))
+        if self.storage is not None:
+            check_choice("storage", self.storage, ("bfloat16",))
+            if self.rounding is not None:
+                raise ArgumentError(f"rounding and storage are both given: storage={self.storage!r} rounds by itself.")
         check_choice("backend", self.backend, BACKENDS)
         check_choice("first", self.first, ("user", "item"))
         if self.backend == "native" and self.linsolve == "lu":
@@ -86,17 +97,21 @@ class ALS:
     @property
     def exact(self) -> bool:
         """Whether a half-sweep ends at the minimum (what `certify` may ask of it)."""
-        return self.linsolve not in STEPPING and self.rounding is None
+        return self.linsolve not in STEPPING and not self._rounds
 
     @property
     def monotone(self) -> bool:
         """Whether no sweep raises the loss."""
-        return self.rounding is None
+        return not self._rounds
 
     @property
     def loss_with_sweep(self) -> bool:
         """Whether a sweep knows the loss without a pass of its own."""
-        return self.rounding is None
+        return not self._rounds
+
+    @property
+    def _rounds(self) -> bool:
+        return self.rounding is not None or self.storage is not None
 
     @property
     def differentiable(self) -> bool:
@@ -124,13 +139,17 @@ class ALS:
         return 2 * size.rows * (self.rank + 1)
 
     def init(self, key: jax.Array, problem: Problem, objective: Objective, factors: Factors | None = None) -> State:
-        """The state before the first sweep, in the problem's dtype: from given factors, or from `initial_factors`. Pure
-        and jittable.
+        """The state before the first sweep, in the problem's dtype, or as `storage` says: from given factors, or from
+        `initial_factors`. Pure and jittable.
 
         Raises:
             ArgumentError: where problem, objective and rank, or the factors, do not fit together.
         """
-        return State(start_from(factors, key, self, problem, objective)[0])
+        factors, problem, _ = start_from(factors, key, self, problem, objective)
+        if self.storage is None:
+            return State(factors)
+        check_storage(problem, self.storage)
+        return State(self._kept(factors, "user", "item"))
 
     def sweep(self, state: State, problem: Problem, objective: Objective, loss: bool = False) -> tuple[State, Info]:
         """One sweep: one side, then the other. Pure, jittable, differentiable forward and reverse in every float; two
@@ -140,7 +159,7 @@ class ALS:
             state: from `init` or an earlier sweep; the same tree, shapes and dtypes come back. A problem of another
                 dtype is worked on in the state's (`Problem.astype`).
             loss: whether `info.loss` is to hold L after the sweep. It comes from the systems of the half-sweep just
-                done, c - 2 b'x + x'A x a row, without a pass of its own (with `rounding` by a pass): the same number
+                done, c - 2 b'x + x'A x a row, without a pass of its own (of rounded rows by a pass): the same number
                 as `jals.loss` up to rounding, that of sum w t^2 + sum over the last side's rows of |A|_F |x|^2. The
                 second sum is far above the first where large weights meet a small lambda (`hu_koren` with
                 alpha * value of 1e6 and more): matrices are then ill-conditioned, and x'A x is a sum of terms that
@@ -154,9 +173,11 @@ class ALS:
 
     def update(self, factors: Factors, problem: Problem, objective: Objective, side: str) -> tuple[Factors, jax.Array]:
         """Half a sweep before any rounding: (factors with one side's rows solved for, good `(rows,)`). `side` is "user"
-        or "item"; factors, dtypes and errors as for `sweep`."""
+        or "item"; factors, dtypes and errors as for `sweep`, but with `storage` all are read, and come back, in float32
+        or float64 (see `jals.loss`)."""
         check_side(side)
-        factors, problem, objective = checked_inputs(factors, problem, objective, rank=self.rank, lead="state")
+        lead = "state" if self.storage is None else "factors"
+        factors, problem, objective = checked_inputs(factors, problem, objective, rank=self.rank, lead=lead)
         factors, solved = self.half_sweep(factors, problem, objective, side)
         return factors, solved.good
 
@@ -167,12 +188,16 @@ class ALS:
         so asked; `gram`: `view.pairs_gram`, where it is known already."""
         here, want = normal.view(factors, problem, objective, side, gram=gram), ("value",) if value else ()
         if self.linsolve == "cg":
-            solved = steps.solve_cg(here, factors.joint(side), self.cg_steps, want, self.backend)
+            solved = steps.solve_cg(here, widened(factors.joint(side)), self.cg_steps, want, self.backend)
         elif self.linsolve == "subspace":
-            solved = steps.solve_subspace(here, factors.joint(side), self.block, want, self.backend)
+            solved = steps.solve_subspace(here, widened(factors.joint(side)), self.block, want, self.backend)
         else:
             solved = rowsolve.solve(here, self.linsolve, self.backend, want)
         return dataclasses.replace(factors, **{side: solved.rows, f"{side}_bias": solved.bias}), solved
+
+    def _kept(self, factors: Factors, *sides: str) -> Factors:
+        """The factors with these sides' numbers as a state has them."""
+        return _rounded(factors, sides, self.rounding or self.storage, self.storage is not None)
 
 
 @functools.partial(jax.jit, static_argnames=("with_loss",))
@@ -180,10 +205,10 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
     check_memory(solver, state, problem, objective)
     first, last = ("user", "item") if solver.first == "user" else ("item", "user")
     factors, before = solver.half_sweep(state.factors, problem, objective, first)
-    factors = _rounded(factors, first, solver.rounding)
-    of_rows = with_loss and solver.rounding is None
+    factors = solver._kept(factors, first)
+    of_rows = with_loss and solver.loss_with_sweep
     factors, solved = solver.half_sweep(factors, problem, objective, last, value=of_rows)
-    factors = _rounded(factors, last, solver.rounding)
+    factors = solver._kept(factors, last)
     after = None
     if of_rows:
         n = row_sizes(problem, objective)[first == "item"]
@@ -195,18 +220,20 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
     return State(factors), info
 
 
-def _rounded(factors: Factors, side: str, rounding: str | None) -> Factors:
-    """The factors with one side's numbers at the nearest ones of a format."""
-    if rounding is None:
+def _rounded(factors: Factors, sides: tuple[str, ...], to: str | None, stored: bool) -> Factors:
+    """The factors with these sides' numbers at the nearest ones of a format, and `stored` in it."""
+    if to is None:
         return factors
-    form = jnp.finfo(rounding)
+    form = jnp.finfo(to)
 
     def nearest(numbers: jax.Array) -> jax.Array:
-        # XLA may drop a cast to the format and back, but not this. The difference of two near numbers is exact, so the
-        # sum is the rounded number to the bit; without it derivatives would be rounded too.
+        # XLA may drop a cast to the format and back, but not this.
         rounded = jax.lax.reduce_precision(numbers, form.nexp, form.nmant)
+        if stored:
+            return rounded.astype(to)
+        # The difference of two near numbers is exact, so the sum is the rounded number to the bit; without it
+        # derivatives would be rounded too.
         return numbers + jax.lax.stop_gradient(rounded - numbers)
 
-    return dataclasses.replace(
-        factors, **{part: jax.tree.map(nearest, getattr(factors, part)) for part in (side, f"{side}_bias")}
-    )
+    parts = [part for side in sides for part in (side, f"{side}_bias")]
+    return dataclasses.replace(factors, **{part: jax.tree.map(nearest, getattr(factors, part)) for part in parts})

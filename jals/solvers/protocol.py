@@ -62,6 +62,8 @@ class Traits(NamedTuple):
 
     Attributes:
         first: which side a sweep solves first, "user" or "item": a certificate looks at the other as given.
+        storage: "bfloat16" where the rows and biases of a state are held in it, and computed with in float32; None:
+            all of a state is of the dtype that it is computed in.
         exact: whether a half-sweep ends at the minimum: a certificate then asks it of the rows updated last.
         monotone: whether no sweep raises the loss.
         differentiable: whether a sweep has derivatives, forward and reverse. (Of one that does not say it is tried.)
@@ -72,6 +74,7 @@ class Traits(NamedTuple):
     """
 
     first: str = "user"
+    storage: str | None = None
     exact: bool = False
     monotone: bool = False
     differentiable: bool = True
@@ -228,7 +231,14 @@ def check_solver(solver: Any) -> None:
 
 
 def checked_inputs(
-    factors: Any, problem: Any, objective: Any, *, rank: int | None = None, name: str = "factors", lead: str = "factors"
+    factors: Any,
+    problem: Any,
+    objective: Any,
+    *,
+    rank: int | None = None,
+    name: str = "factors",
+    lead: str = "factors",
+    storage: str | None = None,
 ) -> tuple[Any, Problem, Objective]:
     """The check of every public call's arguments: types, shapes and kinds of numbers; all are cast to one dtype. Only
     what is static is checked: under `jit` it costs nothing at run time, and no traced number is concretised.
@@ -239,6 +249,7 @@ def checked_inputs(
         lead: whose dtype it is to be. "factors": theirs, float32 or float64 (the wider one where they differ); the
             problem's where they are of another (bfloat16, float16, whole numbers). "problem": the problem's. "state":
             the factors', which all must have, float32 or float64, as a state comes back as it went in.
+        storage: see `Traits`; of a state. Its rows and biases stay in that format, all else is float32.
 
     Raises:
         ArgumentError: naming what does not fit, and the cure.
@@ -252,6 +263,10 @@ def checked_inputs(
             factors = _brought(factors, problem)
         rank = int(factors.rank if rank is None else rank)
         check_factors(name, factors, problem, objective, rank)
+        if storage is not None:
+            _check_stored(name, factors, problem, storage)
+            objective.check_shapes(problem, rank)
+            return factors, problem, objective.cast(dtype).placed(problem)
         if lead == "state":
             _check_one_dtype(name, factors)
         if lead != "problem":
@@ -278,6 +293,26 @@ def _check_one_dtype(name: str, factors: Factors) -> None:
                 f"{name}.{part} is {array.dtype}, but a sweep needs float32 or float64 throughout: bring all to one, "
                 "jax.tree.map(lambda leaf: leaf.astype(jnp.float32), factors), or start by fit(..., init=factors)."
             )
+
+
+def _check_stored(name: str, factors: Factors, problem: Problem, storage: str) -> None:
+    check_storage(problem, storage)
+    for part, array in factors.parts().items():
+        need = np.dtype(np.float32 if part == "mean" else storage)
+        if array.dtype != need:
+            raise ArgumentError(
+                f"{name}.{part} is {array.dtype}, but with storage={storage!r} a sweep needs {need}: make the state by "
+                "solver.init(key, problem, objective, factors), or start by fit(..., init=factors)."
+            )
+
+
+def check_storage(problem: Problem, storage: str) -> None:
+    """Raises ArgumentError for a problem whose numbers a solver with such a `storage` would not compute in."""
+    if problem.dtype != np.float32:
+        raise ArgumentError(
+            f"storage is {storage!r}, which computes in float32, but the problem is {problem.dtype}: take "
+            f"problem.astype(jnp.float32), or rounding={storage!r}, which computes in the problem's dtype."
+        )
 
 
 def check_factors(name: str, factors: Factors, problem: Problem, objective: Objective, rank: int) -> None:
@@ -322,16 +357,19 @@ def check_key(key: Any) -> None:
 
 
 def entering(solver: Any, state: Any, problem: Any, objective: Any) -> tuple[Any, Any, Problem, Objective]:
-    """(solver, state, problem, objective) of one dtype, the state's, as a sweep takes them; and, under `jax.shard_map`,
-    differing by device where any of them does, as the state after a sweep will. See `checked_inputs`."""
+    """(solver, state, problem, objective) of one dtype, the state's (but see `Traits.storage`), as a sweep takes them;
+    and, under `jax.shard_map`, differing by device where any of them does, as the state after a sweep will. See
+    `checked_inputs`."""
     if not isinstance(getattr(state, "factors", None), Factors):
         kind = type(state).__name__
         raise ArgumentError(f"state is of type {kind}: give one that solver.init or a sweep has returned.")
     rank, name = getattr(solver, "rank", None), "state.factors"
-    factors, problem, objective = checked_inputs(state.factors, problem, objective, rank=rank, name=name, lead="state")
+    factors, problem, objective = checked_inputs(
+        state.factors, problem, objective, rank=rank, name=name, lead="state", storage=traits(solver).storage
+    )
     if isinstance(state, State):
         state = state._replace(factors=factors)
-    return match_varying(cast(solver, factors.dtype, "solver"), state, problem, objective)
+    return match_varying(cast(solver, problem.dtype, "solver"), state, problem, objective)
 
 
 def check_memory(solver: Any, state: State, problem: Problem, objective: Objective) -> None:

@@ -291,6 +291,7 @@ def test_what_needs_the_whole_table_is_refused(table):
     for solver, more in (
         (jals.Gradient(4), {}),
         (jals.ALS(4, rounding="bfloat16"), {}),
+        (jals.ALS(4, storage="bfloat16"), {}),
         (jals.ALS(4), {"metric": "ndcg@10", "validation": ratings(entries=50)}),
     ):
         with pytest.raises(jals.ArgumentError, match="open it without stream=True"):

@@ -166,7 +166,11 @@ class Case : private Draws {
     side.rank = width, side.columns = k_;
     side.cg_steps = chance(0.5) ? whole(1, 3) : 0;
     side.block = whole(1, k_ + 3);
-    side.table = table.data(), side.start = wide.data();
+    std::vector<Narrow> narrow;
+    if constexpr (sizeof(T) == 4)
+      if (!narrow_.empty()) narrow = stored(table);
+    side.table = narrow.empty() ? table.data() : nullptr, side.narrow = narrow.empty() ? nullptr : narrow.data();
+    side.start = wide.data();
     side.prior = prior.empty() ? nullptr : prior.data(), side.gram = gram.empty() ? nullptr : gram.data();
     side.rhs = side.cholesky = side.inverse = side.norms = nullptr;
     const std::string what = side.cg_steps ? "conjugate gradients, " : "blocks of " + std::to_string(side.block) + ", ";
@@ -307,7 +311,7 @@ class Case : private Draws {
     add(bias_, "bias"), add(!prior_.empty(), "prior"), add(!precision_.empty(), "precision");
     add(!gram_.empty(), "gram"), add(!pairs_.empty(), "pairs"), add(!rhs_.empty(), "rhs"), add(cholesky_, "cholesky"), add(value_, "value");
     add(!start_.empty(), "start"), add(inverse_, "inverse"), add(norms_, "norms"), add(side_.part, "part");
-    add(value_bytes_ == 1, "bytes"), add(value_bytes_ == 2, "words"), add(!weighted_, "no weights");
+    add(!narrow_.empty(), "bfloat16"), add(value_bytes_ == 1, "bytes"), add(value_bytes_ == 2, "words"), add(!weighted_, "no weights");
     return text + ", entries by row:" + degrees_;
   }
 
@@ -345,6 +349,19 @@ class Case : private Draws {
     return numbers;
   }
 
+  // Numbers in bfloat16, after which the given ones are these.
+  static std::vector<Narrow> stored(std::vector<float>& numbers) {
+    std::vector<Narrow> halves;
+    for (float& number : numbers) {
+      uint32_t bits;
+      std::memcpy(&bits, &number, 4);
+      halves.push_back(Narrow(bits >> 16));
+      bits &= 0xffff0000;
+      std::memcpy(&number, &bits, 4);
+    }
+    return halves;
+  }
+
   // A symmetric matrix without direction of its own: B B' / columns of B, times sign.
   std::vector<T> symmetric(int64_t columns, double sign) {
     const std::vector<T> b = normals(k_ * columns, 1);
@@ -376,6 +393,8 @@ class Case : private Draws {
 
     const int64_t rows = side_.num_rows;
     table_ = normals(side_.others * side_.rank, 1 / std::sqrt(double(side_.rank)));
+    if constexpr (sizeof(T) == 4)
+      if (chance(0.4)) narrow_ = stored(table_);
     side_.mean = chance(0.5) ? T(normal()) : T(0);
     if (bias_) held_bias_ = normals(side_.others, 1);
     if (chance(0.4)) prior_ = normals((side_.prior_per_row = chance(0.5)) ? rows * k_ : k_, 1);
@@ -492,7 +511,8 @@ class Case : private Draws {
   std::string solve_on(Pool&& pool, Results<T>& results) {
     auto bools = [](const std::vector<char>& flags) { return reinterpret_cast<const bool*>(flags.data()); };
     auto given = [](const std::vector<T>& numbers) { return numbers.empty() ? nullptr : numbers.data(); };
-    side_.table = table_.data();
+    side_.table = narrow_.empty() ? table_.data() : nullptr;
+    side_.narrow = narrow_.empty() ? nullptr : narrow_.data();
     side_.held_bias = bias_ ? held_bias_.data() : nullptr;
     side_.prior = given(prior_);
     side_.reg = reg_.data();
@@ -542,6 +562,7 @@ class Case : private Draws {
   void let_go() {
     for (auto* numbers : {&table_, &held_bias_, &prior_, &reg_, &reg_bias_, &precision_, &gram_, &pairs_, &rhs_, &start_})
       std::vector<T>().swap(*numbers);
+    std::vector<Narrow>().swap(narrow_);
     std::vector<Slots<T>>().swap(slots_);
   }
 
@@ -689,6 +710,7 @@ class Case : private Draws {
   std::vector<Slots<T>> slots_;
   std::vector<bool> cut_;
   std::vector<T> table_, held_bias_, prior_, reg_, reg_bias_, precision_, gram_, pairs_, rhs_, start_;
+  std::vector<Narrow> narrow_;
   std::vector<char> blank_, strict_;
   std::vector<Kind> kinds_;
 };

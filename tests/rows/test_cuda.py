@@ -125,6 +125,14 @@ def test_rows_of_any_rank(compared, rank, dtype):
     assert_near(*compared(solved, *systems(rank, dtype)), dtype)
 
 
+@pytest.mark.parametrize("rank", (*RANKS, 18))
+def test_rows_against_a_table_in_bfloat16(compared, rank):
+    """Of odd ranks, even ones and multiples of 8: their numbers are gathered in pieces of 2, 4 and 16 bytes."""
+    factors, *rest = systems(rank, np.float32)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.ndim else leaf, factors)
+    assert_near(*compared(solved, narrow, *rest), np.float32)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("rank", RANKS)
 def test_the_same_bits_twice(device, rank, dtype):

@@ -109,8 +109,9 @@ def check(view, problem, found, want, rhs=None):
             assert abs(wanted["value"][row] - loss(x[row])) <= 10 * small * rounding, row
 
 
-def equations(dtype, rank, objective, table, layout="bucketed, cut small", matrix=False):
-    """(problem, view) of the users, with prior means, and where asked with a matrix precision a row."""
+def equations(dtype, rank, objective, table, layout="bucketed, cut small", matrix=False, stored=None):
+    """(problem, view) of the users, with prior means, and where asked with a matrix precision a row, and against items
+    that are `stored` in another dtype."""
     rng = np.random.default_rng(1)
     problem = tables.problem(table, layout, dtype).arrange()
     users, items = table.num_users, table.num_items
@@ -118,6 +119,7 @@ def equations(dtype, rank, objective, table, layout="bucketed, cut small", matri
     if objective.bias:
         biases = [jnp.asarray(rng.normal(size=n), dtype) for n in (users, items)]
         factors = dataclasses.replace(factors, user_bias=biases[0], item_bias=biases[1], mean=jnp.asarray(3.0, dtype))
+    factors = jax.tree.map(lambda leaf: leaf.astype(stored or dtype) if leaf.ndim else leaf, factors)
     root = rng.normal(size=(users, rank, rank)) / rank**0.5
     precision = jnp.asarray(root @ np.swapaxes(root, 1, 2) + 0.1 * np.eye(rank), dtype) if matrix else None
     prior = jnp.asarray(rng.normal(size=(users, rank)), dtype)
@@ -153,6 +155,23 @@ def test_rows_of_any_rank_on_the_emulator(emulator, rank, dtype):
     check(view, problem, found, native.RETURNS)
     emulator(True, H100)
     for one, other in zip(found, native.solve_rows(view, None, None, native.RETURNS), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shared", [H100, SMALL])
+@pytest.mark.parametrize("rank", [1, 17, 18, 64])
+def test_rows_against_a_table_in_bfloat16_on_the_emulator(emulator, rank, shared):
+    """Its numbers are gathered in pieces of 2, 4 and 16 bytes, and widened in shared memory."""
+    table = tables.table("skewed", weighted=True)
+    objective = jals.explicit(0.3, bias=True, center=True, reg_bias=0.7)
+    problem, view = equations(np.float32, rank, objective, table, stored=jnp.bfloat16)
+    start = jnp.asarray(np.random.default_rng(3).normal(size=view.reg.shape), np.float32)
+    found = []
+    for turned in (False, True):
+        emulator(turned, shared)
+        found.append(native.solve_rows(view, None, start, native.RETURNS))
+    check(view, problem, found[0], native.RETURNS)
+    for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
 

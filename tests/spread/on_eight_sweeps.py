@@ -1,5 +1,7 @@
 """On eight devices: sweeps, losses, certificates and solvers equal those of one."""
 
+import re
+
 import jax
 import numpy as np
 import optax
@@ -60,6 +62,24 @@ def test_certificate_holds_and_tells_of_the_rows_of_the_ratings(dtype):
     moved.item[7] += 1
     errors = jals.certify(moved, problem, objective, solver).last_updated
     assert errors.shape == (problem.num_items,) and int(errors.argmax()) == 7 and errors[7] > 1e-3
+
+
+def test_factors_stored_in_half_are_sent_so():
+    """The numbers are those of one device to the bit of bfloat16, and nothing wider than them is sent but biases."""
+    objective = spread.objective(tables.BROAD[0], np.float32)
+    solver = jals.ALS(tables.RANK, init_scale=1.0, storage="bfloat16")
+    one, many = spread.problem(dtype=np.float32), spread.problem(4, "routed", dtype=np.float32)
+    ends = []
+    for problem in (one, many):
+        state = solver.init(jax.random.key(0), problem, objective)
+        ends.append(jals.run(solver, state, problem, objective, 2)[0].factors)
+    assert {leaf.dtype.name for leaf in (ends[1].user, ends[1].item_bias)} == {"bfloat16"}
+    ours, theirs = (np.asarray(jals.predict(end, *spread.pairs())) for end in ends[::-1])
+    np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-2)
+    sweep = jax.jit(lambda state, problem: solver.sweep(state, problem, objective)[0])
+    text = sweep.lower(jals.State(ends[1]), many).as_text()  # as jax wants it: XLA for a CPU sends float32
+    sent = re.findall(rf"all_to_all.*?-> tensor<[\dx]*x{tables.RANK}x(\w+)>", text)
+    assert set(sent) == {"bf16"} and len(sent) >= 2
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,10 @@ class Config(ConfigTable):
         for table, place, label in labels:
             if times[label] > 1:
                 found.append((f"{table}.{place}.name", f'two {table}s are called "{label}": name each.'))
+        if self.fit.dtype != "float32":
+            stored = [place for place, each in enumerate(self.solver) if getattr(each, "storage", None) is not None]
+            wrong = f'computes in float32, and fit.dtype = "{self.fit.dtype}": take rounding = "bfloat16" in its place.'
+            found += [(f"solver.{place}.storage", wrong) for place in stored]
         if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
             wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
             found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))

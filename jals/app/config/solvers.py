@@ -100,6 +100,7 @@ class AlsSolver(Solver):
     cg_steps: Steps | None = None
     block: Steps | None = None
     rounding: Literal["bfloat16", "float16"] | None = None
+    storage: Literal["bfloat16"] | None = None
     backend: Literal["auto", "xla", "native"] = "auto"
     first: Literal["user", "item"] = "user"
     init_scale: Number | None = None
@@ -110,6 +111,8 @@ class AlsSolver(Solver):
         found = [(key, f'needs linsolve = "{of[key]}".') for key in unused]
         if self.backend == "native" and self.linsolve == "lu":
             found.append(("backend", '"native" has no linsolve = "lu".'))
+        if self.rounding is not None and self.storage is not None:
+            found.append(("storage", "rounds by itself: leave rounding out."))
         return found
 
 

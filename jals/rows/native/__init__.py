@@ -23,7 +23,7 @@ from ..view import View
 
 TARGETS = {"float32": "jals_solve_rows_f32", "float64": "jals_solve_rows_f64"}
 SELECTS = {"float32": "jals_select_f32", "float64": "jals_select_f64"}
-CALLS = 5  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
+CALLS = 6  # what a library is called with here: `jals_calls` in ffi.cpp, raised with every change to it
 RETURNS = ("value", "cholesky", "inverse", "norms")
 _PAD = 16  # columns, of what is stepped: kPad in rows.hpp
 
@@ -284,7 +284,8 @@ def _operands(
     scale = view.slots.scale if is_plain(view.objective) else None
     coded, scale = scale is not None, jnp.array([0, 1], dtype) if scale is None else scale
     entry = jnp.concatenate([coefficients(view.objective, dtype), scale])
-    table = padded(view.others.z) if pad else view.others.z[:, :rank]
+    table = view.others.z if view.others.stored is None else view.others.stored
+    table = padded(table) if pad else table[:, :rank]
     operands = [table, mean, entry, view.reg[:, 0], view.blank, view.strict]
     if view.others.bias is not None:
         operands += [view.others.bias, view.reg[:, -1]]

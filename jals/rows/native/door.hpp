@@ -33,6 +33,7 @@ std::string in_words(ffi::DataType type) {
   switch (type) {
     case ffi::F32: return "float32";
     case ffi::F64: return "float64";
+    case ffi::BF16: return "bfloat16";
     case ffi::S32: return "int32";
     case ffi::PRED: return "bool";
     case ffi::U8: return "uint8";
@@ -72,11 +73,14 @@ class Arguments {
   }
   // The slots' values and the bytes of one: numbers of this type, or codes.
   std::pair<const void*, int> take_values(ffi::DataType real, const std::vector<int64_t>& shape) {
+    const bool bytes = comes(ffi::U8), words = comes(ffi::U16);
+    const void* values = take<char>("value", bytes ? ffi::U8 : words ? ffi::U16 : real, shape);
+    return {values, bytes ? 1 : words ? 2 : real == ffi::F32 ? 4 : 8};
+  }
+  // Whether the next operand is of this type.
+  bool comes(ffi::DataType type) const {
     auto got = all_.get<ffi::AnyBuffer>(next_);
-    const ffi::DataType given = got.has_value() ? got->element_type() : real;
-    const bool codes = given == ffi::U8 || given == ffi::U16;
-    const void* values = take<char>("value", codes ? given : real, shape);
-    return {values, codes ? (given == ffi::U8 ? 1 : 2) : (real == ffi::F32 ? 4 : 8)};
+    return got.has_value() && got->element_type() == type;
   }
   // Of the operand read last.
   int64_t length(int axis) const { return lengths_[axis]; }
@@ -143,7 +147,8 @@ void read_side(Side<T>& side, const T*& mean, const T*& entry, const Attributes&
   };
   side.num_entries = is.num_entries;
   side.part = is.part;
-  side.table = reals("table", {kAny, kAny});
+  if (real == ffi::F32 && next.comes(ffi::BF16)) side.narrow = next.take<Narrow>("table", ffi::BF16, {kAny, kAny});
+  else side.table = reals("table", {kAny, kAny});
   side.others = next.length(0);
   side.rank = next.length(1);
   require(side.rank >= 1, "table has no columns");

@@ -51,14 +51,24 @@ class Blocks {
   int64_t count_, size_, row_ = 0, run_ = 0, at_ = 0;
 };
 
+// f(the table's numbers): they are T, or bfloat16 where it is stored so.
+template <class T, class F>
+INLINE void with_table(const Side<T>& side, F&& f) {
+  if constexpr (sizeof(T) == 4)
+    if (side.narrow) return f(side.narrow);
+  f(side.table);
+}
+
 template <class T>
 INLINE void prefetch(const Side<T>& side, const Block& ahead, int64_t from, int64_t to) {
-  const int64_t bytes = side.rank * sizeof(T);
-  for (int64_t s = from; s < std::min(to, ahead.n); ++s) {
-    const char* z = reinterpret_cast<const char*>(side.table + ahead.other[s] * side.rank);
-    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(z + b, 0, 3);
-    if (bytes % 64) __builtin_prefetch(z + bytes - 1, 0, 3);
-  }
+  with_table(side, [&](auto* table) INLINE_LAMBDA {
+    const int64_t bytes = side.rank * sizeof *table;
+    for (int64_t s = from; s < std::min(to, ahead.n); ++s) {
+      const char* z = reinterpret_cast<const char*>(table + ahead.other[s] * side.rank);
+      for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(z + b, 0, 3);
+      if (bytes % 64) __builtin_prefetch(z + bytes - 1, 0, 3);
+    }
+  });
 }
 
 // total -= term, with what rounding loses added to `lost`: jals/factors.py, `remainder`.
@@ -69,12 +79,12 @@ INLINE void take_off(Vec<T>& total, Vec<T>& lost, Vec<T> term) {
   total = now;
 }
 
-// The first of n numbers from an array, V at most, and zeros.
-template <class T>
-INLINE Vec<T> load_some(const T* from, int64_t n) {
+// The first of n numbers from an array, of T or bfloat16, V at most, and zeros.
+template <class T, class Number>
+INLINE Vec<T> load_some(const Number* from, int64_t n) {
   if (n >= V<T>) return load<T>(from);
-  T some[V<T>] = {};
-  for (int64_t i = 0; i < n; ++i) some[i] = from[i];
+  Number some[V<T>] = {};
+  if (n > 0) std::memcpy(some, from, n * sizeof(Number));
   return load<T>(some);
 }
 
@@ -138,7 +148,7 @@ INLINE Vec<T> values(const Side<T>& side, const Bucket<T>& bucket, int64_t slot,
   switch (bucket.value_bytes) {
     case 1: return decoded<T, uint8_t>(side, bucket.value, slot, n);
     case 2: return decoded<T, uint16_t>(side, bucket.value, slot, n);
-    default: return load_some(static_cast<const T*>(bucket.value) + slot, n);
+    default: return load_some<T>(static_cast<const T*>(bucket.value) + slot, n);
   }
 }
 
@@ -147,7 +157,7 @@ template <class T>
 INLINE Entries<T> read_entries(const Side<T>& side, const Block& block, int64_t s, int64_t n) {
   const Vec<T> r = values(side, side.buckets[block.bucket], block.slot + s, n);
   const T* weight = side.buckets[block.bucket].weight;
-  const Vec<T> v = weight ? load_some(weight + block.slot + s, n) : ones<T>(n);
+  const Vec<T> v = weight ? load_some<T>(weight + block.slot + s, n) : ones<T>(n);
   const Vec<T> t = side.entry[2] + side.entry[3] * r;
   Vec<T> gap = t, lost = {};
   take_off<T>(gap, lost, side.mean + Vec<T>{});

@@ -132,16 +132,14 @@ void add_block(const Side<T>& side, int64_t row, const Block& block, const Block
   }
   const bool plain = weigh_entries(side, block, space, sums.constant());
 
-  for (int64_t s = 0; s < n; ++s) {
-    const T* from = side.table + block.other[s] * side.rank;
-    T* to = space.z + s * V<T>;
-    for (int64_t v = 0; v < full; ++v) store<T>(to + v * size * V<T>, load<T>(from + v * V<T>));
-    if (full < np) {
-      T tail[V<T>] = {};
-      std::memcpy(tail, from + full * V<T>, (side.rank - full * V<T>) * sizeof(T));
-      store<T>(to + full * size * V<T>, load<T>(tail));
+  with_table(side, [&](auto* table) INLINE_LAMBDA {
+    for (int64_t s = 0; s < n; ++s) {
+      const auto* from = table + block.other[s] * side.rank;
+      T* to = space.z + s * V<T>;
+      for (int64_t v = 0; v < full; ++v) store<T>(to + v * size * V<T>, load<T>(from + v * V<T>));
+      if (full < np) store<T>(to + full * size * V<T>, load_some<T>(from + full * V<T>, side.rank - full * V<T>));
     }
-  }
+  });
   if (side.start) sums.constant() += loss_at_start(side, block, space, row);
   const T* right = space.z;
   if (!plain) {

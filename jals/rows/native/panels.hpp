@@ -48,6 +48,20 @@ INLINE Vec<T> load(const T* from) {
   return v;
 }
 
+// Numbers in bfloat16, each the upper half of a float.
+template <class T>
+INLINE Vec<T> load(const uint16_t* from) {
+  static_assert(sizeof(T) == 4, "bfloat16 widens to float");
+  using Halves __attribute__((vector_size(JALS_BYTES / 2))) = uint16_t;
+  using Wholes __attribute__((vector_size(JALS_BYTES))) = uint32_t;
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  const Wholes bits = __builtin_convertvector(halves, Wholes) << 16;
+  Vec<T> v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
 template <class T>
 INLINE void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);

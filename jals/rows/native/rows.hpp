@@ -9,6 +9,7 @@ namespace jals {
 
 constexpr int64_t kPad = 16;  // no vector has more numbers
 constexpr int kEntry = 7;     // numbers that say what an entry adds
+using Narrow = uint16_t;      // a number in bfloat16: the upper half of a float
 
 // Rows whose pieces share one width (jals/layouts.py, Bucket).
 template <class T>
@@ -29,7 +30,8 @@ template <class T>
 struct Operands {
   int64_t num_rows, num_entries, others, rank;
   bool part;           // whether these are some of a table's rows, with some of its entries
-  const T* table;      // (others, rank): z, without the 1 that stands for the bias
+  const T* table;      // (others, rank): z, without the 1 that stands for the bias; or null, and
+  const Narrow* narrow;  // the same in bfloat16
   const T* held_bias;  // (others); null without biases
   const T* prior;      // m: (num_rows, k) or (1, k); null for 0
   bool prior_per_row;

@@ -96,8 +96,8 @@ INLINE double inner(const T* a, const T* b, int64_t n) {
 }
 
 // The scores z.x of up to kScores entries, in the first lanes.
-template <class T, int N>
-INLINE Vec<T> scores_of(const T* const* z, const T* x, int64_t rank) {
+template <class T, int N, class Number>
+INLINE Vec<T> scores_of(const Number* const* z, const T* x, int64_t rank) {
   constexpr auto lanes = std::make_integer_sequence<int, V<T>>{};
   Vec<T> sum[N] = {};
   for (int64_t i = 0; i < rank; i += V<T>) {
@@ -111,8 +111,8 @@ INLINE Vec<T> scores_of(const T* const* z, const T* x, int64_t rank) {
 }
 
 // to += the sum of z, each times its factor; with squares, squares += the sum of z^2, each times its weight.
-template <class T, int N, bool Squares>
-INLINE void add_weighted(const T* const* z, const T* factor, const T* weight, int64_t rank, T* to, T* squares) {
+template <class T, int N, bool Squares, class Number>
+INLINE void add_weighted(const Number* const* z, const T* factor, const T* weight, int64_t rank, T* to, T* squares) {
   for (int64_t i = 0; i < rank; i += V<T>) {
     Vec<T> sum = load<T>(to + i), square = Squares ? load<T>(squares + i) : Vec<T>{};
     UNROLL for (int e = 0; e < N; ++e) {
@@ -139,22 +139,27 @@ struct Taken {
   // f(first entry's place, entries) for a few at a time: `Entries` of 1 or kScores, and rows of the table.
   template <class F>
   INLINE void each_few(const Side<T>& side, const Run* runs, F&& f) const {
+    with_table(side, [&](auto* table) INLINE_LAMBDA { each_few_of(side, table, runs, f); });
+  }
+
+  template <class Number, class F>
+  INLINE void each_few_of(const Side<T>& side, const Number* table, const Run* runs, F&& f) const {
     int64_t at = 0;
     for (int64_t r = 0; r < row->runs; ++r) {
       const Run& run = runs[row->first_run + r];
       const int32_t* other = side.buckets[run.bucket].other + run.slot;
-      const T* z[kScores<T>];
+      const Number* z[kScores<T>];
       int64_t s = 0;
       for (; s + kScores<T> <= run.length; s += kScores<T>) {
-        UNROLL for (int e = 0; e < kScores<T>; ++e) z[e] = side.table + other[s + e] * side.rank;
+        UNROLL for (int e = 0; e < kScores<T>; ++e) z[e] = table + other[s + e] * side.rank;
         for (int64_t ahead = s + kScores<T>; ahead < std::min(s + 2 * kScores<T>, run.length); ++ahead) {
-          const char* next = reinterpret_cast<const char*>(side.table + other[ahead] * side.rank);
+          const char* next = reinterpret_cast<const char*>(table + other[ahead] * side.rank);
           __builtin_prefetch(next, 0, 3), __builtin_prefetch(next + 64, 0, 3), __builtin_prefetch(next + 128, 0, 3);
         }
         f(std::integral_constant<int, kScores<T>>{}, at + s, z);
       }
       for (; s < run.length; ++s) {
-        z[0] = side.table + other[s] * side.rank;
+        z[0] = table + other[s] * side.rank;
         f(std::integral_constant<int, 1>{}, at + s, z);
       }
       at += run.length;
@@ -179,7 +184,7 @@ INLINE void add_entries(const Side<T>& side, const Run* runs, const Taken<T>& ta
     in_chunk = 0;
   };
   if (chunks) std::memset(part, 0, 2 * rank * sizeof(T));
-  taken.each_few(side, runs, [&](auto few, int64_t at, const T* const* z) INLINE_LAMBDA {
+  taken.each_few(side, runs, [&](auto few, int64_t at, auto* z) INLINE_LAMBDA {
     constexpr int N = decltype(few)::value;
     const Vec<T> scores = scores_of<T, N>(z, x, rank);
     T each[N];
@@ -219,7 +224,7 @@ double loss_of(const Side<T>& side, const Run* runs, const Row& row, const T* sc
     for (int64_t s = 0; s < now.n; s += V<T>) {
       const int64_t n = std::min<int64_t>(V<T>, now.n - s);
       const Entries<T> e = read_entries(side, now, s, n);
-      losses += lanes < static_cast<Int<T>>(n) ? e.loss(e.gap - load_some(score + at + s, n)) : Vec<T>{};
+      losses += lanes < static_cast<Int<T>>(n) ? e.loss(e.gap - load_some<T>(score + at + s, n)) : Vec<T>{};
     }
     sum += total<T>(losses);
     at += now.n;
@@ -428,17 +433,17 @@ void conjugate_gradients(Work<T>& work) {
 template <class T>
 INLINE void gather(const Side<T>& side, const Block& block, int64_t first, int64_t size, const StepSpace<T>& space) {
   const int64_t full = size / V<T>;
-  for (int64_t s = 0; s < block.n; ++s) {
-    const T* from = side.table + block.other[s] * side.rank + first;
-    T* to = space.z + s * V<T>;
-    for (int64_t v = 0; v < full; ++v) store<T>(to + v * space.entries * V<T>, load<T>(from + v * V<T>));
-    if (full < space.np) {
-      T tail[V<T>] = {};
-      if (size > full * V<T>) std::memcpy(tail, from + full * V<T>, (size - full * V<T>) * sizeof(T));
-      store<T>(to + full * space.entries * V<T>, load<T>(tail));
-      for (int64_t v = full + 1; v < space.np; ++v) store<T>(to + v * space.entries * V<T>, Vec<T>{});
+  with_table(side, [&](auto* table) INLINE_LAMBDA {
+    for (int64_t s = 0; s < block.n; ++s) {
+      const auto* from = table + block.other[s] * side.rank + first;
+      T* to = space.z + s * V<T>;
+      for (int64_t v = 0; v < full; ++v) store<T>(to + v * space.entries * V<T>, load<T>(from + v * V<T>));
+      if (full < space.np) {
+        store<T>(to + full * space.entries * V<T>, load_some<T>(from + full * V<T>, size - full * V<T>));
+        for (int64_t v = full + 1; v < space.np; ++v) store<T>(to + v * space.entries * V<T>, Vec<T>{});
+      }
     }
-  }
+  });
 }
 
 // Adds what a row's next entries, which have been gathered, are to the block's system.
@@ -520,7 +525,7 @@ void solve_block(Work<T>& work, int64_t c, int64_t first, int64_t size) {
     const int64_t lanes = std::min<int64_t>(V<T>, size - p * V<T>);
     for (int64_t j = 0; j < std::min((p + 1) * V<T>, size); ++j) {  // row j of a symmetric matrix for its column j
       const T* from = side.gram + (first + j) * rank + first + p * V<T>;
-      store<T>(to + j * V<T>, load<T>(to + j * V<T>) + share * load_some(from, lanes));
+      store<T>(to + j * V<T>, load<T>(to + j * V<T>) + share * load_some<T>(from, lanes));
     }
   }
   T largest = 0;
@@ -555,7 +560,7 @@ void block_by_block(Work<T>& work) {
     if (work.still[c]) continue;
     T* score = work.taken[c].numbers.score;
     const T* x = space.x + c * rank;
-    work.taken[c].each_few(side, work.runs, [&](auto few, int64_t at, const T* const* z) INLINE_LAMBDA {
+    work.taken[c].each_few(side, work.runs, [&](auto few, int64_t at, auto* z) INLINE_LAMBDA {
       const Vec<T> scores = scores_of<T, decltype(few)::value>(z, x, rank);
       for (int e = 0; e < decltype(few)::value; ++e) score[at + e] = scores[e];
     });

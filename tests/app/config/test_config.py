@@ -457,6 +457,15 @@ SCHEDULE = '{ learning_rate = { schedule = "cosine_decay_schedule", init_value =
         (RATE, "{ learning_rate = { schedule = [1] } }", 22, ["learning_rate.schedule", "unknown to optax"]),
         (RATE, "{ momentum = 0.9 }", 22, ["hyper.learning_rate: is missing: optax.sgd needs it"]),
         ('kind = "als"', 'kind = "als"\nrounding = "bfloat61"', 15, ["rounding", 'Did you mean "bfloat16"?']),
+        ('kind = "als"', 'kind = "als"\nstorage = "float16"', 15, ["storage", 'must be one of "bfloat16"']),
+        ('kind = "als"', 'kind = "als"\nrounding = "float16"\nstorage = "bfloat16"', 16, ["storage: rounds by itself"]),
+        (
+            'rank = 2\n\n[[solver]]\nkind = "gradient"\nname = "sgd"\nrank = 2\noptimizer = "sgd"\n'
+            "hyper = { learning_rate = 0.1 }\n\n[fit]",
+            'rank = 2\nstorage = "bfloat16"\n\n[fit]\ndtype = "float64"',
+            16,
+            ["storage: computes in float32", 'take rounding = "bfloat16"'],
+        ),
         ("table.npz", 't.csv"\nvalue = true\nuser = "u', 3, ["data.value: must be a column's name", "or false"]),
         ("table.npz", 't.csv"\nuser = 1.5\nitem = "i', 3, ["data.user: must be a column's name"]),
         ("[data]", 'question = ""\n[data]', 1, ["question: must have at least 1 character"]),

@@ -125,7 +125,8 @@ def test_key_changes_with_all_that_decides():
     (fit,) = study.fits({})
     keys = [fit.key("hash"), fit.key("other hash")]
     keys += [fits(made(**{name: table}))[0].key("hash") for name, table in KEY_CHANGES.items()]
-    for solver in ({"rank": 3}, {"linsolve": "lu"}, {"init_scale": 0.5}, {"rounding": "bfloat16"}):
+    rounded = {"rounding": "bfloat16"}, {"storage": "bfloat16"}
+    for solver in ({"rank": 3}, {"linsolve": "lu"}, {"init_scale": 0.5}, *rounded):
         keys.append(fits(made(solver=[RAW["solver"][0] | solver]))[0].key("hash"))
     for more in ({"seed": 1}, {"tol": 1e-3}, {"dtype": "float64"}, {"passes": 30}, {"loss_every": 2}, {"timed": False}):
         keys.append(fits(made(fit=more))[0].key("hash"))

@@ -80,6 +80,7 @@ inline void wait_at(Barrier& barrier) {
   while (barrier.round == round) give_way();
 }
 inline void __syncthreads() { wait_at(block); }
+inline void __syncwarp() { wait_at(warps[threadIdx.x / 32]); }
 
 inline void run_fibre() {
   body();
@@ -156,6 +157,7 @@ inline float with_bits(float number, uint32_t more, uint32_t mask) {
   std::memcpy(&number, &bits, 4);
   return number;
 }
+inline float widened(uint16_t number) { return with_bits(0, uint32_t(number) << 16, 0xffffffff); }
 // To nearest, ties away from zero, as cvt.rna does; NaN and infinity as they are.
 inline float to_tf32(float number) { return std::isfinite(number) ? with_bits(number, 0x1000, 0xffffe000) : number; }
 // What a tensor core sees of a number, and how it rounds sums.

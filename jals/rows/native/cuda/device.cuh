@@ -60,12 +60,19 @@ DEVICE void multiply(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
+// A number in bfloat16 as a float.
+DEVICE float widened(uint16_t number) { return __uint_as_float(uint32_t(number) << 16); }
+
 // Copies Bytes, 4, 8 or 16 of them, into shared memory while the thread goes on; `copies_arrive` waits for all but those
-// begun after the last `Later` calls of `copies_begun`.
+// begun after the last `Later` calls of `copies_begun`. Two bytes are copied at once: no instruction does it later.
 template <int Bytes>
 DEVICE void copy_later(void* to, const void* from) {
-  const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(Bytes) : "memory");
+  if constexpr (Bytes == 2) {
+    *static_cast<uint16_t*>(to) = *static_cast<const uint16_t*>(from);
+  } else {
+    const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(Bytes) : "memory");
+  }
 }
 DEVICE void copies_begun() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int Later>

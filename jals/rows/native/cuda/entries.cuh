@@ -115,27 +115,67 @@ DEVICE void fill_columns(const Work<T>& work, const Room<Sums>& room, const Chun
     chunk.z[i / rest * room.stride() + rank + i % rest] = T(work.side.held_bias && i % rest == 0);
 }
 
-// Begins to gather a chunk's rows, a warp an entry; zeros where there is none, up to a multiple of 8.
-template <int Bytes, class Sums, class T>
-DEVICE void gather_by(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
-  constexpr int each = Bytes / sizeof(T);
-  const int rank = anew(static_cast<int>(work.side.rank)), count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
-  for (int e = warp(); e < count; e += threads() / kWarp) {
-    T* to = chunk.z + e * room.stride();
+// f(entry, its numbers' first) of those of a chunk that are this warp's: with what fills up, to a multiple of 8.
+template <class Sums, class T, class F>
+DEVICE void each_entry(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk, F&& f) {
+  const int count = min(work.chunk, (*chunk.count + 7) / 8 * 8);
+  for (int e = warp(); e < count; e += threads() / kWarp) f(e, chunk.z + e * room.stride());
+}
+
+// Where an entry's numbers in bfloat16 lie until they are widened: in the upper half of the place that they will take.
+DEVICE Narrow* narrow_of(float* z, int rank) { return reinterpret_cast<Narrow*>(z) + rank; }
+
+// Begins to gather a chunk's rows, a warp an entry; zeros where there is none.
+template <int Bytes, class Sums, class T, class Number>
+DEVICE void gather_by(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk, const Number* table) {
+  constexpr int each = Bytes / sizeof(Number);
+  const int rank = anew(static_cast<int>(work.side.rank));
+  each_entry(work, room, chunk, [&](int e, T* z) {
+    Number* to;
+    if constexpr (sizeof(Number) == sizeof(T)) to = z;
+    else to = narrow_of(z, rank);
     const int other = chunk.other[e];
-    const T* from = work.side.table + int64_t(other) * rank;
+    const Number* from = table + int64_t(other) * rank;
     for (int c = lane() * each; c < rank; c += kWarp * each) {
       if (other >= 0) copy_later<Bytes>(to + c, from + c);
-      else UNROLLED for (int i = 0; i < each; ++i) to[c + i] = T(0);
+      else UNROLLED for (int i = 0; i < each; ++i) to[c + i] = Number(0);
     }
-  }
+  });
   copies_begun();
 }
 
 template <class Sums, class T>
 DEVICE void gather(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
-  if (work.side.rank * sizeof(T) % 16 == 0) gather_by<16>(work, room, chunk);
-  else gather_by<sizeof(T)>(work, room, chunk);
+  const int rank = static_cast<int>(work.side.rank);
+  if constexpr (sizeof(T) == sizeof(float))
+    if (work.side.narrow) {
+      if (rank % 8 == 0) gather_by<16>(work, room, chunk, work.side.narrow);
+      else if (rank % 2 == 0) gather_by<4>(work, room, chunk, work.side.narrow);
+      else gather_by<2>(work, room, chunk, work.side.narrow);
+      return;
+    }
+  if (rank * sizeof(T) % 16 == 0) gather_by<16>(work, room, chunk, work.side.table);
+  else gather_by<sizeof(T)>(work, room, chunk, work.side.table);
+}
+
+// Widens what has been gathered in bfloat16, each warp what it has gathered. Number c lands on numbers up to c, which have
+// been read by then: a warp reads 32 of them before it writes.
+template <class Sums, class T>
+DEVICE void widen(const Work<T>& work, const Room<Sums>& room, const Chunk<T>& chunk) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (!work.side.narrow) return;
+    const int rank = anew(static_cast<int>(work.side.rank));
+    __syncwarp();  // what other lanes have copied is there
+    each_entry(work, room, chunk, [&](int, T* z) {
+      for (int first = 0; first < rank; first += kWarp) {
+        const int c = first + lane();
+        const Narrow number = c < rank ? narrow_of(z, rank)[c] : 0;
+        __syncwarp();
+        if (c < rank) z[c] = widened(number);
+        __syncwarp();
+      }
+    });
+  }
 }
 
 // Adds the entries of the room's part to `sums` (gram.cuh, tensor.cuh), chunk after chunk: while one is added, the next comes.
@@ -161,8 +201,9 @@ DEVICE double add_entries(const Work<T>& work, const Room<Sums>& room, Sums& sum
     if (!last) put(now ^ Later);
     if (last) copies_arrive<0>();
     else copies_arrive<Later>();
-    __syncthreads();
     const Chunk<T> chunk = room.chunk(now);
+    widen(work, room, chunk);
+    __syncthreads();
     if (*chunk.count) {
       sums.add(work, room, chunk);
       if (work.side.value && work.side.start) entries.add_loss_at_start(chunk);
