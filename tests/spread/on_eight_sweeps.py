@@ -49,7 +49,7 @@ def test_two_sweeps_are_those_of_one_device(preset, devices, exchange, giants):
     np.testing.assert_allclose(np.concatenate(list(map(np.atleast_1d, losses))), np.hstack(known), rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_certificate_holds_and_tells_of_the_rows_of_the_ratings(dtype):
     preset, solver = tables.BROAD[0], jals.ALS(tables.RANK, init_scale=1.0)
     objective, problem = spread.objective(preset, dtype), spread.problem(4, "routed", dtype=dtype)
@@ -90,7 +90,7 @@ def test_factors_stored_in_half_are_sent_so():
         jals.ALS(tables.RANK, backend="xla", init_scale=1.0),
         jals.Gradient(tables.RANK, optax.adam, {"learning_rate": 0.05}),
         jals.AndersonALS(tables.RANK, memory=2),
-        jals.NewtonCG(tables.RANK),
+        pytest.param(jals.NewtonCG(tables.RANK), marks=pytest.mark.slow),
     ],
     ids=["cg", "subspace", "xla", "adam", "anderson", "newton"],
 )

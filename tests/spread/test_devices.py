@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.newest
-
 FILES = sorted(Path(__file__).parent.glob("on_*.py"))
+QUICK = "on_eight_uses"  # on the floor too
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem == QUICK else [pytest.mark.newest], id=path.stem) for path in FILES],
+)
 def test_on_several_devices(path):
     devices = 2 if path.stem.startswith("on_two") else 8
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
