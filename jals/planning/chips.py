@@ -13,7 +13,7 @@ from ..errors import ArgumentError, did_you_mean
 
 _CUBES = ((4, 4, 4), (4, 4, 8), (4, 8, 8), (8, 8, 8), (8, 8, 16), (8, 16, 16), (16, 16, 16))
 _GRIDS = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
-_POWERS = tuple((2**each,) for each in range(13))
+_ROWS = tuple((2**each,) for each in range(9))
 HOST = 8  # GPUs that NVLink joins in one machine (DGX and HGX)
 
 
@@ -65,7 +65,7 @@ def _gpu(
     """From GB, GB/s, TFLOP/s, and GB/s in one direction."""
     rates = {precision: rate * 1e12 for precision, rate in products.items()}
     sizes = int(memory * 1e9), bandwidth * 1e9
-    return Chip(name, "gpu", *sizes, rates, link * 1e9, network * 1e9, _POWERS, (source,))
+    return Chip(name, "gpu", *sizes, rates, link * 1e9, network * 1e9, _ROWS, (source,))
 
 
 # TFLOP/s without sparsity: bfloat16 and TF32 on tensor cores, float32 off them, float64 on them.
@@ -91,7 +91,7 @@ CHIPS = {
         _gpu("h100", 80, 3350, _HOPPER, 450, 50, _H100),
         _gpu("h200", 141, 4800, _HOPPER, 450, 50, _H200),
         _gpu("a100", 80, 2039, _AMPERE, 300, 25, _A100),
-        Chip("cpu", "cpu", None, None, {}, None, None, _POWERS, ("this machine's memory, shared by all its devices",)),
+        Chip("cpu", "cpu", None, None, {}, None, None, (), ("this machine's memory, which all devices share",)),
     )
 }
 
@@ -101,6 +101,9 @@ class Topology(NamedTuple):
 
     chip: Chip
     shape: tuple[int, ...]
+
+    def __hash__(self) -> int:
+        return hash((self.chip.name, self.shape))
 
     def __str__(self) -> str:
         sizes = "x".join(map(str, self.shape))
@@ -117,8 +120,8 @@ class Topology(NamedTuple):
         return memory_bytes() // self.devices if self.chip.memory is None else self.chip.memory
 
     def slices(self) -> "list[Topology]":
-        """All slices of this chip that one can have, the smallest first."""
-        return [Topology(self.chip, shape) for shape in self.chip.shapes]
+        """The slices of this chip that one can have, this one among them, the smallest first."""
+        return [Topology(self.chip, shape) for shape in sorted({self.shape, *self.chip.shapes}, key=math.prod)]
 
     def interconnect_seconds(self, sent: dict[str, float]) -> dict[str, float]:
         """The least time of each kind of collective over all devices, from the bytes that a device sends.
@@ -176,7 +179,7 @@ def topology(text: str) -> Topology:
     if 0 in found.shape:
         raise _unknown(text, "has no devices.")
     if chip.platform == "tpu" and found.shape not in chip.shapes and not _of_cubes(found):
-        several = ", ".join(str(each).partition(":")[2] for each in found.slices())
+        several = ", ".join("x".join(map(str, shape)) for shape in chip.shapes)
         cubes = "" if len(chip.shapes[0]) == 2 else ", and others of multiples of 4"
         raise _unknown(text, f"is no slice of {name}. These are: {several}{cubes}.")
     return found

@@ -23,8 +23,8 @@ class Array(NamedTuple):
         dtype: in XLA's words: f32, bf16, s32.
         shape: without padding.
         space: 0 is the device's main memory (a TPU's HBM); others are within the chip.
-        bytes: in memory, padded to the tiles of its layout: a row of 64 float32 takes 512 bytes on a TPU, whose tiles
-            are 128 wide.
+        bytes: in memory, padded to the tiles of its layout: a row of 64 float32 may take 512 bytes on a TPU, whose
+            tiles are 128 wide.
     """
 
     dtype: str
