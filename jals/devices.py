@@ -1,4 +1,4 @@
-"""Several devices: slabs sharded over them, numbers that vary over them; and how much memory there is, or was."""
+"""Several devices, with numbers that vary over them; and how much memory there is, or was."""
 
 import contextlib
 import os
@@ -8,20 +8,7 @@ from typing import Any
 
 import jax
 
-from .errors import ArgumentError, OutOfMemory, is_traced
-
-
-def sharded_map(mesh: jax.sharding.Mesh | None, function: Callable, slabs: Any, held: Any) -> Any:
-    """`function(slabs, held)` by `jax.shard_map`: each device of the mesh has its own slabs and all of `held`. Results
-    have a leading axis of slabs too. Without a mesh, a plain call. See `Problem.shard`."""
-    if mesh is None:
-        return function(slabs, held)
-    everywhere, by_slab = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(mesh.axis_names)
-    specs = {"in_specs": (by_slab, everywhere), "out_specs": by_slab}
-    # Nothing is differentiated, so what varies over the mesh need not be tracked (jax 0.8.0 loses it in loops).
-    shared = jax.custom_jvp(jax.shard_map(function, mesh=mesh, check_vma=False, **specs))
-    shared.defjvp(_refuse_derivatives)
-    return shared(slabs, held)
+from .errors import OutOfMemory, is_traced
 
 
 def match_varying(*trees: Any) -> tuple[Any, ...]:
@@ -40,6 +27,17 @@ def match_varying(*trees: Any) -> tuple[Any, ...]:
     return jax.tree.unflatten(structure, [_vary(leaf, axes) for leaf, axes in zip(leaves, lacking, strict=True)])
 
 
+def summed(tree: Any, axis: str) -> Any:
+    """The sums of every leaf over the devices of a mesh axis, on each of them; they count as varying, as what they are
+    worked on with does."""
+    return jax.tree.map(lambda leaf: _vary(jax.lax.psum(leaf, axis), (axis,)), tree)
+
+
+def averaged(array: jax.Array, axis: str) -> jax.Array:
+    """The mean over the devices of a mesh axis, on each of them; varying, as of `summed`."""
+    return _vary(jax.lax.pmean(array, axis), (axis,))
+
+
 def _varying(leaf: Any) -> frozenset:
     kind = jax.typeof(leaf)
     axes = getattr(kind, "manual_axis_type", None)  # of newer versions of jax
@@ -51,10 +49,6 @@ def _vary(leaf: Any, axes: tuple) -> Any:
         return leaf
     lax: Any = jax.lax  # newer versions of jax have the first, older ones the second
     return lax.pcast(leaf, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, axes)
-
-
-def _refuse_derivatives(primals, tangents):
-    raise ArgumentError("a problem on several devices (Problem.shard) has no derivatives: take them on one.")
 
 
 # ---- memory ----

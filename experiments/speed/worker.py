@@ -48,9 +48,7 @@ def jals_als(table: Any, threads: int) -> Fit:
     import jals
 
     ratings = jals.Ratings.from_scipy(table)
-    whole = jals.Problem.build(ratings)
-    if len(jax.devices()) > 1:
-        whole = whole.shard()
+    whole = jals.Problem.build(ratings, devices=len(jax.devices()) if len(jax.devices()) > 1 else None)
     objectives = {
         "als_wr": jals.als_wr(0.05),
         "bias": jals.als_wr(0.05, bias=True),

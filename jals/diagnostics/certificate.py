@@ -11,7 +11,9 @@ from ..devices import match_varying, told_exhausted
 from ..errors import is_traced
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
+from ..model.places import SIDES
 from ..model.problem import Problem
+from ..model.sharded import Sharded
 from ..rows import backward_error
 from ..rows.norms import norm
 from ..solvers.als import ALS
@@ -126,6 +128,10 @@ def certify(factors: Factors, problem: Problem, objective: Objective, solver: An
     given.check(problem, factors.rank)
     with told_exhausted("certify", smaller(solver, problem), problem):
         certificate = _certify(*match_varying(factors, problem, objective), solver, last)
+        if isinstance(problem, Sharded):
+            by_row = {name: problem.by_row(name, getattr(certificate, name)) for name in SIDES}
+            by_row["last_updated"] = problem.by_row(last, certificate.last_updated)
+            certificate = dataclasses.replace(certificate, **by_row)
         return certificate if is_traced(certificate.user) else jax.block_until_ready(certificate)
 
 

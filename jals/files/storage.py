@@ -28,7 +28,7 @@ FORMAT_VERSION = 4
 # and what holds some but no objective that weighs rows.
 _WITHOUT_SEEN, _WITHOUT_WEIGHTS = 2, 3
 
-_FACTORS = [field.name for field in dataclasses.fields(Factors)]
+_FACTORS = [field.name for field in dataclasses.fields(Factors) if field.name != "places"]
 _STATIC = ("feedback", "bias", "center", "count")
 _NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
 _SIDES = ("user", "item")

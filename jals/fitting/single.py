@@ -218,7 +218,7 @@ def fit(
         _check_history(init, metric)
     known = known.checked() if streamed is None else known
     objective.check(known, solver.rank)
-    objective, solver = objective.cast(known.dtype), cast(solver, known.dtype)
+    objective, solver = objective.cast(known.dtype).placed(known), cast(solver, known.dtype)
     if streamed is None:
         work: Any = _InMemory(solver, known, objective)
     else:

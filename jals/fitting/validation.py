@@ -30,8 +30,9 @@ def measure_of(metric: str, validation: Ratings | None, problem: Problem, weight
         return lambda factors: np.nan
     if name == metrics.RMSE:
         return lambda factors: validation_rmse(factors, validation)
-    weight = problem.given_weight if weight is None else weight
-    user, item = np.asarray(problem.user), np.asarray(problem.item)
+    *pairs, _, own = problem.columns()
+    weight = own if weight is None else weight
+    user, item = map(np.asarray, pairs)
     if weight is not None:
         known = np.asarray(weight) > 0
         user, item = user[known], item[known]

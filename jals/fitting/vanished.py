@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from ..model.factors import Factors
 from ..model.objectives import Objective
@@ -20,7 +19,11 @@ def vanished(factors: Factors, problem: Problem, objective: Objective) -> bool:
     elsewhere."""
     if objective.prior_user is not None or objective.prior_item is not None:
         return False
-    target = _largest(problem.value, factors.mean) if objective.feedback == "rating" else 1.0
+    target = 1.0
+    if objective.feedback == "rating":
+        mean = 0.0 if factors.mean is None else float(factors.mean)
+        low, high = map(float, problem.value_range())
+        target = max(high - mean, mean - low)
     return target >= float(jnp.finfo(factors.dtype).tiny) ** 0.5 and _most(factors) <= _SHARE * target
 
 
@@ -41,9 +44,6 @@ def _most(factors: Factors) -> float:
     return factors.rank * _largest(factors.item) * _largest(factors.user)
 
 
-def _largest(array: Any, mean: Any = None) -> float:
-    """max |array - mean|; NaN where one is, and of what other processes hold, which is not looked at."""
-    if not getattr(array, "is_fully_addressable", True):
-        return np.nan
-    known, at = np.asarray(array), 0.0 if mean is None else float(mean)
-    return float(max(known.max() - at, at - known.min())) if known.size else 0.0
+def _largest(array: Any) -> float:
+    """max |array|; NaN where one is."""
+    return float(jnp.max(jnp.abs(array), initial=0))

@@ -267,4 +267,4 @@ def _made(
     every = dict.fromkeys((*NUMBERS, *PRIORS)) | {
         name: reals("the list", each) if isinstance(each, (list, tuple)) else each for name, each in given.items()
     }
-    return Objective(**every, feedback=feedback, bias=bias, center=center, count=count)
+    return Objective(**every, feedback=feedback, bias=bias, center=center, count=count, by_place=False)

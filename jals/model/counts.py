@@ -29,6 +29,9 @@ POWERS = (*WEIGHT_POWERS, *PAIR_POWERS)  # one number each, of either sign
 def entry_counts(problem: Problem, count: str = "entries") -> tuple[jax.Array, jax.Array]:
     """(n of every user, n of every item): how many entries of weight > 0 each row has, or the sum of their weights (see
     `Objective.count`), added up entry by entry; NaN where an index is out of range (see `Problem.arrange`)."""
+    if problem.user is None:  # spread over devices: by place
+        assert problem.user_slots is not None and problem.item_slots is not None
+        return problem.weight_sums() if count == "weights" else (problem.user_slots.count, problem.item_slots.count)
     here = problem.weight if count == "weights" else (problem.weight > 0).astype(problem.dtype)
 
     def counted(rows: int, row: jax.Array) -> jax.Array:

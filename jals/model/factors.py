@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ArgumentError, is_traced
 from ..forks import check_jax
 from ..reals import FLOATS, float_dtype, is_number, reals
+from .places import SIDES, Places
 
 CHUNK = 2**16  # pairs whose factors are gathered at a time
 
@@ -24,6 +25,9 @@ class Factors:
         item: `(num_items, rank)`, Y.
         user_bias, item_bias: `(num_users,)`, `(num_items,)`.
         mean: `()`, the weighted mean of the training values, set by `init` and never changed by a solver.
+        places: static; None, or where the rows lie that are spread over devices (see `places.Places`): `user` is then
+            `(places, rank)` and so on. Every public call takes such factors with the numbers of the ratings; `gathered`
+            gives the tables of these.
     """
 
     user: jax.Array
@@ -31,11 +35,44 @@ class Factors:
     user_bias: jax.Array | None = None
     item_bias: jax.Array | None = None
     mean: jax.Array | None = None
+    places: Places | None = dataclasses.field(default=None, metadata={"static": True})
 
     def __repr__(self) -> str:
         """Dtypes and shapes; of the mean its value. Never the numbers of a row."""
-        said = [f"{name} {in_brief(part)}" for name, part in vars(self).items() if part is not None]
-        return f"Factors({', '.join(said)})"
+        said = [f"{name} {in_brief(part)}" for name, part in self.parts().items()]
+        return f"Factors({', '.join(said)}{'' if self.places is None else f', {self.places}'})"
+
+    def parts(self) -> dict[str, jax.Array]:
+        """The arrays that there are, by name."""
+        return {name: each for name, each in vars(self).items() if each is not None and name != "places"}
+
+    def gathered(self) -> "Factors":
+        """The same with rows by their numbers, (num_users, rank) and (num_items, rank); on every device of the mesh
+        whole. Themselves where they are so."""
+        if self.places is None:
+            return self
+        return self._moved({side: self.places.side(side).at for side in SIDES}, None)
+
+    def placed(self, places: Places | None) -> "Factors":
+        """The same with rows where these places have them, zeros where there is none."""
+        if self.places == places:
+            return self
+        here = self.gathered()
+        return here if places is None else here._moved(places.rows, places)
+
+    def _moved(self, index: dict[str, np.ndarray], places: Places | None) -> "Factors":
+        moved = {}
+        for side in SIDES:
+            for name in (side, f"{side}_bias"):
+                table = getattr(self, name)
+                if table is not None:
+                    table = jnp.asarray(table)
+                    moved[name] = _whole(table).at[index[side]].get(mode="fill", fill_value=0)
+        return dataclasses.replace(self, **moved, places=places)
+
+    def num_rows(self, side: str) -> int:
+        """How many users, or items, there are."""
+        return len(getattr(self, side)) if self.places is None else len(self.places.side(side).at)
 
     @property
     def rank(self) -> int:
@@ -56,6 +93,15 @@ class Factors:
         if getattr(self, f"{side}_bias") is None:
             return dataclasses.replace(self, **{side: joint})
         return dataclasses.replace(self, **{side: joint[:, :-1], f"{side}_bias": joint[:, -1]})
+
+
+def _whole(table: jax.Array) -> jax.Array:
+    """A table on every device, where it is spread over the devices of a mesh."""
+    sharding = None if is_traced(table) else table.sharding
+    if not isinstance(sharding, jax.sharding.NamedSharding) or sharding.is_fully_replicated:
+        return table
+    everywhere = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda table: table, out_shardings=everywhere)(table)
 
 
 def in_brief(array: Any) -> str:
@@ -111,8 +157,8 @@ def predict(factors: Factors, user: Any, item: Any, clip: tuple[float, float] | 
             row.)
     """
     check_jax()
-    factors = consistent(factors)
-    user, item = (checked_ids(*args) for args in (("user", user, factors.user), ("item", item, factors.item)))
+    factors = consistent(factors, spread=True)
+    user, item = (placed_ids(factors, *args) for args in (("user", user), ("item", item)))
     try:
         user, item = jnp.broadcast_arrays(user, item)
     except ValueError:
@@ -128,28 +174,27 @@ def as_arrays(name: str, factors: Any) -> Factors:
     """The factors with lists made arrays. Raises ArgumentError for what holds no numbers, or is no `Factors`."""
     if not isinstance(factors, Factors):
         raise ArgumentError(f"{name} is of type {type(factors).__name__}: give result.factors, or those of jals.load.")
-    parts = {field.name: getattr(factors, field.name) for field in dataclasses.fields(Factors)}
-    for part, numbers in parts.items():
-        if numbers is None and part in ("user", "item"):
+    for part in SIDES:
+        if getattr(factors, part) is None:
             raise ArgumentError(f"{name}.{part} is None, but must be an array.")
-        if numbers is not None:
-            parts[part] = reals(f"{name}.{part}", numbers)
-    for part in ("user", "item"):
+    parts = {part: reals(f"{name}.{part}", numbers) for part, numbers in factors.parts().items()}
+    for part in SIDES:
         if parts[part].ndim != 2:
             raise ArgumentError(f"{name}.{part} is of shape {parts[part].shape}, but must be (num_{part}s, rank).")
-    return Factors(**parts)
+    return dataclasses.replace(factors, **parts)
 
 
-def consistent(factors: Any) -> Factors:
-    """Factors that fit one another, of one float dtype."""
+def consistent(factors: Any, spread: bool = False) -> Factors:
+    """Factors that fit one another, of one float dtype; gathered, unless they may be spread over devices."""
     factors = as_arrays("factors", factors)
+    factors = factors if spread else factors.gathered()
     shapes = {
         "item": (len(factors.item), factors.rank),
         "user_bias": (len(factors.user),),
         "item_bias": (len(factors.item),),
         "mean": (),
     }
-    given = {part: array for part, array in vars(factors).items() if array is not None}
+    given = factors.parts()
     for part, shape in shapes.items():
         if part in given and given[part].shape != shape:
             have = given[part].shape
@@ -185,7 +230,13 @@ def _scores(factors: Factors, user: jax.Array, item: jax.Array) -> jax.Array:
     return jnp.concatenate([scores, rest]).reshape(user.shape)
 
 
-def checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
+def placed_ids(factors: Factors, side: str, ids: Any) -> jax.Array:
+    """Ids of one side, checked, as the factors' tables have them."""
+    ids = checked_ids(side, ids, factors.num_rows(side))
+    return ids if factors.places is None else jnp.asarray(factors.places.side(side).at)[ids]
+
+
+def checked_ids(name: str, ids: Any, rows: int) -> jax.Array:
     if not is_traced(ids):
         try:
             ids = np.asarray(ids)
@@ -193,9 +244,9 @@ def checked_ids(name: str, ids: Any, rows: jax.Array) -> jax.Array:
             raise ArgumentError(f"{name} ids are no array of integers ({error}).") from error
         if not np.issubdtype(ids.dtype, np.integer) or ids.dtype.kind == "m":
             raise ArgumentError(f"{name} ids must be integers, got {ids.dtype}.")
-        if ids.size and not 0 <= ids.min() <= ids.max() < rows.shape[0]:
+        if ids.size and not 0 <= ids.min() <= ids.max() < rows:
             wrong = ids.min() if ids.min() < 0 else ids.max()
-            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows.shape[0]:,} {name}s.")
+            raise ArgumentError(f"{name} id {wrong} is out of range: the factors have {rows:,} {name}s.")
     return jnp.asarray(ids)
 
 

@@ -126,10 +126,14 @@ def check_values(objective: Any, problem: Any) -> None:
     Raises:
         DataError: naming the first entry.
     """
-    kind, value, weight = KINDS[objective.feedback], problem.value, problem.weight
+    kind = KINDS[objective.feedback]
+    numbers = problem.user_slots if problem.value is None else (problem.value, problem.given_weight)
+    if not kind.weighs_by_value or any(map(is_traced, jax.tree.leaves(numbers))):
+        return
+    user, item, value, weight = problem.columns()
+    weight = np.ones_like(value) if weight is None else weight
     names = (*kind.numbers, "unobserved_weight", "unobserved_user", "unobserved_item", *WEIGHTS, *POWERS)
-    decides = (value, weight, *(getattr(objective, name) for name in names))
-    if not kind.weighs_by_value or any(each is not None and is_traced(each) for each in decides):
+    if any(is_traced(getattr(objective, name)) for name in names):
         return
     weighs = any(getattr(objective, name) is not None for name in (*WEIGHTS, *POWERS))
     with jax.ensure_compile_time_eval():  # a table that a traced function closes over is known, too
@@ -138,9 +142,9 @@ def check_values(objective: Any, problem: Any) -> None:
         objective = dataclasses.replace(objective, **numbers).resolved(problem)
         entry = entry_of(objective, value, jnp.ones_like(value))
         shared = jnp.asarray(0 if objective.unobserved_weight is None else objective.unobserved_weight, value.dtype)
-        for number, row in zip(objective.unobserved("user"), (problem.user, problem.item), strict=True):
+        for number, row in zip(objective.unobserved("user"), (user, item), strict=True):
             shared = shared if number is None else shared * number[row]
-        whole = objective.weighed(weight, problem.user, problem.item) * entry.w + shared
+        whole = objective.weighed(jnp.asarray(weight), user, item) * entry.w + shared
         slack = 4 * jnp.finfo(value.dtype).eps
         value, weight, confidence, whole, slacks = (
             np.asarray(each) for each in (value, weight, entry.w + entry.q, whole, slack * shared)

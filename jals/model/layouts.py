@@ -92,36 +92,28 @@ class Bucket:
 @dataclasses.dataclass(frozen=True, repr=False)
 class Side:
     """All rows of one side of the table, or a `part` of them, with some of its entries. Rows without entries lie in a
-    bucket of width 0."""
+    bucket of width 0. Where the rows are spread over the devices of a `mesh`, a bucket's slabs are, and `other` numbers
+    what a device has been sent by its `route` (see `exchange`); the entries of `giants` are then in no bucket.
+    `summed`: of a device's view of giants, which adds up what all devices have of each row."""
 
     buckets: tuple[Bucket, ...]
     num_rows: int = dataclasses.field(metadata={"static": True})
     num_entries: int = dataclasses.field(metadata={"static": True})
     part: bool = dataclasses.field(default=False, metadata={"static": True})
     mesh: jax.sharding.Mesh | None = dataclasses.field(default=None, metadata={"static": True})
+    route: Any = None
+    giants: "Giants | None" = None
+    summed: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __repr__(self) -> str:
         """Sizes and widths, never indices. (jax may build one of placeholders.)"""
         widths = [str(bucket.width) for bucket in self.buckets if isinstance(bucket, Bucket)]
         return f"Side({self.num_rows:,} rows, {self.num_entries:,} entries, widths {', '.join(widths)})"
 
-    def shard(self, mesh: jax.sharding.Mesh) -> "Side":
-        """The same rows with each bucket's slabs sharded over the devices of a mesh with one axis; buckets are padded
-        with unused slabs to a multiple of the devices."""
-        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
-
-        def shard_bucket(bucket: Bucket) -> Bucket:
-            unused = Bucket(self.num_rows, 0, self.num_entries, bucket.row.shape[1], bucket.step)  # pyright: ignore
-            missing = -bucket.row.shape[0] % mesh.size
-            return jax.tree.map(
-                lambda array, fill: jax.device_put(
-                    jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=fill), sharding
-                ),
-                bucket,
-                unused if bucket.piece_row is not None else dataclasses.replace(unused, piece_row=None),
-            )
-
-        return dataclasses.replace(self, buckets=tuple(map(shard_bucket, self.buckets)), mesh=mesh)
+    @property
+    def every_bucket(self) -> tuple[Bucket, ...]:
+        """The buckets, that of the giants last: as the numbers of `Slots` lie."""
+        return self.buckets if self.giants is None else (*self.buckets, self.giants.bucket)
 
     def of_pieces(self, bucket: Bucket) -> jax.Array:
         """The row of each piece of a bucket, `(slabs, pieces)`; `num_rows` where it is unused."""
@@ -147,6 +139,23 @@ class Side:
             "pieces_per_row": pieces / rows,
             "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(self)),
         }
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Giants:
+    """Rows with so many entries that these are spread over all devices, whatever the rest is; each device adds up its
+    part, and the sums are added over the devices.
+
+    Attributes:
+        bucket: slab d is that of device d: `row` numbers the giants from 0, `other` what the `route` brings.
+        place: int32 `(giants,)`, where they lie among the side's rows.
+        route: as of `Side`.
+    """
+
+    bucket: Bucket
+    place: jax.Array
+    route: Any
 
 
 def build_side(

@@ -31,6 +31,8 @@ from .counts import POWERS, SIDES, entry_counts, weights_of_rows
 from .factors import CHUNK, Factors, remainder, score_terms
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
+from .sharded import Sharded
+from .spread_loss import row_losses
 
 # Numbers that each side has, one a row if need be: reg_user, reg_item ...
 BY_ROW = tuple(f"{name}_{side}" for name in ("reg", "reg_bias", "unobserved", "weight") for side in SIDES)
@@ -66,6 +68,8 @@ class Objective:
             "event": (v, 1, 0).
         bias, center: whether there are biases and a mean; static.
         count: what n adds up of a row's entries, "entries" (1 each where v > 0) or "weights" (v); static.
+        by_place: whether what is given by row is by place, as it is within a problem on several devices, see `placed`;
+            static.
     """
 
     # What differs from a library, where `jals.presets.like` made it: no field, so no part of the tree.
@@ -93,6 +97,7 @@ class Objective:
     weight_power_item: Any = None
     unobserved_power_user: Any = None
     unobserved_power_item: Any = None
+    by_place: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def entry(self, value: Any, weight: Any) -> Entry:
         """(w, t, q) of entries with these values and weights, v g_u h_i: see `weighed`."""
@@ -136,7 +141,29 @@ class Objective:
             return self
         check_choice("side", side, SIDES)
         new = {} if newcomers is None else {side: jnp.asarray(newcomers, problem.dtype)}
-        return self.with_counts(entry_counts(problem), new)
+        return self.with_counts(row_counts(problem), new)
+
+    def placed(self, problem: Problem) -> "Objective":
+        """The objective of a problem on several devices: without powers of n, and what is by row by place, 0 where
+        there is no row. Then such places weigh nothing in any sum. Itself for a problem on one device."""
+        if not isinstance(problem, Sharded) or self.by_place:
+            return self
+        here = self.resolved(problem)
+        made = {name: getattr(here, name) for name in (*BY_ROW, *PRIORS)}
+        ones = {side: jnp.ones(getattr(problem, f"num_{side}s"), problem.dtype) for side in SIDES}
+        for side in SIDES:
+            bias = made[f"reg_bias_{side}"]
+            made[f"reg_bias_{side}"] = here.reg_bias if bias is None else bias
+            if made[f"unobserved_{side}"] is None and here.unobserved_weight is not None:
+                made[f"unobserved_{side}"] = 1.0
+            for name in (f"{part}_{side}" for part in ("reg", "reg_bias", "unobserved", "weight", "prior")):
+                given = made[name]
+                if given is None:
+                    continue
+                axes = (...,) if name not in PRIORS else (..., None)
+                own = ones[side][axes] * given
+                made[name] = problem.by_place(side, own)
+        return dataclasses.replace(here, **made, reg_bias=None, by_place=True)
 
     def with_counts(self, counts: Iterable[jax.Array], newcomers: Any = None) -> "Objective":
         """`resolved` by the counts of the table's users and items; `newcomers`: {side: n of those in its place}."""
@@ -174,7 +201,7 @@ class Objective:
         Returns: an objective whose reg, and reg of the biases, are arrays of the problem's dtype: differentiable in
             every number, jittable and vmappable.
         """
-        sizes = dict(zip(SIDES, entry_counts(problem, self.count), strict=True))
+        sizes = dict(zip(SIDES, row_counts(problem, self.count), strict=True))
         others = {"user": problem.num_items, "item": problem.num_users}
         here = self.resolved(problem)
 
@@ -224,7 +251,9 @@ class Objective:
                 raise ArgumentError(f"{name} is None, but must be a number: make objectives by presets.")
         if self.unobserved_weight is not None:
             refuse_offsets("unobserved_weight", self.bias, self.center)
-        for side, rows in (("user", problem.num_users), ("item", problem.num_items)):
+        for side in SIDES:
+            layout = getattr(problem, f"{side}_side")
+            rows = layout.num_rows if self.by_place else getattr(problem, f"num_{side}s")
             for name in (f"reg_{side}", f"reg_bias_{side}"):
                 _check_shape(name, getattr(self, name), ((), (rows,)), f"one number, or one for each {side}")
             for name in (f"unobserved_{side}", f"weight_{side}"):
@@ -277,6 +306,12 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     if objective.powers:
         objective = objective.with_counts(entry_counts(problem))
 
+    sizes = entry_counts(problem, objective.count)
+    if isinstance(problem, Sharded):
+        own = (objective.weight_user, objective.weight_item)
+        entries = row_losses(factors, problem, dataclasses.replace(objective, **dict.fromkeys((*BY_ROW, *PRIORS))), own)
+        return entries.sum() + penalty(factors, sizes, objective)
+
     @jax.checkpoint  # the backward pass gathers again instead of keeping every entry's factors
     def chunk(user, item, value, weight):
         weight = jnp.ones_like(value) if weight is None else weight
@@ -289,7 +324,15 @@ def _loss(factors: Factors, problem: Problem, objective: Objective) -> jax.Array
     total = chunk(*jax.tree.map(lambda column: column[whole * CHUNK :], columns))
     if whole:
         total += jax.lax.map(lambda each: chunk(*each), chunks).sum()
-    return total + penalty(factors, entry_counts(problem, objective.count), objective)
+    return total + penalty(factors, sizes, objective)
+
+
+def row_counts(problem: Problem, count: str = "entries") -> tuple[jax.Array, ...]:
+    """`entry_counts` by the rows of the ratings, wherever these lie."""
+    counts = entry_counts(problem, count)
+    if not isinstance(problem, Sharded):
+        return counts
+    return tuple(problem.by_row(side, n) for side, n in zip(SIDES, counts, strict=True))
 
 
 def row_sizes(problem: Problem, objective: Objective) -> tuple[jax.Array, jax.Array]:

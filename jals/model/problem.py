@@ -53,12 +53,25 @@ class Problem:
     vocab: Vocabulary | None = None
 
     @classmethod
-    def build(cls, ratings: Ratings, layout: str = "bucketed") -> "Problem":
-        """Lays the table out (on the host, NumPy) and puts it on the default device.
+    def build(
+        cls, ratings: Ratings, layout: str = "bucketed", devices: Any = None, exchange: Any = "auto"
+    ) -> "Problem":
+        """Lays the table out (on the host, NumPy) and puts it on the default device, or spreads it over several.
+
+        Spread, each device has some rows of either side with all of their entries, and those rows of the factors; what
+        it needs of the other side's rows is sent to it in every half-sweep (docs/scaling.md). Losses, sweeps,
+        certificates and derivatives are those of one device, up to rounding, and rows keep their numbers in every
+        public call.
 
         Args:
             ratings: a checked table. float64 values stay float64 where x64 is enabled, else they become float32.
-            layout: "bucketed", "padded" or "segmented" (see `jals.layouts`); results agree up to rounding.
+            layout: "bucketed", "padded" or "segmented" (see `jals.layouts`); results agree up to rounding. With
+                `devices` "bucketed".
+            devices: None, the default one; how many of `jax.devices()`; or a list of them. Their number must divide
+                that of the shards, 64 (or as many as there are devices, where these are more).
+            exchange: how rows reach the devices that need them: "all_gather", "routed" or "ring", or one of the last
+                two with a number of exchanges a half-sweep, ("routed", 4), that divides the shards of a device; "auto"
+                takes what sends least, of what fits.
 
         Raises:
             DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.
@@ -68,6 +81,14 @@ class Problem:
         check_jax()
         if not isinstance(ratings, Ratings):
             raise ArgumentError(f"expected Ratings, got {type(ratings).__name__}. Make them with Ratings.from_arrays.")
+        if devices is not None:
+            if layout != "bucketed":
+                raise ArgumentError(f'layout is "{layout}", but must be "bucketed" with devices.')
+            from .spreading import build_sharded  # whose problems are problems
+
+            return build_sharded(ratings, devices, exchange)
+        if exchange != "auto":
+            raise ArgumentError(f"exchange is {exchange!r}, but is for several devices: give devices, or leave it out.")
         cures = ['take layout="bucketed"'] * (layout == "padded") + ["give fewer ratings"]
         with told_exhausted("Problem.build", cures):
             user, item, value, weight = _columns(ratings)
@@ -82,11 +103,12 @@ class Problem:
     def open(
         cls,
         path: Any,
-        devices: None = None,
+        devices: Any = None,
         stream: bool = False,
         layout: str = "bucketed",
         verify: bool = True,
         *,
+        exchange: Any = "auto",
         memory: int | str | None = None,
         slabs: Any = None,
         progress: Callable[[str, int, int], None] | None = None,
@@ -104,9 +126,12 @@ class Problem:
 
         Args:
             path: the folder.
-            devices: None, the default device. `problem.shard(devices)` spreads a problem that is open.
+            devices: as in `build`: rows lie in the shards that they have been dealt to, whose number the devices' must
+                divide. Of several processes (`jax.distributed`) each reads the files of its devices' shards alone;
+                values and weights of such a problem cannot be exchanged for others (`with_values`).
             stream: whether the table stays on the disk.
-            layout: as in `build`; "bucketed" with `stream`.
+            layout: as in `build`; "bucketed" with `stream` or `devices`.
+            exchange: as in `build`.
             verify: whether the files' SHA-256 are compared with those of the manifest, a warning saying where there are
                 none; their sizes always are. With `stream`, those of what is laid out.
             memory: with `stream`, how much the process may hold in memory of its own, in bytes or as in "2GB": a fit
@@ -126,8 +151,10 @@ class Problem:
             ImportError: without the extra `tables`.
         """
         check_jax()
-        if devices is not None:
-            raise ArgumentError("devices must be None: Problem.open(path).shard(devices) spreads a problem over them.")
+        if devices is not None and (stream or layout != "bucketed"):
+            raise ArgumentError('devices are for stream=False and layout="bucketed": leave these out.')
+        if devices is None and exchange != "auto":
+            raise ArgumentError(f"exchange is {exchange!r}, but is for several devices: give devices, or leave it out.")
         if stream not in (False, True):
             raise ArgumentError(f"stream is {stream!r}, but must be True or False.")
         if stream and layout != "bucketed":
@@ -141,6 +168,10 @@ class Problem:
 
             return open_streamed(manifest, memory, slabs, verify, progress)
         manifest.verify(hashes=verify)
+        if devices is not None:
+            from .spreading import open_sharded
+
+            return open_sharded(manifest, devices, exchange)
         ratings, vocab = partitioned(manifest)
         return dataclasses.replace(cls.build(ratings, layout), vocab=vocab)
 
@@ -175,6 +206,15 @@ class Problem:
         """`(entries,)`, like the values: ones where none are given."""
         return jnp.ones_like(self.value) if self.given_weight is None else self.given_weight
 
+    def columns(self) -> tuple[Any, Any, Any, Any]:
+        """(user, item, value, weight) of the entries, in their order, each `(entries,)`; weight None where all are 1.
+        Of a problem on several devices on the host, where it is put together anew."""
+        return self.user, self.item, self.value, self.given_weight
+
+    def value_range(self) -> tuple[jax.Array, jax.Array]:
+        """(the least value, the largest), `()` each."""
+        return self.value.min(), self.value.max()
+
     def astype(self, dtype: Any) -> "Problem":
         """The same problem with values and weights of another dtype, float32 or float64 (where x64 is on); itself where
         they have it. Traceable; what is in layout order stays there.
@@ -182,10 +222,7 @@ class Problem:
         Raises:
             ArgumentError: for another dtype.
         """
-        dtype = np.dtype(dtype)
-        if dtype not in FLOATS or (dtype == np.float64 and not jax.config.read("jax_enable_x64")):
-            hint = ' To have float64: jax.config.update("jax_enable_x64", True).' if dtype == np.float64 else ""
-            raise ArgumentError(f"a problem of {dtype.name} cannot be made: float32, or float64 with x64 on.{hint}")
+        dtype = self.check_dtype(dtype)
         weight = None if self.given_weight is None else jnp.asarray(self.given_weight, dtype)
         if self.value.dtype == dtype and (weight is None or self.given_weight.dtype == dtype):
             return self
@@ -208,6 +245,15 @@ class Problem:
             item_slots=cast(self.item_side, self.item_slots),
         )
 
+    @staticmethod
+    def check_dtype(dtype: Any) -> np.dtype:
+        """The dtype, one that problems have; see `astype`."""
+        dtype = np.dtype(dtype)
+        if dtype not in FLOATS or (dtype == np.float64 and not jax.config.read("jax_enable_x64")):
+            hint = ' To have float64: jax.config.update("jax_enable_x64", True).' if dtype == np.float64 else ""
+            raise ArgumentError(f"a problem of {dtype.name} cannot be made: float32, or float64 with x64 on.{hint}")
+        return dtype
+
     def with_values(self, values: Any, weight: Any = None) -> "Problem":
         """The same entries with other numbers; traceable, and nothing is compiled again.
 
@@ -221,7 +267,7 @@ class Problem:
             ArgumentError: for what holds no real numbers, or another number of them.
             DataError: for a masked array of NumPy with an entry that is masked.
         """
-        values = _as_real(values)
+        values = as_real(values)
         weight = self.given_weight if weight is None else jnp.asarray(reals("weight", weight))
         for name, array in (("values", values), ("weight", weight)):
             if array is not None and array.shape != self.value.shape:
@@ -253,29 +299,6 @@ class Problem:
             by_weight = slots.weight is not None
             sums.append(row_sums(side, slots.weight, self.dtype) + 0 * slots.count if by_weight else slots.count)
         return sums[0], sums[1]
-
-    def shard(self, devices: Any = None) -> "Problem":
-        """The same problem on several devices: XLA solves and adds up the rows of the layouts' slabs on all of them at
-        once, and every device holds the factors. For CPUs without the kernel of `jals.native`, and for accelerators.
-
-        Sweeps, losses and certificates are those of the problem on one device. There are no derivatives (an error says
-        so): JAX's transposition of `shard_map` was seen to give wrong ones for what the rows share.
-
-        Args:
-            devices: a list of devices; None for all of the default platform.
-        """
-        devices = jax.devices() if devices is None else list(devices)
-        mesh = jax.sharding.Mesh(np.array(devices), ("slabs",))
-        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        names = ("user", "item", "value", "given_weight")
-        return dataclasses.replace(
-            self,
-            **{name: jax.device_put(getattr(self, name), everywhere) for name in names},
-            user_side=self.user_side.shard(mesh),
-            item_side=self.item_side.shard(mesh),
-            user_slots=None,
-            item_slots=None,
-        )
 
     def check_shapes(self) -> None:
         """Refuses arrays that do not belong together, by what is static; so under any transformation, and for nothing
@@ -402,6 +425,11 @@ jax.tree_util.register_pytree_with_keys(
 def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """(user, item, value, weight) on the default device, which on a CPU are the table's own arrays where these are of
     the right dtype and begin where XLA wants it (`grouping.empty`): so nothing is held twice."""
+    return jax.device_put((ratings.user, ratings.item, *numbers_of(ratings)))
+
+
+def numbers_of(ratings: Ratings) -> tuple[np.ndarray, np.ndarray | None]:
+    """(value, weight) of a problem's dtype; no weights where a large table's are all 1."""
     wide = ratings.value.dtype == np.float64 and jax.config.read("jax_enable_x64")
     dtype = np.float64 if wide else np.float32
     value, weight = ratings.value.astype(dtype, copy=False), ratings.weight
@@ -409,11 +437,10 @@ def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Arr
         weight = None if weight is None or (weight == 1).all() else weight
     elif weight is None:
         weight = np.ones_like(value)
-    weight = None if weight is None else weight.astype(dtype, copy=False)
-    return jax.device_put((ratings.user, ratings.item, value, weight))
+    return value, None if weight is None else weight.astype(dtype, copy=False)
 
 
-def _as_real(values: Any) -> jax.Array:
+def as_real(values: Any) -> jax.Array:
     values = reals("values", values)
     double = values.dtype == np.float64 and jax.config.read("jax_enable_x64")
     return jnp.asarray(values, np.float64 if double else np.float32)

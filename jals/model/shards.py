@@ -105,6 +105,14 @@ class Plan:
     def steps(self) -> tuple[int, ...]:
         return tuple(room.step for room in self.rooms)
 
+    def buckets(self, shard: int, start: np.ndarray, order: Any, other: np.ndarray, first: int = 0) -> list[Bucket]:
+        """A shard's buckets, of entries grouped by place (`grouping.group`); its own places begin at `first`."""
+        found = []
+        for at, (width, room) in enumerate(zip(self.widths, self.rooms, strict=True)):
+            chosen = np.flatnonzero(self._at[shard] == at)
+            found.append(lay_out(chosen + first, self._pieces[shard][chosen], width, room, start, order, other))
+        return found
+
     def lay_out(
         self, shard: int, rows: np.ndarray, row: np.ndarray, other: np.ndarray, value: np.ndarray, weight: Any
     ) -> Shard:
@@ -114,9 +122,7 @@ class Plan:
         count = np.bincount(seen, minlength=len(rows)).astype(np.int32)
         buckets = []
         numbers = [None if each is None else np.append(each, each.dtype.type(0)) for each in (value, weight)]
-        for place, (width, room) in enumerate(zip(self.widths, self.rooms, strict=True)):
-            chosen = np.flatnonzero(self._at[shard] == place)
-            laid = lay_out(chosen, self._pieces[shard][chosen], width, room, start, order, other)
+        for laid in self.buckets(shard, start, order, other):
             length = np.count_nonzero(laid.entry < len(row), axis=-1).astype(np.int32)
             values, weights = (None if each is None else each[laid.entry] for each in numbers)
             buckets.append(Pieces(laid.row, laid.other, length, values, laid.piece_row, weights))

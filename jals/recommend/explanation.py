@@ -115,7 +115,7 @@ def table_of_one(item: np.ndarray, value: np.ndarray, weight: np.ndarray, items:
 def _one(name: str, given: Any, table: jax.Array) -> int:
     if is_traced(given):
         raise ArgumentError(f"{name} is traced: call explain outside of jit, vmap and grad.")
-    checked_ids(name, given, table)
+    checked_ids(name, given, len(table))
     if np.ndim(given):
         raise ArgumentError(f"{name} has shape {np.shape(given)}, but must be one id.")
     return int(given)

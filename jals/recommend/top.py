@@ -92,7 +92,7 @@ def check_k(k: Any, most: int, why: str) -> None:
 
 def checked_rows(side: str, rows: Any, table: jax.Array) -> Any:
     """Ids of one axis: NumPy's where they are known."""
-    checked_ids(side, rows, table)
+    checked_ids(side, rows, len(table))
     ids = jnp.atleast_1d(rows) if is_traced(rows) else np.atleast_1d(np.asarray(rows))
     if ids.ndim > 1 or not ids.size:
         raise ArgumentError(f"{side} ids have shape {ids.shape}, but must be (n,), with one id at least.")

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import match_varying
+from ..devices import match_varying, summed
 from ..model.counts import POWERS
+from ..model.exchange import AXIS
 from ..model.factors import Factors
 from ..model.feedback import feature, slope
 from ..model.objectives import NUMBERS, Objective, by_rows
 from ..model.problem import Problem
 from . import normal, rowsolve
 from .norms import bits, norm, units
+from .spread import on_devices
 from .view import Piece, View, gathered
 
 _REGS = tuple(name for name in NUMBERS if name.startswith("reg_") and name != "reg_power")
@@ -108,6 +110,8 @@ def _lost_in_entries(view: View, problem: Problem, objective: Objective, side: s
     faint = jnp.zeros((), bool)  # whether what is taken off the targets may leave less than a normal number
     for held in (view.mean, view.others.bias):
         faint |= False if held is None else _faint(held).any()
+    if view.layout.mesh is not None:
+        return on_devices(_lost_in_slots, view, jnp.broadcast_to(faint, view.count.shape))
     row, other = (problem.user, problem.item) if side == "user" else (problem.item, problem.user)
     rows, size = len(view.reg), min(_CHUNK, len(row))
     fill = -len(row) % size
@@ -126,6 +130,37 @@ def _lost_in_entries(view: View, problem: Problem, objective: Objective, side: s
 
     start, _ = match_varying(tuple(jnp.zeros(rows, view.reg.dtype) for _ in range(3)), (view, problem))
     return jax.lax.scan(add, start, tuple(columns))[0]
+
+
+def _lost_in_slots(view: View, faint: jax.Array) -> tuple[jax.Array, ...]:
+    """The same of the rows of one device, slab by slab."""
+    weighed, layout = view.weighed(), view.layout
+    faint_here = faint[0] if len(faint) else jnp.zeros((), bool)
+    totals = tuple(0 * view.count for _ in range(3))
+    numbers = (layout.buckets, view.slots.value, view.slots.weights(), weighed.slots.weights())
+    for bucket, value, given, weight in zip(*numbers, strict=True):
+        row = layout.of_pieces(bucket)
+
+        def slab(row, other, entry, value, given, weight):
+            there = (entry != layout.num_entries).astype(view.reg.dtype)
+            given, weight = (there if each is None else each for each in (given, weight))
+            factors = [given]
+            if view.weight is not None:
+                factors.append(view.weight.at[row].get(mode="fill", fill_value=0)[:, None])
+            if view.others.weight is not None:
+                factors.append(view.others.weight.at[other].get(mode="promise_in_bounds"))
+            lost_weight = () if len(factors) == 1 else (_vanished(weight, *factors),)
+            piece = gathered(weighed, other, view.slots.numbers(value), weight)
+            of_piece = lambda piece, *lost: _lost(piece, view.objective, faint_here, *lost)  # noqa: E731
+            parts = jax.vmap(of_piece)(piece, *lost_weight)
+            return tuple(jnp.where(there > 0, part, 0).sum(axis=-1) for part in parts)
+
+        parts = jax.lax.map(lambda each: slab(*each), (row, bucket.other, bucket.entry, value, given, weight))
+        at = row.reshape(-1)
+        totals = tuple(
+            total.at[at].add(part.reshape(-1), mode="drop") for total, part in zip(totals, parts, strict=True)
+        )
+    return summed(totals, AXIS) if layout.summed else totals
 
 
 def _lost(

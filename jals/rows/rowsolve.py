@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..devices import averaged
 from ..errors import ArgumentError, check_choice
+from ..model.exchange import AXIS
 from . import native
 from .backends import Backend, How, RowSolutions, by_backend, each_row
 from .normal import products, residuals, row_losses, slab_systems, systems
 from .norms import norm
 from .primitive import Opaque
+from .spread import on_devices
 from .view import View
 from .walk import Slab, over_rows
 
@@ -84,6 +87,9 @@ def solve(
         check_choice("want", each, WANTS)
         if linsolve != "cholesky" and each in ("cholesky", "inverse"):
             raise ArgumentError(f'want has "{each}", which linsolve="cholesky" alone returns, not "{linsolve}".')
+    if view.layout.mesh is not None:
+        here = lambda view, start: solve(view.weighed(), linsolve, backend, want, start)  # noqa: E731
+        return on_devices(here, view, start)
     x, good, *wanted = _exact(How(linsolve, backend, tuple(want)), (view, start))
     return solved_of(view, x, good > 0, **dict(zip(want, wanted, strict=True)))
 
@@ -122,12 +128,15 @@ def _solution_rule(how: How, argument: _Argument, dot: Any) -> tuple[list[jax.Ar
         x_dot = product("rij,rj->ri", inverse, rhs_dot - product("rij,rj->ri", matrix_dot, at))
         dots["inverse"] = -product("rij,rjk,rkl->ril", inverse, matrix_dot, inverse)
     else:
+        # Giants are worked on by every device, and what each has is the same. But what comes back in reverse mode is
+        # not: the mean makes it so, without which the system would not be symmetric over all devices.
+        alike = functools.partial(averaged, axis=AXIS) if view.layout.summed else lambda rows: rows
         # matrix(view) x = rhs(view), so matrix x_dot = the derivative of rhs - matrix x with x held.
         _, residual_dot = jax.jvp(lambda view: residuals(view, x), (view,), (view_dot,))
         x_dot = jax.lax.custom_linear_solve(
-            functools.partial(products, view),
+            lambda rows: products(view, alike(rows)),
             residual_dot,
-            lambda _, rhs: by_backend(_TABLE, how._replace(want=()), view, rhs, None).x,
+            lambda _, rhs: by_backend(_TABLE, how._replace(want=()), view, alike(rhs), None).x,
             symmetric=True,
         )
     if "cholesky" in how.want:

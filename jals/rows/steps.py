@@ -17,6 +17,7 @@ from .backends import Backend, How, RowSolutions, by_backend, each_row
 from .normal import slab_block, slab_diagonals, slab_products, with_held_loss
 from .primitive import Opaque
 from .rowsolve import Solved, solved_of
+from .spread import on_devices
 from .view import Columns, Piece, View, in_blocks
 from .walk import Slab, over_rows
 
@@ -48,6 +49,8 @@ def solve_subspace(
 
 
 def _stepped(how: How, view: View, start: jax.Array) -> Solved:
+    if view.layout.mesh is not None:
+        return on_devices(lambda view, start: _stepped(how, view.weighed(), start), view, start)
     view, start = match_varying(view, start)
     start = jnp.where(view.empty[:, None], view.prior, start)
     if how.backend != "xla" and (how.backend == "native" or _TABLE["native"].can(how, view)):

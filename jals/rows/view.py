@@ -27,14 +27,16 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 class Whole(NamedTuple):
     """The other side's rows, all of them at hand: `z` `(others, k)`, and `bias` `(others,)`, the held part of their
-    scores, or None. A walk asks for rows by `fetch` alone, so others may get them from elsewhere."""
+    scores, or None. A walk asks for rows by `fetch` alone, so others may get them from elsewhere. `weight` `(others,)`:
+    as of `View`."""
 
     z: jax.Array
     bias: jax.Array | None
+    weight: jax.Array | None = None
 
     def fetch(self, other: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """(z, held bias or None) of these rows."""
-        z, bias = (None if each is None else each.at[other].get(mode="promise_in_bounds") for each in self)
+        z, bias = (None if each is None else each.at[other].get(mode="promise_in_bounds") for each in self[:2])
         assert z is not None
         return z, bias
 
@@ -46,6 +48,7 @@ class Columns(NamedTuple):
     z: jax.Array
     bias: jax.Array | None
     block: Any
+    weight: jax.Array | None = None
 
     @classmethod
     def of(cls, z: jax.Array, bias: jax.Array | None, size: int) -> "Columns":
@@ -83,6 +86,8 @@ class View(NamedTuple):
         strict: bool `(rows,)`, rows whose pivots must exceed k * eps * (the matrix's largest diagonal element), as
             their P does not make them solvable.
         needed: `(rows,)`, how many entries a strict row must have.
+        weight: `(rows,)`, g of the rows where it is not in the slots' weights yet, as h of the others in `others`: on
+            several devices, until these have been sent. None for 1.
     """
 
     layout: Side
@@ -99,6 +104,7 @@ class View(NamedTuple):
     blank: jax.Array
     strict: jax.Array
     needed: jax.Array
+    weight: jax.Array | None = None
 
     @property
     def has_bias(self) -> bool:
@@ -120,7 +126,15 @@ class View(NamedTuple):
         named = {name: getattr(self, name) for name in ("reg", "count", "blank", "strict", "needed")}
         shared = {"prior_mean": 1, "precision": 2, "pairs": 0}  # with so many axes it is the same for all rows
         more = {name: getattr(self, name) for name in shared}
-        return named | {name: each for name, each in more.items() if each is not None and each.ndim > shared[name]}
+        named |= {name: each for name, each in more.items() if each is not None and each.ndim > shared[name]}
+        return named if self.weight is None else named | {"weight": self.weight}
+
+    def weighed(self) -> "View":
+        """The same with g and h in the slots' weights."""
+        if self.weight is None and self.others.weight is None:
+            return self
+        slots = _weighed(self.layout, self.slots, self.weight, self.others.weight, self.reg.dtype)
+        return self._replace(slots=slots, weight=None, others=self.others._replace(weight=None))
 
     @property
     def by_entries(self) -> bool:
@@ -157,7 +171,10 @@ def view(
     assert slots is not None
     rows, (others, rank), dtype, count = layout.num_rows, table.shape, table.dtype, slots.count
     n = row_sizes(problem, objective)[side == "item"]
-    slots, objective = _weighed(layout, slots, by_rows(problem, objective), side, dtype)
+    objective = by_rows(problem, objective)
+    own, opposite = objective.weight_user, objective.weight_item
+    weights = (own, opposite) if side == "user" else (opposite, own)
+    objective = dataclasses.replace(objective, weight_user=None, weight_item=None)
     unknowns = rank
     reg, reg_bias = objective.row_reg(side, n, others)
     prior = getattr(objective, f"prior_{side}") if prior is None else prior
@@ -185,10 +202,11 @@ def view(
         blank &= reg.sum(axis=-1) + jnp.trace(gram) * (1 if pairs is None else pairs) == 0
     alone = matrix is None and gram is None  # then nothing but entries can make a row without lambda solvable
     needed = jnp.where(strict & alone, unknowns, 0).astype(dtype)
-    held = Whole(table, held_bias), factors.mean
-    return View(
-        layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed
+    held = Whole(table, held_bias, weights[1]), factors.mean
+    here = View(
+        layout, slots, objective, *held, prior, reg, matrix, gram, pairs, count, blank, strict, needed, weights[0]
     )
+    return here if layout.mesh is not None else here.weighed()
 
 
 def pairs_gram(table: jax.Array, objective: Objective, side: str) -> jax.Array | None:
@@ -198,13 +216,8 @@ def pairs_gram(table: jax.Array, objective: Objective, side: str) -> jax.Array |
     return objective.unobserved_weight * squared_sum(table, objective.unobserved(side)[1])
 
 
-def _weighed(layout: Side, slots: Slots, objective: Objective, side: str, dtype: Any) -> tuple[Slots, Objective]:
-    """Slots of weights v g_u h_i, and the objective that is left."""
-    own, opposite = objective.weight_user, objective.weight_item
-    if side == "item":
-        own, opposite = opposite, own
-    if own is None and opposite is None:
-        return slots, objective
+def _weighed(layout: Side, slots: Slots, own: jax.Array | None, opposite: jax.Array | None, dtype: Any) -> Slots:
+    """Slots of weights v g_u h_i."""
     weights = []
     for bucket, weight in zip(layout.buckets, slots.weights(), strict=True):
         weight = (bucket.entry != layout.num_entries).astype(dtype) if weight is None else weight
@@ -213,7 +226,7 @@ def _weighed(layout: Side, slots: Slots, objective: Objective, side: str, dtype:
         if opposite is not None:
             weight = weight * opposite.at[bucket.other].get(mode="promise_in_bounds")
         weights.append(weight)
-    return slots._replace(weight=tuple(weights)), dataclasses.replace(objective, weight_user=None, weight_item=None)
+    return slots._replace(weight=tuple(weights))
 
 
 # ---- one piece of a row ----

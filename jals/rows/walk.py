@@ -1,7 +1,7 @@
 """The loop over a side, slab by slab, so that memory stays bounded whatever the table.
 
 The work on a slab is a named function, `work(slab, *columns)`, which gets all that it needs as arguments. So the loop
-can run it on each device of a mesh, and recompute it in a backward pass.
+can recompute it in a backward pass, and run on each device of a mesh.
 """
 
 import functools
@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..devices import match_varying, sharded_map
+from ..devices import match_varying, summed
+from ..errors import ArgumentError
+from ..model.exchange import AXIS
 from ..model.layouts import Bucket, Side
 from ..model.problem import Slots
+from .spread import on_devices
 from .view import View, gathered
 
 
@@ -27,6 +30,7 @@ class Slab(NamedTuple):
         piece_row: int32 `(pieces,)`, the place of each piece's row; None where piece p is all of row p.
         step: how many pieces are worked on at a time.
         num_entries: of the table; what marks padding in `entry`.
+        summed: whether the rows have entries on all devices of a mesh, whose sums are to be added up.
     """
 
     view: View
@@ -38,10 +42,15 @@ class Slab(NamedTuple):
     step: int
     num_entries: int
     held: jax.Array | None = None
+    summed: bool = False
 
     def sums(self, function: Callable, *arguments: Any) -> Any:
         """`function(piece, *arguments of the piece's row)` of every piece, added up by row: leaves `(rows, ...)`. Each
         argument is `(rows, ...)`."""
+        sums = self._sums(function, *arguments)
+        return summed(sums, AXIS) if self.summed else sums
+
+    def _sums(self, function: Callable, *arguments: Any) -> Any:
         if self.piece_row is None:
             return jax.vmap(function)(self._pieces(), *arguments)
         part = functools.partial(self._part, function, arguments)
@@ -68,7 +77,7 @@ class Slab(NamedTuple):
         one = lambda array: None if array is None else array[None]  # noqa: E731
         places = jnp.arange(len(self.view.count), dtype=jnp.int32)
         bucket = Bucket(places[None], self.other[None], self.entry[None], one(self.piece_row), self.step)
-        layout = Side((bucket,), len(places), self.num_entries, part=True)
+        layout = Side((bucket,), len(places), self.num_entries, part=True, summed=self.summed)
         slots = Slots((self.value[None],), (self.weight[None],), self.view.count)
         return self.view._replace(layout=layout, slots=slots)
 
@@ -93,12 +102,21 @@ def over_rows(view: View, work: Callable, initial: Any, *columns: Any) -> Any:
     """What `work(slab, *columns)` returns for each slab, a leaf `(rows in slab, ...)`, put into those rows of
     `initial`. Each column is a tree of `(rows, ...)`, of which the work is given its slab's rows. Rows in no slab keep
     what they have in `initial`: they have no entries, and a diagonal matrix."""
-    return _walk(view, work, initial, columns, "row", view.by_entries)
+    if view.layout.mesh is None:
+        return _walk(view, work, initial, columns, "row", view.by_entries)
+    here = lambda view, initial, *columns: over_rows(view.weighed(), work, initial, *columns)  # noqa: E731
+    return on_devices(here, view, initial, *columns)
 
 
 def over_entries(view: View, work: Callable, initial: Any, *columns: Any) -> Any:
     """The same for what is `(pieces in slab, width, ...)`: put into `initial`, a leaf `(entries, ...)`, in the order of
-    the ratings."""
+    the ratings.
+
+    Raises:
+        ArgumentError: for a problem on several devices.
+    """
+    if view.layout.mesh is not None:
+        raise ArgumentError("numbers in the order of the entries are of a problem on one device: build it so.")
     return _walk(view, work, initial, columns, "entry", True)
 
 
@@ -108,9 +126,9 @@ def _walk(view: View, work: Callable, result: Any, columns: tuple, index: str, s
     numbers = zip(view.layout.buckets, view.slots.value, view.slots.weights(), strict=True)
     walked = [each for each in numbers if each[0].width or not skip_empty]
     for (bucket, value, weight), own in zip(walked, _by_slab(view, columns, [each[0] for each in walked]), strict=True):
-        one = functools.partial(_one_slab, work, bucket.step, view.layout.num_entries)
+        one = functools.partial(_one_slab, work, bucket.step, view.layout.num_entries, view.layout.summed)
         slabs = (own, bucket.other, bucket.entry, value, weight, bucket.piece_row)
-        parts = sharded_map(view.layout.mesh, functools.partial(_each_slab, one), slabs, shared)
+        parts = _each_slab(one, slabs, shared)
         places = getattr(bucket, index)  # those of padding, and unused ones, are out of range
 
         def put(table, part, places=places):
@@ -141,9 +159,9 @@ def _each_slab(one: Callable, slabs: tuple, shared: View) -> Any:
     return jax.lax.map(lambda slab: again(slab, shared), slabs)
 
 
-def _one_slab(work: Callable, step: int, num_entries: int, slab: tuple, shared: View) -> Any:
+def _one_slab(work: Callable, step: int, num_entries: int, summed: bool, slab: tuple, shared: View) -> Any:
     (rows, columns), other, entry, value, weight, piece_row = slab
     here = shared._replace(slots=None, **rows)
     value = shared.slots.numbers(value)
     weight = (entry != num_entries).astype(here.reg.dtype) if weight is None else weight
-    return work(Slab(here, other, entry, value, weight, piece_row, step, num_entries), *columns)
+    return work(Slab(here, other, entry, value, weight, piece_row, step, num_entries, None, summed), *columns)

@@ -191,7 +191,7 @@ def _sweep(solver: ALS, state: State, problem: Problem, objective: Objective, wi
     elif with_loss:
         after = loss(factors, problem, objective)
     users, items = (before, solved) if first == "user" else (solved, before)
-    info = sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after, solver.first)
+    info = sweep_info(factors, users.good, items.good, solver.passes_per_sweep, after, solver.first, problem)
     return State(factors), info
 
 

@@ -160,9 +160,8 @@ def _sweep(
         ), enough
 
     # A loop of two, so that a sweep is compiled once.
-    nothing = _Swept(
-        before, jnp.ones(problem.num_users, bool), jnp.ones(problem.num_items, bool), memory.loss * jnp.nan
-    )
+    rows = len(before.user), len(before.item)
+    nothing = _Swept(before, *(jnp.ones(each, bool) for each in rows), memory.loss * jnp.nan)  # pyright: ignore
     nothing, _ = match_varying(nothing, end)
     (swept, start), spared = jax.lax.scan(attempt, (nothing, end), jnp.stack([ahead, end]))
     lower = spared[1]
@@ -179,7 +178,8 @@ def _sweep(
     )
     passes = jnp.where(lower, 2, 4)
     value = loss(swept.factors, problem, objective) if with_loss else None
-    return State(swept.factors, after), sweep_info(swept.factors, swept.good_users, swept.good_items, passes, value)
+    info = sweep_info(swept.factors, swept.good_users, swept.good_items, passes, value, problem=problem)
+    return State(swept.factors, after), info
 
 
 def _step(memory: AndersonMemory, move: jax.Array, weight: jax.Array) -> jax.Array:

@@ -101,7 +101,7 @@ def _sweep(solver: NewtonCG, state: State, problem: Problem, objective: Objectiv
     wider = jnp.where(found.edge & (share > 0.75), 2 * radius, radius)
     radius = jnp.where(share >= 0.25, wider, found.size / 4)  # a quarter too where the loss is not finite
     after = loss(factors, problem, objective) if with_loss else None
-    info = sweep_info(factors, good & good_users, by_als.good, 5 + 2 * found.iterations, after)
+    info = sweep_info(factors, good & good_users, by_als.good, 5 + 2 * found.iterations, after, problem=problem)
     return State(factors, radius), info
 
 

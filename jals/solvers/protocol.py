@@ -23,6 +23,7 @@ from ..model import objectives
 from ..model.factors import Factors, as_arrays, common_float
 from ..model.objectives import Objective, entry_counts
 from ..model.problem import Problem
+from ..model.sharded import Sharded
 from ..model.streamed import REFUSAL, Streamed
 from ..reals import FLOATS, MOST, as_floats, float_dtype, reals
 
@@ -86,15 +87,23 @@ def traits(solver: Any) -> Traits:
 
 
 def sweep_info(
-    factors: Factors, good_users: Any, good_items: Any, passes: Any, loss: jax.Array | None, first: str = "user"
+    factors: Factors,
+    good_users: Any,
+    good_items: Any,
+    passes: Any,
+    loss: jax.Array | None,
+    first: str = "user",
+    problem: Problem | None = None,
 ) -> Info:
-    """The `Info` of a sweep that ended with these factors, from the rows that went well, `(rows,)` a side. It names a
-    row of the side that was solved `first`, where there is one: that spoils the other side's."""
+    """The `Info` of a sweep that ended with these factors, from the rows that went well, `(rows,)` a side, of this
+    problem. It names a row of the side that was solved `first`, where there is one: that spoils the other side's."""
     row = side = jnp.full((), -1, jnp.int32)
     sides = [(good_users, 0), (good_items, 1)]
     for good, number in sides[::-1] if first == "user" else sides:
         fine = good.all()
-        row, side = jnp.where(fine, row, jnp.argmin(good).astype(jnp.int32)), jnp.where(fine, side, number)
+        bad = jnp.argmin(good).astype(jnp.int32)
+        bad = problem.rows[number][bad] if isinstance(problem, Sharded) else bad
+        row, side = jnp.where(fine, row, bad), jnp.where(fine, side, number)
     finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(factors)]).all()
     return Info(finite, row, side, jnp.asarray(passes, jnp.int32), loss)
 
@@ -112,15 +121,24 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
     counts = arranged or entry_counts(problem)  # what is arranged has been counted
     rows = {}
     for side, key, count in zip(("user", "item"), keys, counts, strict=True):
-        noise = jax.random.normal(key, (len(count), rank), problem.dtype) * (scale / rank**0.5)
+        noise = _noise(key, rank, problem, side) * (scale / rank**0.5)
         prior = getattr(objective, f"prior_{side}")
         rows[side] = jnp.where((count > 0)[:, None], noise, 0.0) + (0.0 if prior is None else prior)
     biases = {f"{side}_bias": jnp.zeros_like(count) for side, count in zip(rows, counts, strict=True)}
-    return Factors(**rows, **(biases if objective.bias else {}), mean=mean_value(problem) if objective.center else None)
+    mean, places = mean_value(problem) if objective.center else None, getattr(problem, "places", None)
+    return Factors(**rows, **(biases if objective.bias else {}), mean=mean, places=places)
+
+
+def _noise(key: jax.Array, rank: int, problem: Problem, side: str) -> jax.Array:
+    """Normal numbers `(rows, rank)`, which depend on key, rank and row alone, wherever the rows lie."""
+    numbers = jax.random.normal(key, (getattr(problem, f"num_{side}s"), rank), problem.dtype)
+    return problem.by_place(side, numbers) if isinstance(problem, Sharded) else numbers
 
 
 def mean_value(problem: Problem) -> jax.Array:
     """The weighted mean of the values, `()`."""
+    if isinstance(problem, Sharded):
+        return problem.mean_value()
     if problem.given_weight is not None:
         return jnp.sum(problem.given_weight * problem.value) / jnp.sum(problem.given_weight)
     # XLA would multiply by the inverse of a constant, and the mean of equal values would not be that value.
@@ -174,8 +192,8 @@ def smaller(solver: Any, problem: Problem) -> list[str]:
     if slots > 2 * problem.num_entries:
         padded = f"{slots:,} slots for {problem.num_entries:,} entries"
         ways.append(f'build the problem with layout="bucketed" (this one has {padded})')
-    if jax.local_device_count() > 1 and all(side.mesh is None for side in sides):
-        ways.append("spread the rows over the devices (Problem.shard)")
+    if jax.device_count() > 1 and all(side.mesh is None for side in sides):
+        ways.append("spread the rows over the devices (Problem.build(..., devices=))")
     return ways
 
 
@@ -230,6 +248,8 @@ def checked_inputs(
     dtype = problem.dtype
     if factors is not None:
         factors = as_arrays(name, factors)
+        if lead != "state":
+            factors = factors.placed(getattr(problem, "places", None))
         rank = int(factors.rank if rank is None else rank)
         check_factors(name, factors, problem, objective, rank)
         if lead == "state":
@@ -239,12 +259,12 @@ def checked_inputs(
         factors = cast(factors, dtype, name)
     assert rank is not None
     objective.check_shapes(problem, rank)
-    return factors, problem.astype(dtype), objective.cast(dtype)
+    return factors, problem.astype(dtype), objective.cast(dtype).placed(problem)
 
 
 def _check_one_dtype(name: str, factors: Factors) -> None:
-    for part, array in vars(factors).items():
-        if array is not None and (float_dtype(array) not in FLOATS or float_dtype(array) != float_dtype(factors.user)):
+    for part, array in factors.parts().items():
+        if (float_dtype(array) not in FLOATS or float_dtype(array) != float_dtype(factors.user)):
             raise ArgumentError(
                 f"{name}.{part} is {array.dtype}, but a sweep needs float32 or float64 throughout: bring all to one, "
                 "jax.tree.map(lambda leaf: leaf.astype(jnp.float32), factors), or start by fit(..., init=factors)."
@@ -253,11 +273,17 @@ def _check_one_dtype(name: str, factors: Factors) -> None:
 
 def check_factors(name: str, factors: Factors, problem: Problem, objective: Objective, rank: int) -> None:
     """Raises ArgumentError unless the factors have the shapes that this problem, objective and rank need."""
+    places = getattr(problem, "places", None)
+    if factors.places != places:
+        where = ["on one device", "spread over several"]
+        here, needed = where[factors.places is not None], where[places is not None]
+        raise ArgumentError(f"{name} are {here}, but the problem is {needed} or its places are others: start by init.")
+    users, items = problem.user_side.num_rows, problem.item_side.num_rows
     expected = {
-        "user": (problem.num_users, rank),
-        "item": (problem.num_items, rank),
-        "user_bias": (problem.num_users,) if objective.bias else None,
-        "item_bias": (problem.num_items,) if objective.bias else None,
+        "user": (users, rank),
+        "item": (items, rank),
+        "user_bias": (users,) if objective.bias else None,
+        "item_bias": (items,) if objective.bias else None,
         "mean": () if objective.center else None,
     }
     for part, shape in expected.items():

@@ -239,7 +239,7 @@ def solve_rows(view: View, rhs: jax.Array | None, start: jax.Array | None, want:
 
 def takes(view: View) -> bool:
     """Whether `solve_rows` can work on a view."""
-    return view.layout.mesh is None
+    return view.layout.mesh is None and not view.layout.summed
 
 
 def takes_steps(view: View) -> bool:

@@ -206,6 +206,14 @@ def test_a_lock_is_released_with_its_process_and_names_its_holder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals as a shell's program hears them: under nohup SIGHUP is ignored, and so it would be by what is started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def kill(sign: int, seconds: float = 1.0) -> None:
     os.kill(os.getpid(), sign)
     time.sleep(seconds)  # a handler runs between two steps of the interpreter

@@ -1,0 +1,44 @@
+"""Work on a side whose rows are spread over devices: each looks at its own rows, with what it has been sent of the
+other side, as if there were no others."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..model.exchange import on_mesh
+from ..model.layouts import Side
+from ..model.objectives import BY_ROW, PRIORS
+from ..model.problem import Slots
+from .view import View, Whole
+
+
+def on_devices(function: Callable, view: View, *columns: Any) -> Any:
+    """`function(view, *columns)` of a view of each device's rows: a tree of `(rows, ...)`, as the columns are. What the
+    rows weigh is not in that view's slots yet: see `View.weighed`."""
+    rows = view.rows()
+    bias = view.others.bias
+    # The column of ones is made where the rows arrive.
+    z = view.others.z if bias is None else view.others.z[:, :-1]
+    others = {"z": z, "bias": bias, "weight": view.others.weight}
+    numbers = view.slots.value, view.slots.weight
+    # What is by row of all rows has gone into the view's, or is sent.
+    objective = dataclasses.replace(view.objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
+    names = ("mean", "prior_mean", "precision", "gram", "pairs")
+    shared = {name: getattr(view, name) for name in names if name not in rows}
+    shared |= {"objective": objective, "scale": view.slots.scale}
+    return on_mesh(functools.partial(_here, function), view.layout, numbers, others, (rows, columns), shared)
+
+
+def _here(function: Callable, layout: Side, numbers: Any, others: Any, own: Any, shared: Any) -> Any:
+    (value, weight), (rows, columns) = numbers, own
+    z, bias = others["z"], others["bias"]
+    if bias is not None:
+        z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
+    given = dict.fromkeys(View._fields) | {name: each for name, each in shared.items() if name != "scale"}
+    slots = Slots(value, weight, rows["count"], shared["scale"])
+    given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, others["weight"])}
+    return function(View(**given), *columns)
+

@@ -1,0 +1,23 @@
+"""Runs what needs eight devices, each file in a process of its own: how many there are is settled when jax starts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.newest
+
+FILES = sorted(Path(__file__).parent.glob("on_*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_on_several_devices(path):
+    devices = 2 if path.stem.startswith("on_two") else 8
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment["NPROC"] = str(4 * devices)  # the pool is to be larger than the devices: see docs/scaling.md
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
