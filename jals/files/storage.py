@@ -30,7 +30,7 @@ _WITHOUT_SEEN, _WITHOUT_WEIGHTS = 2, 3
 
 _FACTORS = [field.name for field in dataclasses.fields(Factors) if field.name != "places"]
 _STATIC = ("feedback", "bias", "center", "count")
-_NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in _STATIC]
+_NUMBERS = [field.name for field in dataclasses.fields(Objective) if field.name not in (*_STATIC, "by_place")]
 _SIDES = ("user", "item")
 _SEEN = ("item", "value", "weight")  # of the seen entries, one user's after the other's
 _SEAL = re.compile(rb"jals factors (?P<version>\d+) sha256 (?P<digest>[0-9a-f]{64})")
@@ -87,6 +87,7 @@ def save(
             raise ArgumentError(f"{name} is of type {type(value).__name__}, which is not what jals.save takes there.")
     if data_hash is not None and len(data_hash) > 1000:
         raise ArgumentError(f"data_hash has {len(data_hash):,} characters: give what Ratings.data_hash() returns.")
+    factors = factors.gathered()
     parts = {f"factors/{name}": getattr(factors, name) for name in _FACTORS}
     version = _WITHOUT_SEEN if seen is None else _WITHOUT_WEIGHTS
     if any(getattr(objective, name, None) is not None for name in (*WEIGHTS, *POWERS)):

@@ -6,10 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from ..errors import ArgumentError, DataError, is_traced
 from ..reals import FLOATS, MOST
 from . import layout_checks
+from .exchange import AXIS
+from .factors import Factors
 from .layouts import Side
 from .places import SIDES
 from .problem import Problem, as_real
@@ -65,6 +68,17 @@ class Sharded(Problem):
     def by_row(self, side: str, numbers: jax.Array) -> jax.Array:
         """Numbers `(places, ...)` by the rows `(rows, ...)` that lie there."""
         return numbers[self.places.side(side).at]
+
+    def brought(self, factors: Factors) -> Factors:
+        """Factors of these places on the devices of this problem; what is traced stays where it is."""
+        spread, everywhere = (jax.sharding.NamedSharding(self.mesh, P(*axes)) for axes in ((AXIS,), ()))
+
+        def put(leaf: Any) -> Any:
+            wanted = spread if leaf.ndim else everywhere
+            known = is_traced(leaf) or (isinstance(leaf, jax.Array) and leaf.sharding == wanted)
+            return leaf if known else jax.device_put(leaf, wanted)
+
+        return jax.tree.map(put, factors)
 
     def columns(self) -> tuple[Any, Any, Any, Any]:
         self._check_ordered()

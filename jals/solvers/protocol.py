@@ -249,7 +249,7 @@ def checked_inputs(
     if factors is not None:
         factors = as_arrays(name, factors)
         if lead != "state":
-            factors = factors.placed(getattr(problem, "places", None))
+            factors = _brought(factors, problem)
         rank = int(factors.rank if rank is None else rank)
         check_factors(name, factors, problem, objective, rank)
         if lead == "state":
@@ -260,6 +260,15 @@ def checked_inputs(
     assert rank is not None
     objective.check_shapes(problem, rank)
     return factors, problem.astype(dtype), objective.cast(dtype).placed(problem)
+
+
+def _brought(factors: Factors, problem: Problem) -> Factors:
+    """The factors where the problem has its rows: on its devices, by its places."""
+    if isinstance(problem, Sharded):
+        return problem.brought(factors.placed(problem.places))
+    if factors.places is None or any(map(is_traced, jax.tree.leaves(factors))):
+        return factors.gathered()
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), factors.gathered())
 
 
 def _check_one_dtype(name: str, factors: Factors) -> None:

@@ -47,8 +47,8 @@ def test_factors_are_served_by_the_numbers_of_the_ratings(fits, parts, tmp_path)
     np.testing.assert_allclose(jals.predict(ours, test.user, test.item), jals.predict(theirs, test.user, test.item))
     for one_way, other in zip(jals.top_k(ours, [5, 40], 4, train), jals.top_k(theirs, [5, 40], 4, train), strict=True):
         np.testing.assert_allclose(one_way, other, rtol=1e-9)
-    jals.save(tmp_path / "factors", ours, objective=objective)
-    saved = jals.load(tmp_path / "factors").factors
+    jals.save(tmp_path / "factors.npz", ours, objective=objective)
+    saved = jals.load(tmp_path / "factors.npz").factors
     assert saved.places is None and np.array_equal(saved.user, ours.gathered().user)
     # a problem on one device takes them as they are
     assert jals.certify(ours, problem, objective).holds()
