@@ -179,6 +179,38 @@ def _on_device(
 
 
 @dataclasses.dataclass(frozen=True)
+class Amounts:
+    """How much is needed of the other side, which has `places`, as many on each of the `devices`.
+
+    Attributes:
+        block: the most rows that one device needs of one other for a group.
+        most: the most rows that a group needs.
+    """
+
+    devices: int
+    groups: int
+    places: int
+    block: int
+    most: int
+
+    def sent_rows(self, way: str) -> int:
+        """How many rows a device sends, or passes on, in a half-sweep."""
+        if way == "routed":
+            return self.groups * (self.devices - 1) * self.block
+        return (self.groups if way == "ring" else 1) * (self.places // self.devices) * (self.devices - 1)
+
+    def held_rows(self, way: str) -> int:
+        """How many rows of the other side a device holds beside its own block."""
+        if way == "all_gather":
+            return self.places
+        return self.devices * self.block if way == "routed" else self.places // self.devices + self.most
+
+    def given_rows(self, way: str) -> int:
+        """`Route.held`."""
+        return {"all_gather": self.places, "routed": self.devices * self.block, "ring": self.most}[way]
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
     """Which places of the other side the entries of each group of each device meet: `of[device][group]`, increasing;
     the other side has `places`, as many on each device."""
@@ -205,39 +237,24 @@ class Needs:
         return len(self.of[0])
 
     @functools.cached_property
-    def block(self) -> int:
-        """The most rows that one device needs of one other for a group."""
+    def amounts(self) -> Amounts:
         each = self.places // self.devices
         edges = np.arange(self.devices + 1) * each
-        parts = [np.diff(np.searchsorted(needed, edges)) for groups in self.of for needed in groups]
-        return max(1, int(np.max(parts)))
-
-    @functools.cached_property
-    def most(self) -> int:
-        """The most rows that a group needs."""
-        return max(1, max(len(needed) for groups in self.of for needed in groups))
-
-    def sent_rows(self, way: str) -> int:
-        """How many rows a device sends, or passes on, in a half-sweep."""
-        if way == "routed":
-            return self.groups * (self.devices - 1) * self.block
-        return (self.groups if way == "ring" else 1) * (self.places // self.devices) * (self.devices - 1)
-
-    def held_rows(self, way: str) -> int:
-        """How many rows of the other side a device holds beside its own block."""
-        if way == "all_gather":
-            return self.places
-        return self.devices * self.block if way == "routed" else self.places // self.devices + self.most
+        needs = [needed for groups in self.of for needed in groups]
+        block = max(int(np.diff(np.searchsorted(needed, edges)).max()) for needed in needs)
+        most = max(map(len, needs))
+        return Amounts(self.devices, self.groups, self.places, max(1, block), max(1, most))
 
     def route(self, way: str) -> tuple["Route", "list[list[np.ndarray]] | None"]:
         """(the route, as NumPy; how it numbers: for each device and group the positions of what it needs, None where
         they are the places)."""
         devices, each = self.devices, self.places // self.devices
+        held = self.amounts.given_rows(way)
         if way == "all_gather":
-            return Route(None, None, way, self.groups, self.places), None
-        size = self.block
+            return Route(None, None, way, self.groups, held), None
+        size = self.amounts.block
         give = np.zeros((devices, self.groups, devices, size), np.int32)
-        put = np.full(give.shape, self.most, np.int32) if way == "ring" else None
+        put = np.full(give.shape, held, np.int32) if way == "ring" else None
         positions: list[list[np.ndarray]] = []
         for device, groups in enumerate(self.of):
             positions.append([])
@@ -252,7 +269,6 @@ class Needs:
                     give[device, group, step, number] = place
                     put[device, group, step, number] = np.arange(len(needed))
                     positions[-1].append(np.arange(len(needed), dtype=np.int32))
-        held = devices * size if way == "routed" else self.most
         return Route(give, put, way, self.groups, held), positions  # pyright: ignore
 
 
@@ -284,7 +300,7 @@ class Exchange(NamedTuple):
         return cls(str(way), groups)
 
 
-def choose(needs: Needs, row_bytes: int, memory: int) -> str:
+def choose(needs: Amounts, row_bytes: int, memory: int) -> str:
     """The way of one exchange that sends least, of those that hold no more than `memory` bytes: `all_gather` unless
     another sends clearly less; the ring where nothing fits."""
     fits = [way for way in WAYS if needs.held_rows(way) * row_bytes <= memory]

@@ -16,7 +16,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError
 from ..partitioned.manifest import MOST, Manifest
 from ..partitioned.reader import read, read_shard, row_places
-from .exchange import AXIS, Exchange, Needs, Route, choose, renumbered
+from .exchange import AXIS, Amounts, Exchange, Needs, Route, choose, renumbered
 from .layouts import Bucket, Giants, Room, Side, lay_out, sizes_of
 from .places import SIDES, Places, places_of
 from .problem import numbers_of
@@ -27,9 +27,10 @@ from .slots import Slots, codes, is_lean
 SHARDS = 64  # of either side, unless there are more devices
 # A row of so many entries and more, and of more than a shard's share of them, has these on all devices.
 GIANT = 2**16
+MOST_GIANT = 2**20  # however large a share is: such a row alone would fill a slab, and all slabs are as large as one
 _RANK = 128  # that a choice of exchange reckons with
 _MOST_HELD = 2**31  # bytes that it lets a device hold of the other side
-_GIANT_WIDTH = 512
+GIANT_WIDTH = 512  # of the giants' pieces
 
 
 class Part(NamedTuple):
@@ -82,7 +83,7 @@ class OfRatings:
         columns = {"user": ratings.user, "item": ratings.item}
         self.rows = {"user": ratings.num_users, "item": ratings.num_items}
         degrees = {side: np.bincount(columns[side], minlength=self.rows[side]) for side in SIDES}
-        most = max(GIANT, len(ratings) // shards)
+        most = giant_from(len(ratings), shards)
         giant = {side: degree >= most for side, degree in degrees.items()}
         if places is None:
             # What giants' entries cost is spread anyway.
@@ -316,7 +317,7 @@ class _Laying:
         groups = 1 if asked is None else asked.groups
         at_once = per_device // groups
         needs = self._needs([[parts[shard] for shard in group] for group in _in_groups(shards, at_once)], groups)
-        way = choose(needs, _RANK * self.source.dtype.itemsize, _MOST_HELD) if asked is None else asked.way
+        way = chosen(needs.amounts, self.source.dtype) if asked is None else asked.way
         route, positions = needs.route(way)
         devices = {}
         for place, device in enumerate(self.own):
@@ -410,16 +411,12 @@ class _Laying:
         if not len(place):
             return None, None
         every = [self.source.of_giants(self.side, device, self.devices) for device in range(self.devices)]
-        width = min(_GIANT_WIDTH, max(1, max(len(part.row) for part in every)))
+        width = min(GIANT_WIDTH, max(1, max(len(part.row) for part in every)))
         counts = [np.bincount(part.row, minlength=len(place)) for part in every]
         pieces = [np.maximum(-(-count // width), 1) for count in counts]
-        # One slab, where all devices have the rows in one order: their sums are added up place by place.
-        most, at_once = max(int(each.sum()) for each in pieces), max(1, sizes_of(self.platform).slots // width)
-        steps = -(-most // at_once)
-        step = -(-most // steps)
-        room = Room(1, len(place), steps * step, step)
+        room = room_of_giants(len(place), max(int(each.sum()) for each in pieces), width, self.platform)
         needs = Needs.find((part.other for part in every), self.devices, 1, self.others)
-        way = choose(needs, _RANK * self.source.dtype.itemsize, _MOST_HELD)
+        way = chosen(needs.amounts, self.source.dtype)
         route, positions = needs.route(way)
         devices = {}
         for device in self.own:
@@ -434,6 +431,25 @@ class _Laying:
         bucket, (value,), weights = self.whole.of_devices(devices)
         place = self.whole.everywhere(place.astype(np.int32))
         return Giants(bucket, place, self._spread(route)), (value, None if weights is None else weights[0])
+
+
+def giant_from(entries: int, shards: int) -> int:
+    """With how many entries a row has them on all devices."""
+    return max(GIANT, min(entries // shards, MOST_GIANT))
+
+
+def room_of_giants(giants: int, pieces: int, width: int, platform: str) -> Room:
+    """On a device that has so many pieces of them: one slab, where all devices have the rows in one order, as their
+    sums are added up place by place."""
+    at_once = max(1, sizes_of(platform).slots // width)
+    steps = -(-pieces // at_once)
+    step = -(-pieces // steps)
+    return Room(1, giants, steps * step, step)
+
+
+def chosen(needs: Amounts, dtype: Any) -> str:
+    """The way that "auto" is, see `choose`."""
+    return choose(needs, _RANK * np.dtype(dtype).itemsize, _MOST_HELD)
 
 
 def _in_groups(shards: list[int], size: int) -> list[list[int]]:

@@ -36,6 +36,10 @@ class Job(NamedTuple):
         precision: "float32", "float64" or "bfloat16", in which the factors are kept and exchanged.
         weighted: whether entries have weights.
         platform: that the program is for: it says how much is worked on at a time.
+        value: how values lie in the layouts: "uint8" or "uint16", codes (see `slots.Slots`), or "float", as factors do.
+        way, exchanges: how rows reach the devices that need them, as of `Problem.build`.
+        shards: of a side; 0: as many as devices and exchanges need.
+        skew: of users and items, see `tables`.
     """
 
     users: int
@@ -45,6 +49,11 @@ class Job(NamedTuple):
     precision: str = "float32"
     weighted: bool = False
     platform: str = "cpu"
+    value: str = "float"
+    way: str = "auto"
+    exchanges: int = 1
+    shards: int = 0
+    skew: tuple[float, float] = (0.75, 0.75)
 
 
 # (a function, its arguments by name), for a job and a mesh with one axis, `AXIS`: arguments are trees of
