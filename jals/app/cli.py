@@ -351,6 +351,12 @@ def build() -> "typer.Typer":
         weighted: Annotated[
             bool | None, typer.Option("--weighted/--unweighted", help="Whether entries have weights.")
         ] = None,
+        value: Annotated[
+            Literal["float", "uint8", "uint16"], typer.Option(help="How values lie: as numbers, or codes of them.")
+        ] = "float",
+        exchange: Annotated[
+            str, typer.Option(help="How rows reach devices: auto, all_gather, routed, ring; routed:8 in 8 exchanges.")
+        ] = "auto",
         program: Annotated[Literal["als", "gradient", "top_k"], typer.Option(help="What to compile.")] = "als",
         search: Annotated[
             bool, typer.Option("--search/--no-search", help="Look for the smallest slice that fits.")
@@ -367,6 +373,7 @@ def build() -> "typer.Typer":
 
         def shown(console: "Console") -> int:
             options: dict[str, Any] = {"precision": precision, "weighted": weighted, "search": search}
+            options |= {"value": value, "exchange": room.exchange_of(exchange)}
             sizes = (users, items, entries)
             return room.show(console, table, sizes, picture, rank, topology, program=program, **options)
 

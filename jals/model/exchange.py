@@ -141,7 +141,8 @@ def _on_device(
     def of_group(group, buckets, numbers, own, others, shared):
         start = (device * route.groups + group) * rows
         local = [
-            dataclasses.replace(each, row=jnp.where(each.row == num_rows, rows, each.row - start)) for each in buckets
+            dataclasses.replace(each, row=jnp.where(each.row == num_rows, rows, each.row - start))
+            for each in (bucket.numbered(num_entries) for bucket in buckets)
         ]
         layout = Side(tuple(local), rows, num_entries, part=True)
         return work(layout, numbers, route.fetch(others, group), own, shared)
@@ -170,7 +171,7 @@ def _on_device(
         taken = leaf.at[at].get(mode="fill", fill_value=0)
         return summed(taken.astype(jnp.int32) if leaf.dtype == bool else taken, AXIS).astype(leaf.dtype)
 
-    layout = Side((of_giants,), len(places), num_entries, part=True, summed=True)
+    layout = Side((of_giants.numbered(num_entries),), len(places), num_entries, part=True, summed=True)
     more = work(layout, last, to_giants.fetch(others, 0), jax.tree.map(known, own), shared)
     return jax.tree.map(lambda whole, part: whole.at[at].set(part, mode="drop"), found, more)
 
@@ -279,8 +280,8 @@ class Exchange(NamedTuple):
     groups: int = 1
 
     @classmethod
-    def of(cls, exchange: Any, per_device: int) -> "Exchange | None":
-        """From what a caller gives: None for "auto"; `per_device` shards are on a device.
+    def of(cls, exchange: Any, per_device: int | None = None) -> "Exchange | None":
+        """From what a caller gives: None for "auto"; `per_device` shards are on a device, where that is known.
 
         Raises:
             ArgumentError: for what is no way, or a number of exchanges that does not divide a device's shards.
@@ -289,7 +290,9 @@ class Exchange(NamedTuple):
             return None
         way, groups = exchange if isinstance(exchange, tuple) and len(exchange) == 2 else (exchange, 1)  # pyright: ignore
         check_choice("exchange", way, ("auto", *WAYS))
-        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or per_device % groups:
+        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+            raise ArgumentError(f"exchange asks for {groups!r} exchanges, but must ask for 1 or more, a whole number.")
+        if per_device is not None and per_device % groups:
             fitting = ", ".join(str(each) for each in range(1, per_device + 1) if not per_device % each)
             raise ArgumentError(
                 f"exchange asks for {groups!r} exchanges, but a device has {per_device} shards, which these divide: "

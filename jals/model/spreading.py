@@ -35,11 +35,11 @@ GIANT_WIDTH = 512  # of the giants' pieces
 
 class Part(NamedTuple):
     """Some entries of one side: `row` int32, the place in the shard, or the number of the giant; `other` int32, the
-    other side's place; `number` int32, of the entry; `value` and `weight`, None for 1; all `(entries,)`."""
+    other side's place; `number` int32, of the entry, or None; `value` and `weight`, None for 1; all `(entries,)`."""
 
     row: np.ndarray
     other: np.ndarray
-    number: np.ndarray
+    number: np.ndarray | None
     value: np.ndarray
     weight: np.ndarray | None
 
@@ -129,8 +129,8 @@ class OfRatings:
 
 
 class OfFiles:
-    """A `Source`: a partitioned table, of which each shard is read where it is needed. Entries are numbered within
-    their shards, and values are not coded, as no process has seen all."""
+    """A `Source`: a partitioned table, of which each shard is read where it is needed. Entries have no numbers, and
+    values are not coded, as no process has seen all."""
 
     def __init__(self, manifest: Manifest, dtype: Any):
         self._manifest = manifest
@@ -150,13 +150,12 @@ class OfFiles:
         if len(part["row"]) > MOST:
             raise DataError(f"shard {number} of the {side} side has 2**31 entries or more: partition into more shards.")
         weight = part["weight"].astype(self.dtype) if self.weighted else None
-        order = np.arange(len(part["row"]), dtype=np.int32)
         other = self.places.side(opposite).at[part["other"]]
         # Places here are in the order of the rows' numbers, and may have been others there.
         own = self.places.side(side)
         found = self._found[side][1][number * getattr(self._manifest, side).size + part["row"]]
         row = own.at[found] - np.int32(number * own.size)
-        return Part(row, other, order, part["value"].astype(self.dtype), weight)
+        return Part(row, other, None, part["value"].astype(self.dtype), weight)
 
     def of_giants(self, side: str, part: int, parts: int) -> Part:
         raise NotImplementedError  # there are none
@@ -383,11 +382,14 @@ class _Laying:
             column = np.append(column, column.dtype.type(fill))
             return tuple(column[each] for each in entry)
 
-        number = laid_out(part.number, self._numbered())
-        buckets = [
-            dataclasses.replace(each, entry=entry)  # pyright: ignore
-            for each, entry in zip(buckets, number, strict=True)
-        ]
+        if part.number is None:
+            buckets = [each.without_numbers(len(part.row)) for each in buckets]
+        else:
+            number = laid_out(part.number, self._numbered())
+            buckets = [
+                dataclasses.replace(each, entry=entry)  # pyright: ignore
+                for each, entry in zip(buckets, number, strict=True)
+            ]
         weights = None if part.weight is None else laid_out(part.weight, 0)
         return tuple(buckets), laid_out(part.value, 0), weights
 

@@ -1,19 +1,25 @@
 """Whether a slice of accelerators holds a fit, and what its sweeps are bound by: told before there is such a slice."""
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..devices import in_units
 from ..errors import ArgumentError, check_choice
+from ..model.exchange import Exchange
+from ..model.slots import CODES
 from ..partitioned.manifest import MOST, SIDES, Manifest
 from . import chips, compiling
 from .compiling import Compiled, Job, Program
-from .programs import PROGRAMS
+from .programs import FITS, PROGRAMS
+from .tables import SKEW, skew_of, told
 from .work import Work
 
 PRECISIONS = ("float32", "float64", "bfloat16")
+VALUES = ("float", *(code.name for code in CODES))
 PARTS = ("matrix products", "memory", "interconnect")
 
 
@@ -82,6 +88,8 @@ def plan(
     precision: str = "float32",
     *,
     weighted: bool | None = None,
+    value: str = "float",
+    exchange: Any = "auto",
     search: bool = True,
     program: str | Program = "als",
 ) -> Plan:
@@ -95,6 +103,9 @@ def plan(
         topology: "v5e:16x16", "v5p:4x4x4", "gpu:h100x8", "cpu:8".
         precision: in which factors are kept and exchanged: "float32", "float64", "bfloat16".
         weighted: whether entries have weights; None: as the table says, else no.
+        value: how values lie on the devices: "float", as numbers of the precision; "uint8" or "uint16", as the codes
+            that `Problem.build` makes of 2^20 entries and more where these hold them exactly (half stars, say).
+        exchange: as of `Problem.build`, for what is spread over several devices.
         search: whether to look for the smallest slice that fits: it is compiled for that one too.
         program: what to compile: a sweep of `jals.ALS` ("als") or `jals.Gradient` ("gradient"), or "top_k" for 4,096
             users; or a function of a module (`compiling.Program`).
@@ -104,7 +115,11 @@ def plan(
         ImportError: for a TPU without the extra "plan".
     """
     place = chips.topology(topology)
-    job = _job(table, rank, precision, weighted)._replace(platform=place.chip.platform)
+    job = _job(table, rank, precision, weighted)
+    check_choice("value", value, VALUES)
+    asked = Exchange.of(exchange)
+    ways = {} if asked is None else {"way": asked.way, "exchanges": asked.groups}
+    job = job._replace(platform=place.chip.platform, value=value, **ways)
     if not callable(program):
         check_choice("program", program, PROGRAMS)
         program = PROGRAMS[program]
@@ -116,12 +131,12 @@ def plan(
         )
     found = compiling.compiled(program, job, place)
     needs = _Needs(program, job, place, found)
-    slices = [(each, needs.on(each.devices)) for each in place.slices()]
+    slices = list(needs.on_slices())
     smallest = _smallest(program, job, slices, {place: found}) if search else None
     fits = _fits(found, place)
     sent = place.interconnect_seconds(found.work.sent) if found.work else {}
     floors = _floors(found.work, place, sent) if found.work else {}
-    known = {part: least for part, least in floors.items() if not math.isnan(least)}
+    known = {part: least for part, least in floors.items() if least > 0}
     return Plan(
         job=job,
         program=program.__name__.replace("_", " "),
@@ -137,7 +152,7 @@ def plan(
         slices={str(each): size for each, size in slices},
         smallest=None if smallest is None else str(smallest),
         cures=() if fits else _cures(needs, place, slices if search else [], smallest),
-        notes=_notes(place),
+        notes=(*_notes(place), *(told(job, place.devices) if program in FITS else ())),
         compile_seconds=found.seconds,
     )
 
@@ -161,12 +176,18 @@ class _Needs:
     compiler adds to them here."""
 
     def __init__(self, program: Program, job: Job, place: chips.Topology, found: Compiled):
-        self.program, self.job, self.own = program, job, 0
+        self.program, self.job, self.place = program, job, place
         self.own = self._arrays(job, place.devices)
         self.added = max(0, found.needed - self.own)
 
     def _arrays(self, job: Job, devices: int) -> int:
         return sum(compiling.by_array(self.program, job, devices).values())
+
+    def on_slices(self) -> Iterator[tuple[chips.Topology, int]]:
+        """Of all slices of the chip, but those that the table's shards cannot be divided among."""
+        for each in self.place.slices():
+            with contextlib.suppress(ArgumentError):
+                yield each, self.on(each.devices)
 
     def on(self, devices: int, **changed: Any) -> int:
         """Bytes on one of so many devices, of a job with something changed."""
@@ -178,9 +199,14 @@ def _job(table: Any, rank: int, precision: str, weighted: bool | None) -> Job:
     check_choice("precision", precision, PRECISIONS)
     if isinstance(table, str | Path):
         table = Manifest.read(table)
+    more: dict[str, Any] = {}
     if isinstance(table, Manifest):
-        sizes = (*(getattr(table, side).rows for side in SIDES), table.entries)
+        sides = [getattr(table, side) for side in SIDES]
+        sizes = (*(side.rows for side in sides), table.entries)
         weighted = table.weighted if weighted is None else weighted
+        known = [side.degrees for side in sides]
+        skew = [SKEW if each is None else skew_of(each["median"], each["mean"]) for each in known]
+        more = {"shards": table.shards, "skew": tuple(skew)}
     else:
         sizes = tuple(table)
     whole = [type(each) is int and each >= 1 for each in (*sizes, rank)]
@@ -192,7 +218,7 @@ def _job(table: Any, rank: int, precision: str, weighted: bool | None) -> Job:
     users, items, entries = sizes
     if entries > users * items:
         raise ArgumentError(f"{entries:,} entries are more than {users:,} users and {items:,} items have pairs.")
-    return Job(users, items, entries, rank, precision, bool(weighted))
+    return Job(users, items, entries, rank, precision, bool(weighted), **more)
 
 
 def _floors(work: Work, place: chips.Topology, sent: dict[str, float]) -> dict[str, float]:

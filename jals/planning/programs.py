@@ -55,6 +55,7 @@ def best_items(job: Job, mesh: Any) -> tuple[Any, dict[str, Any]]:
     return lambda factors, user: top_k(factors, user, K), {"factors": factors, "users": users}
 
 
+FITS = (als_sweep, gradient_sweep)
 PROGRAMS: dict[str, Program] = {"als": als_sweep, "gradient": gradient_sweep, "top_k": best_items}
 
 

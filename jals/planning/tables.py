@@ -117,6 +117,8 @@ class Table:
         if self.spread:
             Places.of_sizes(self.shards, (job.users, job.items)).check_devices(self.devices)
             self.asked = Exchange.of(asked, self.shards // self.devices)
+        # Tables in files have no numbers of entries, and larger ones can be nowhere else.
+        self.numbered = not self.spread or (not job.shards and job.entries <= MOST)
         self.rows = {"user": job.users, "item": job.items}
 
     def array(self, shape: tuple[int, ...], dtype: Any, spread: bool = True) -> Any:
@@ -175,19 +177,6 @@ class Table:
         needs = self.amounts(side, groups, giants=False)
         return chosen(needs, self.dtype) if self.asked is None else self.asked.way, groups, needs
 
-    def told(self) -> tuple[str, ...]:
-        """What is assumed of the table, in words."""
-        users, items = (self.laid(side) for side in SIDES)
-        lines = ["user {:.2f}, item {:.2f}".format(*self.job.skew)]
-        found = [f"modelled: the r-th longest row has c r^-skew entries, skew {lines[0]}"]
-        if self.spread:
-            ways = [self.exchange(side)[:2] for side in SIDES]
-            said = [f"{side}s by {way}" + (f" in {groups:,}" if groups > 1 else "") for side, (way, groups) in zip(
-                SIDES, ways, strict=True)]  # fmt: skip
-            found.append(f"exchange: {', '.join(said)}; {self.shards:,} shards a side; rows that have their entries on "
-                         f"all devices: {users.giants:,} users, {items.giants:,} items")  # fmt: skip
-        return tuple(found)
-
     # ---- the arrays ----
 
     def _side(self, side: str) -> tuple[Side, Slots]:
@@ -214,9 +203,9 @@ class Table:
     def _bucket(self, room: Room, width: int, parts: int) -> Bucket:
         slabs = parts * room.slabs
         shape = slabs, room.rows if room.pieces is None else room.pieces, width
-        other, entry = (self.array(shape, np.int32) for _ in range(2))
-        piece_row = None if room.pieces is None else self.array(shape[:2], np.int32)
-        return Bucket(self.array((slabs, room.rows), np.int32), other, entry, piece_row, room.step)
+        row, other, by_piece = (self.array(each, np.int32) for each in ((slabs, room.rows), shape, shape[:2]))
+        numbers = (other, None) if self.numbered else (None, by_piece)
+        return Bucket(row, other, numbers[0], None if room.pieces is None else by_piece, room.step, numbers[1])
 
     def _route(self, way: str, needs: Amounts) -> Route:
         where = self.array((self.devices, needs.groups, self.devices, needs.block), np.int32)
@@ -230,3 +219,19 @@ class Table:
         needs = self.amounts(side, 1, giants=True)
         route = self._route(chosen(needs, self.dtype), needs)
         return Giants(self._bucket(room, width, self.devices), self.array((laid.giants,), np.int32, False), route)
+
+
+def told(job: Any, devices: int) -> tuple[str, ...]:
+    """What is assumed of a job's table on so many devices, in words."""
+    table = Table(job, jax.sharding.AbstractMesh((devices,), ("devices",)))
+    skews = "{:.2f} of users and {:.2f} of items".format(*job.skew)
+    found = [f"the table is modelled: the r-th longest row has c / r^s entries, s {skews}; values as {job.value}"]
+    if not table.spread:
+        return tuple(found)
+    ways = []
+    for side in SIDES:
+        way, groups, _ = table.exchange(side)
+        ways.append(f"{side}s by {way}" + (f" in {groups:,} exchanges" if groups > 1 else ""))
+    giants = " and ".join(f"{table.laid(side).giants:,} {side}s" for side in SIDES)
+    found.append(f"rows are sent for {', '.join(ways)}; {table.shards:,} shards; {giants} have entries on all devices")
+    return tuple(found)
