@@ -23,6 +23,8 @@ def on_devices(function: Callable, view: View, *columns: Any) -> Any:
     # The column of ones is made where the rows arrive.
     z = view.others.z if bias is None else view.others.z[:, :-1]
     others = {"z": z, "bias": bias, "weight": view.others.weight}
+    # All columns but the bias's are alike, and in full would be a table as large as the factors.
+    rows |= {"reg": jnp.concatenate([view.reg[:, :1], view.reg[:, -1:]], axis=1)}
     numbers = view.slots.value, view.slots.weight
     # What is by row of all rows has gone into the view's, or is sent.
     objective = dataclasses.replace(view.objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
@@ -38,7 +40,9 @@ def _here(function: Callable, layout: Side, numbers: Any, others: Any, own: Any,
     if bias is not None:
         z = jnp.concatenate([z, jnp.ones_like(z[:, :1])], axis=1)
     given = dict.fromkeys(View._fields) | {name: each for name, each in shared.items() if name != "scale"}
+    first, last = rows["reg"][:, :1], rows["reg"][:, 1:]
+    reg = jnp.concatenate([jnp.broadcast_to(first, (len(first), z.shape[1] - 1)), last], axis=1)
     slots = Slots(value, weight, rows["count"], shared["scale"])
-    given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, others["weight"])}
+    given |= rows | {"reg": reg, "layout": layout, "slots": slots, "others": Whole(z, bias, others["weight"])}
     return function(View(**given), *columns)
 
