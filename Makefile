@@ -26,7 +26,7 @@ GPU_READY    = $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/gpu)
 GPU_TESTS   ?= 120
 GPU_SECONDS ?= 170
 
-.PHONY: help demo test test-long lint floor sanitize gpu package nvcc fuzz faults docs clean
+.PHONY: help demo test test-long lint floor sanitize gpu plan package nvcc fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -58,6 +58,13 @@ gpu: $(GPU_READY)  ## what only a GPU can show: the kernel's tests, its times be
 	JALS_XLA=default XLA_PYTHON_CLIENT_PREALLOCATE=false timeout $(GPU_TESTS) $(GPU_PYTHON) -m pytest $(GPU_PYTEST) \
 		-p no:benchmark -rs tests/rows/test_cuda.py; tested=$$?; \
 	$(GPU_PYTHON) experiments/bench_gpu.py --seconds $(GPU_SECONDS) $(if $(GPU_OUT),--out $(GPU_OUT)) && exit $$tested
+
+# Without a TPU: libtpu compiles for one that is not there. It is kept out of the environment of the tests, where jax would
+# look for TPUs at every start.
+plan: $(VENV)/libtpu  ## what a TPU's compiler makes of a sweep of ALS, of Gradient's and of top_k: minutes
+	for program in als gradient top_k; do \
+		JAX_PLATFORMS=cpu PYTHONPATH=$(VENV)/libtpu $(BIN)/jals plan v5e:1x1 --program $$program \
+		--users 138493 --items 26744 --entries 20000263 --rank 128 --no-search || exit 1; done
 
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
@@ -92,6 +99,11 @@ $(VENV)/gpu: $(VENV)/ready
 	@nvidia-smi -L || { echo "make gpu needs an NVIDIA GPU, and its driver (nvidia-smi)."; exit 1; }
 	$(BIN)/$(PIP) 'jax[cuda13]' --constraint constraints.txt
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+$(VENV)/libtpu: $(VENV)/ready
+	$(BIN)/$(PIP) --target $@ --no-deps $$($(BIN)/python -c 'import importlib.metadata as metadata; \
+		print(*(each.partition(";")[0] for each in metadata.requires("jax") if each.startswith("libtpu")))')
 	touch $@
 
 # The extra `nvcc`, for tests that have no other at hand.

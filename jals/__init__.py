@@ -34,6 +34,7 @@ from .model.objectives import Objective
 from .model.problem import Problem
 from .partitioned.manifest import Manifest
 from .partitioned.writer import partition
+from .planning.plan import Plan, plan
 from .recommend.explanation import Explanation, explain
 from .recommend.folding import Appended, append, fold_in
 from .recommend.recommender import Recommender, load
@@ -74,6 +75,7 @@ __all__ = [
     "NewtonCG",
     "Objective",
     "OutOfMemory",
+    "Plan",
     "Problem",
     "Progress",
     "Ratings",
@@ -109,6 +111,7 @@ __all__ = [
     "native",
     "normal",
     "partition",
+    "plan",
     "predict",
     "presets",
     "protocol",

@@ -115,7 +115,7 @@ def test_a_certificate_and_a_build_say_so_too(monkeypatch):
     "given, said",
     [
         ({}, r"Lower the rank \(3\); or"),
-        ({"devices": 2}, r"spread the rows over the devices \(Problem.shard\)"),
+        ({"devices": 2}, r"spread the rows over the devices \(Problem.build"),
         ({"dtype": np.float64}, r"take float32 \(problem.astype\)"),
         ({"backend": "xla"}, 'take backend="auto"'),
         ({"layout": "padded", "data": "skewed"}, 'build the problem with layout="bucketed"'),

@@ -43,7 +43,7 @@ def strange(tree: ast.Module):
 ROOMS = (
     *("errors", "clock", "forks", "devices", "reals", "data", "partitioned"),
     *("model", "presets", "metrics", "baselines"),
-    *("rows", "files", "solvers", "recommend"),
+    *("rows", "files", "solvers", "recommend", "planning"),
     *("fitting", "diagnostics", "derivatives", "tuning", "datasets", "experiment"),
     *("app.config", "app.study", "app.show", "app.run", "app.commands", "app"),
 )

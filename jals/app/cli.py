@@ -335,6 +335,50 @@ def build() -> "typer.Typer":
 
         raise typer.Exit(_exit_code(work))
 
+    @command("jals plan v5e:4x4 --users 20000000 --items 1000000 --entries 2000000000 --rank 128")
+    def plan(
+        topology: Annotated[str, typer.Argument(help="v5e:16x16, v5p:4x4x4, gpu:h100x8, cpu:8.")],
+        rank: Annotated[int, typer.Option(help="Numbers in a row of factors.", min=1)],
+        users: Annotated[int | None, typer.Option(help="How many there are.", min=1)] = None,
+        items: Annotated[int | None, typer.Option(help="Likewise.", min=1)] = None,
+        entries: Annotated[int | None, typer.Option(help="Likewise.", min=1)] = None,
+        table: Annotated[
+            Path | None, typer.Option(metavar="FOLDER", help="In place of the three: a partitioned table.")
+        ] = None,
+        precision: Annotated[
+            Literal["float32", "float64", "bfloat16"], typer.Option(help="In which factors are kept and exchanged.")
+        ] = "float32",
+        weighted: Annotated[
+            bool | None, typer.Option("--weighted/--unweighted", help="Whether entries have weights.")
+        ] = None,
+        value: Annotated[
+            Literal["float", "uint8", "uint16"], typer.Option(help="How values lie: as numbers, or codes of them.")
+        ] = "float",
+        exchange: Annotated[
+            str, typer.Option(help="How rows reach devices: auto, all_gather, routed, ring; routed:8 in 8 exchanges.")
+        ] = "auto",
+        program: Annotated[Literal["als", "gradient", "top_k"], typer.Option(help="What to compile.")] = "als",
+        search: Annotated[
+            bool, typer.Option("--search/--no-search", help="Look for the smallest slice that fits.")
+        ] = True,
+        picture: Annotated[
+            Path | None, typer.Option(help="Draw bytes by slice, and floors, as .png or .svg.")
+        ] = None,
+    ) -> None:
+        """Whether a slice of accelerators holds a fit, and what its sweeps are bound by: from the compiled program.
+
+        Neither the data nor an accelerator is needed. Exit code 1 where it does not fit.
+        """
+        from .commands import planning as room
+
+        def shown(console: "Console") -> int:
+            options: dict[str, Any] = {"precision": precision, "weighted": weighted, "search": search}
+            options |= {"value": value, "exchange": room.exchange_of(exchange)}
+            sizes = (users, items, entries)
+            return room.show(console, table, sizes, picture, rank, topology, program=program, **options)
+
+        raise typer.Exit(_exit_code(shown))
+
     @command("jals datasets movielens-latest-small")
     def datasets(name: Annotated[str | None, typer.Argument(help="Describe this one; else list all.")] = None) -> None:
         """The data sets that a config can name: their sizes, and where they are looked for."""

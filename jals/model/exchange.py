@@ -5,13 +5,13 @@ half-sweep needs the other side's rows where the entries are. Which, is known be
 are; so the ways differ in what they send and hold, not in what is computed:
 
 - `all_gather`: every device gets the whole table. Nothing is simpler, and little is less for few devices: most rows of
-  the other side are then needed everywhere. The notes' broadcast.
+  the other side are then needed everywhere. A broadcast, in textbooks.
 - `routed`: the distinct rows that a device needs, in one all-to-all whose blocks are as large as the largest of them.
-  Less the more devices there are. The notes' join.
+  Less the more devices there are. A join.
 - `ring`: the devices' blocks of the table pass round, and each device takes what it needs as they pass. A device holds
-  two blocks and what it needs, whatever the pattern; it sends what `all_gather` does. The notes' block to block.
+  two blocks and what it needs, whatever the pattern; it sends what `all_gather` does. Block to block.
 
-With several `exchanges` a half-sweep, a device's shards are worked on in as many groups, one after the other: it holds
+With several exchanges a half-sweep, a device's shards are worked on in as many groups, one after the other: it holds
 what one group needs, and rows that several need are sent for each.
 """
 
@@ -112,70 +112,107 @@ def on_mesh(work: Callable, side: Side, numbers: Any, others: Any, own: Any, sha
 
     Returns: a tree of `(places, ...)`, spread as the side is.
     """
-    mesh = side.mesh
-    assert mesh is not None
+    assert side.mesh is not None
     spread, everywhere = jax.sharding.PartitionSpec(AXIS), jax.sharding.PartitionSpec()
     # Every array is an argument: derivatives in what a function closes over were seen to be wrong.
-    route, giants = side.route, side.giants
-    sent = (route, None) if giants is None else (route, giants.route)
-    arguments = (side.buckets, None if giants is None else giants.bucket, sent, numbers, others, own)
-    places = None if giants is None else giants.place
-    on_device = functools.partial(_on_device, work, side.num_rows, side.num_entries, mesh.size)
     mapped = jax.shard_map(
-        on_device, mesh=mesh, in_specs=(*[spread] * len(arguments), everywhere, everywhere), out_specs=spread
+        functools.partial(_on_device, work),
+        mesh=side.mesh,
+        in_specs=(spread, spread, spread, spread, everywhere),
+        out_specs=spread,
     )
-    return mapped(*arguments, places, shared)
+    return mapped(side, numbers, others, own, shared)
 
 
-def _on_device(
-    work: Callable, num_rows: int, num_entries: int, devices: int,
-    buckets: Any, of_giants: Any, sent: Any, numbers: Any, others: Any, own: Any, places: Any, shared: Any,
-) -> Any:  # fmt: skip
-    route, to_giants = (None if each is None else each.here() for each in sent)
-    here = num_rows // devices
+def _on_device(work: Callable, side: Side, numbers: Any, others: Any, own: Any, shared: Any) -> Any:
+    """`on_mesh` on one device, which has its part of every array but what is shared."""
+    of_buckets = tuple(None if each is None else each[: len(side.buckets)] for each in numbers)
+    found = _own_rows(work, side, of_buckets, others, own, shared)
+    if side.giants is None:
+        return found
+    of_giants = tuple(None if each is None else each[len(side.buckets) :] for each in numbers)
+    return _with_giants(found, work, side, of_giants, others, own, shared)
+
+
+def _own_rows(work: Callable, side: Side, numbers: Any, others: Any, own: Any, shared: Any) -> Any:
+    """Of a device's rows, group by group."""
+    route, here = side.route.here(), len(jax.tree.leaves(own)[0])
     rows, device = here // route.groups, jax.lax.axis_index(AXIS)
-    most = len(buckets)
-    last = tuple(None if each is None else each[most:] for each in numbers)
-    numbers = tuple(None if each is None else each[:most] for each in numbers)
 
     def of_group(group, buckets, numbers, own, others, shared):
-        start = (device * route.groups + group) * rows
-        local = [
-            dataclasses.replace(each, row=jnp.where(each.row == num_rows, rows, each.row - start)) for each in buckets
-        ]
-        layout = Side(tuple(local), rows, num_entries, part=True)
+        start, local = (device * route.groups + group) * rows, []
+        for bucket in buckets:
+            row = jnp.where(bucket.row == side.num_rows, rows, bucket.row - start)
+            local.append(dataclasses.replace(bucket.numbered(side.num_entries), row=row))
+        layout = Side(tuple(local), rows, side.num_entries, part=True)
         return work(layout, numbers, route.fetch(others, group), own, shared)
 
     if route.groups == 1:
-        found = of_group(0, buckets, numbers, own, others, shared)
-    else:
-        by_group = jax.tree.map(
-            lambda leaf: leaf.reshape(route.groups, leaf.shape[0] // route.groups, *leaf.shape[1:]),
-            (buckets, numbers, own),
-        )
-        # A backward pass fetches again instead of keeping what every group was sent.
-        again = jax.checkpoint(of_group)
-        groups = jnp.arange(route.groups, dtype=jnp.int32)
-        found = jax.lax.map(lambda group: again(*group, others, shared), (groups, *by_group))
-        found = jax.tree.map(lambda leaf: leaf.reshape(here, *leaf.shape[2:]), found)
-    if of_giants is None:
-        return found
-    # Every device works on every giant, with its own part of the entries; the one that has the row keeps the result.
-    at = places - device * here
-    mine = (at >= 0) & (at < here)
-    at = jnp.where(mine, at, here)
+        return of_group(0, side.buckets, numbers, own, others, shared)
+    by_group = jax.tree.map(
+        lambda leaf: leaf.reshape(route.groups, leaf.shape[0] // route.groups, *leaf.shape[1:]),
+        (side.buckets, numbers, own),
+    )
+    # A backward pass fetches again instead of keeping what every group was sent.
+    again = jax.checkpoint(of_group)
+    groups = jnp.arange(route.groups, dtype=jnp.int32)
+    found = jax.lax.map(lambda group: again(*group, others, shared), (groups, *by_group))
+    return jax.tree.map(lambda leaf: leaf.reshape(here, *leaf.shape[2:]), found)
+
+
+def _with_giants(found: Any, work: Callable, side: Side, numbers: Any, others: Any, own: Any, shared: Any) -> Any:
+    """What has been found of a device's rows, with its giants. Every device works on all of them, each with its own
+    part of their entries; the one that has the row keeps the result."""
+    assert side.giants is not None
+    place, here = side.giants.place[0], len(jax.tree.leaves(own)[0])
+    at = place - jax.lax.axis_index(AXIS) * here
+    at = jnp.where((at >= 0) & (at < here), at, here)
 
     def known(leaf: jax.Array) -> jax.Array:
         """What there is of each giant, from the device that has it."""
         taken = leaf.at[at].get(mode="fill", fill_value=0)
         return summed(taken.astype(jnp.int32) if leaf.dtype == bool else taken, AXIS).astype(leaf.dtype)
 
-    layout = Side((of_giants,), len(places), num_entries, part=True, summed=True)
-    more = work(layout, last, to_giants.fetch(others, 0), jax.tree.map(known, own), shared)
+    bucket = side.giants.bucket.numbered(side.num_entries)
+    layout = Side((bucket,), len(place), side.num_entries, part=True, summed=True)
+    fetched = side.giants.route.here().fetch(others, 0)
+    more = work(layout, numbers, fetched, jax.tree.map(known, own), shared)
     return jax.tree.map(lambda whole, part: whole.at[at].set(part, mode="drop"), found, more)
 
 
 # ---- on the host ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Amounts:
+    """How much is needed of the other side, which has `places`, as many on each of the `devices`.
+
+    Attributes:
+        block: the most rows that one device needs of one other for a group.
+        most: the most rows that a group needs.
+    """
+
+    devices: int
+    groups: int
+    places: int
+    block: int
+    most: int
+
+    def sent_rows(self, way: str) -> int:
+        """How many rows a device sends, or passes on, in a half-sweep."""
+        if way == "routed":
+            return self.groups * (self.devices - 1) * self.block
+        return (self.groups if way == "ring" else 1) * (self.places // self.devices) * (self.devices - 1)
+
+    def held_rows(self, way: str) -> int:
+        """How many rows of the other side a device holds beside its own block."""
+        if way == "all_gather":
+            return self.places
+        return self.devices * self.block if way == "routed" else self.places // self.devices + self.most
+
+    def given_rows(self, way: str) -> int:
+        """`Route.held`."""
+        return {"all_gather": self.places, "routed": self.devices * self.block, "ring": self.most}[way]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,39 +242,24 @@ class Needs:
         return len(self.of[0])
 
     @functools.cached_property
-    def block(self) -> int:
-        """The most rows that one device needs of one other for a group."""
+    def amounts(self) -> Amounts:
         each = self.places // self.devices
         edges = np.arange(self.devices + 1) * each
-        parts = [np.diff(np.searchsorted(needed, edges)) for groups in self.of for needed in groups]
-        return max(1, int(np.max(parts)))
-
-    @functools.cached_property
-    def most(self) -> int:
-        """The most rows that a group needs."""
-        return max(1, max(len(needed) for groups in self.of for needed in groups))
-
-    def sent_rows(self, way: str) -> int:
-        """How many rows a device sends, or passes on, in a half-sweep."""
-        if way == "routed":
-            return self.groups * (self.devices - 1) * self.block
-        return (self.groups if way == "ring" else 1) * (self.places // self.devices) * (self.devices - 1)
-
-    def held_rows(self, way: str) -> int:
-        """How many rows of the other side a device holds beside its own block."""
-        if way == "all_gather":
-            return self.places
-        return self.devices * self.block if way == "routed" else self.places // self.devices + self.most
+        needs = [needed for groups in self.of for needed in groups]
+        block = max(int(np.diff(np.searchsorted(needed, edges)).max()) for needed in needs)
+        most = max(map(len, needs))
+        return Amounts(self.devices, self.groups, self.places, max(1, block), max(1, most))
 
     def route(self, way: str) -> tuple["Route", "list[list[np.ndarray]] | None"]:
         """(the route, as NumPy; how it numbers: for each device and group the positions of what it needs, None where
         they are the places)."""
         devices, each = self.devices, self.places // self.devices
+        held = self.amounts.given_rows(way)
         if way == "all_gather":
-            return Route(None, None, way, self.groups, self.places), None
-        size = self.block
+            return Route(None, None, way, self.groups, held), None
+        size = self.amounts.block
         give = np.zeros((devices, self.groups, devices, size), np.int32)
-        put = np.full(give.shape, self.most, np.int32) if way == "ring" else None
+        put = np.full(give.shape, held, np.int32) if way == "ring" else None
         positions: list[list[np.ndarray]] = []
         for device, groups in enumerate(self.of):
             positions.append([])
@@ -252,7 +274,6 @@ class Needs:
                     give[device, group, step, number] = place
                     put[device, group, step, number] = np.arange(len(needed))
                     positions[-1].append(np.arange(len(needed), dtype=np.int32))
-        held = devices * size if way == "routed" else self.most
         return Route(give, put, way, self.groups, held), positions  # pyright: ignore
 
 
@@ -263,8 +284,8 @@ class Exchange(NamedTuple):
     groups: int = 1
 
     @classmethod
-    def of(cls, exchange: Any, per_device: int) -> "Exchange | None":
-        """From what a caller gives: None for "auto"; `per_device` shards are on a device.
+    def of(cls, exchange: Any, per_device: int | None = None) -> "Exchange | None":
+        """From what a caller gives: None for "auto"; `per_device` shards are on a device, where that is known.
 
         Raises:
             ArgumentError: for what is no way, or a number of exchanges that does not divide a device's shards.
@@ -273,7 +294,9 @@ class Exchange(NamedTuple):
             return None
         way, groups = exchange if isinstance(exchange, tuple) and len(exchange) == 2 else (exchange, 1)  # pyright: ignore
         check_choice("exchange", way, ("auto", *WAYS))
-        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or per_device % groups:
+        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+            raise ArgumentError(f"exchange asks for {groups!r} exchanges, but must ask for 1 or more, a whole number.")
+        if per_device is not None and per_device % groups:
             fitting = ", ".join(str(each) for each in range(1, per_device + 1) if not per_device % each)
             raise ArgumentError(
                 f"exchange asks for {groups!r} exchanges, but a device has {per_device} shards, which these divide: "
@@ -284,7 +307,7 @@ class Exchange(NamedTuple):
         return cls(str(way), groups)
 
 
-def choose(needs: Needs, row_bytes: int, memory: int) -> str:
+def choose(needs: Amounts, row_bytes: int, memory: int) -> str:
     """The way of one exchange that sends least, of those that hold no more than `memory` bytes: `all_gather` unless
     another sends clearly less; the ring where nothing fits."""
     fits = [way for way in WAYS if needs.held_rows(way) * row_bytes <= memory]

@@ -33,6 +33,8 @@ def check_shapes(side: Side, name: str) -> None:
             needed["other"] = needed["entry"] = (slabs, rows, width)
         else:
             needed["piece_row"] = (slabs, pieces)
+        if bucket.length is not None:
+            needed["length"] = needed.pop("entry")[:2]
         for part, shape in needed.items():
             check_form(f"{here}.{part}", getattr(bucket, part), np.int32, shape)
         if pieces and (type(bucket.step) is not int or bucket.step < 1 or pieces % bucket.step):

@@ -67,17 +67,20 @@ class Bucket:
     Attributes:
         row: int32 `(slabs, rows)`, the row's number; `num_rows` of the side where the place is unused.
         other: int32 `(slabs, pieces, width)`, the other side's row in each slot; 0 in padding.
-        entry: int32 `(slabs, pieces, width)`, the entry in each slot; `num_entries` in padding.
+        entry: int32 `(slabs, pieces, width)`, the entry in each slot; `num_entries` in padding. None where entries have
+            no numbers.
         piece_row: None where piece p is all of row p. Else int32 `(slabs, pieces)`, the place in `row` that each
             piece belongs to; `rows` where the piece is unused.
         step: how many pieces of a slab are worked on at a time (it divides `pieces`); static.
+        length: where `entry` is None int32 `(slabs, pieces)`, how many of a piece's slots, the first, hold an entry.
     """
 
     row: jax.Array
     other: jax.Array
-    entry: jax.Array
+    entry: Any
     piece_row: jax.Array | None
     step: int = dataclasses.field(metadata={"static": True})
+    length: jax.Array | None = None
 
     def __repr__(self) -> str:
         slabs = "x".join(map(str, jnp.shape(self.other)))
@@ -86,6 +89,24 @@ class Bucket:
     @property
     def width(self) -> int:
         return self.other.shape[-1]
+
+    def filled(self, num_entries: int) -> jax.Array:
+        """bool `(slabs, pieces, width)`: the slots that hold an entry, of so many."""
+        if self.length is None:
+            return self.entry != num_entries
+        return jnp.arange(self.width, dtype=jnp.int32) < self.length[..., None]
+
+    def numbered(self, num_entries: int) -> "Bucket":
+        """The same with numbers of entries: 0 for all, where they have none."""
+        if self.length is None:
+            return self
+        entry = jnp.where(self.filled(num_entries), 0, num_entries).astype(jnp.int32)
+        return dataclasses.replace(self, entry=entry, length=None)
+
+    def without_numbers(self, num_entries: int) -> "Bucket":
+        """The same with lengths in their place; on the host."""
+        length = np.count_nonzero(np.asarray(self.entry) < num_entries, axis=-1).astype(np.int32)
+        return dataclasses.replace(self, entry=None, length=length)  # pyright: ignore
 
 
 @jax.tree_util.register_dataclass
@@ -127,7 +148,7 @@ class Side:
         buckets = [bucket for bucket in self.buckets if bucket.width]
         rows = sum(int((np.asarray(bucket.row) < self.num_rows).sum()) for bucket in buckets)
         pieces = sum(
-            int(np.sum(np.asarray(bucket.entry[..., 0]) < self.num_entries)) for bucket in buckets
+            int(np.sum(np.asarray(bucket.filled(self.num_entries)[..., 0]))) for bucket in buckets
         )  # a piece in use has an entry in its first slot
         slots = sum(bucket.other.size for bucket in buckets)
         return {
@@ -149,7 +170,7 @@ class Giants:
 
     Attributes:
         bucket: slab d is that of device d: `row` numbers the giants from 0, `other` what the `route` brings.
-        place: int32 `(giants,)`, where they lie among the side's rows.
+        place: int32 `(devices, giants)`, where they lie among the side's rows: the same for each device.
         route: as of `Side`.
     """
 

@@ -36,7 +36,8 @@ class Places:
         self.shards, self.user, self.item = shards, user, item
         content = hashlib.sha256(str((shards, user.size, item.size)).encode())
         for side in (user, item):
-            content.update(np.ascontiguousarray(side.at).tobytes())
+            if side.at.strides != (0,):  # see `of_sizes`
+                content.update(np.ascontiguousarray(side.at).tobytes())
         self._digest = content.digest()
 
     @classmethod
@@ -45,6 +46,13 @@ class Places:
         where scores are equal, the lower place is the lower number."""
         users, items = (places_of(deal(degree, shards).shard, shards) for degree in degrees)
         return cls(shards, users, items)
+
+    @classmethod
+    def of_sizes(cls, shards: int, rows: tuple[int, int]) -> "Places":
+        """Of so many users and items, of which it is not known where they lie: for programs that are compiled, and not
+        run. They take no memory."""
+        sides = (SidePlaces(np.broadcast_to(np.int32(0), count), -(-count // shards)) for count in rows)
+        return cls(shards, *sides)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Places) and self._digest == other._digest

@@ -29,7 +29,7 @@ class Sharded(Problem):
         places: where the rows lie; static.
         rows: (of users, of items) int32 `(places,)`, the row at each place, the number of rows where there is none.
         entries: how many there are; static.
-        ordered: whether they are numbered in the order of the ratings; static. Else within their shards.
+        ordered: whether they are numbered in the order of the ratings; static. Else they have no numbers.
     """
 
     places: Any = dataclasses.field(default=None, metadata={"static": True})
@@ -110,7 +110,7 @@ class Sharded(Problem):
         assert slots is not None
         lows, highs = [], []
         for bucket, value in zip(self.user_side.every_bucket, slots.value, strict=True):
-            numbers, there = slots.numbers(value), bucket.entry != self.num_entries
+            numbers, there = slots.numbers(value), bucket.filled(self.user_side.num_entries)
             lows.append(jnp.min(numbers, where=there, initial=np.inf))
             highs.append(jnp.max(numbers, where=there, initial=-np.inf))
         return jnp.min(jnp.stack(lows)), jnp.max(jnp.stack(highs))
@@ -120,7 +120,7 @@ class Sharded(Problem):
         slots, sums = self.user_slots, []
         assert slots is not None
         for bucket, value, weight in zip(self.user_side.every_bucket, slots.value, slots.weights(), strict=True):
-            weight = (bucket.entry != self.user_side.num_entries).astype(self.dtype) if weight is None else weight
+            weight = bucket.filled(self.user_side.num_entries).astype(self.dtype) if weight is None else weight
             sums.append((jnp.sum(weight * slots.numbers(value)), jnp.sum(weight)))
         total, weights = map(sum, zip(*sums, strict=True))
         return total / weights  # pyright: ignore
@@ -198,12 +198,12 @@ class Sharded(Problem):
         given = [("value", each, ~jnp.isfinite(each)) for each in map(slots.numbers, slots.value)]
         given += [("weight", each, ~(jnp.isfinite(each) & (each >= 0))) for each in slots.weight or ()]
         for (name, numbers, wrong), bucket in zip(given, self.user_side.every_bucket * 2, strict=False):
-            found = wrong & (bucket.entry != self.user_side.num_entries)
+            found = wrong & bucket.filled(self.user_side.num_entries)
             if bool(found.any()):
                 at = jnp.argmax(found.reshape(-1))
-                entry, number = int(bucket.entry.reshape(-1)[at]), numbers.reshape(-1)[at]
+                entry = "an entry" if bucket.entry is None else f"entry {int(bucket.entry.reshape(-1)[at])}"
                 need = "finite and >= 0" if name == "weight" else "finite"
-                raise DataError(f"{name} of entry {entry} is {number}, but must be {need}.")
+                raise DataError(f"{name} of {entry} is {numbers.reshape(-1)[at]}, but must be {need}.")
 
 
 _ARRAYS = ("user_side", "item_side", "user_slots", "item_slots", "rows")
@@ -233,8 +233,9 @@ def _rows_of_pieces(side: Side) -> list[jax.Array]:
     rows = [side.of_pieces(bucket) for bucket in side.buckets]
     if side.giants is None:
         return rows
-    place = jnp.append(side.giants.place, side.num_rows).astype(jnp.int32)
-    among = dataclasses.replace(side, num_rows=len(side.giants.place))
+    giants = side.giants.place[0]
+    place = jnp.append(giants, side.num_rows).astype(jnp.int32)
+    among = dataclasses.replace(side, num_rows=len(giants))
     return [*rows, place[among.of_pieces(side.giants.bucket)]]
 
 

@@ -58,10 +58,8 @@ class Shard(NamedTuple):
         the other; traceable. `steps` are those of its `Plan`, `scale` that of `Slots`."""
         size, buckets = len(self.rows), []
         for pieces, step in zip(self.buckets, steps, strict=True):
-            # A number of an entry says here no more than that there is one.
-            slot = jnp.arange(pieces.other.shape[-1], dtype=jnp.int32)
-            entry = (slot >= pieces.length[..., None]).astype(jnp.int32)
-            buckets.append(Bucket(pieces.row, pieces.other, entry, pieces.piece_row, step))
+            bucket = Bucket(pieces.row, pieces.other, None, pieces.piece_row, step, pieces.length)
+            buckets.append(bucket.numbered(1))
         weighted = any(pieces.weight is not None for pieces in self.buckets)
         weight = tuple(pieces.weight for pieces in self.buckets) if weighted else None
         values = tuple(pieces.value for pieces in self.buckets)
@@ -123,7 +121,7 @@ class Plan:
         buckets = []
         numbers = [None if each is None else np.append(each, each.dtype.type(0)) for each in (value, weight)]
         for laid in self.buckets(shard, start, order, other):
-            length = np.count_nonzero(laid.entry < len(row), axis=-1).astype(np.int32)
+            length = laid.without_numbers(len(row)).length
             values, weights = (None if each is None else each[laid.entry] for each in numbers)
             buckets.append(Pieces(laid.row, laid.other, length, values, laid.piece_row, weights))
         return Shard(rows, count, tuple(buckets))

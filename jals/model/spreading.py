@@ -16,7 +16,7 @@ from ..data.vocabulary import Vocabulary
 from ..errors import ArgumentError, DataError
 from ..partitioned.manifest import MOST, Manifest
 from ..partitioned.reader import read, read_shard, row_places
-from .exchange import AXIS, Exchange, Needs, Route, choose, renumbered
+from .exchange import AXIS, Amounts, Exchange, Needs, Route, choose, renumbered
 from .layouts import Bucket, Giants, Room, Side, lay_out, sizes_of
 from .places import SIDES, Places, places_of
 from .problem import numbers_of
@@ -27,18 +27,19 @@ from .slots import Slots, codes, is_lean
 SHARDS = 64  # of either side, unless there are more devices
 # A row of so many entries and more, and of more than a shard's share of them, has these on all devices.
 GIANT = 2**16
+MOST_GIANT = 2**20  # however large a share is: such a row alone would fill a slab, and all slabs are as large as one
 _RANK = 128  # that a choice of exchange reckons with
 _MOST_HELD = 2**31  # bytes that it lets a device hold of the other side
-_GIANT_WIDTH = 512
+GIANT_WIDTH = 512  # of the giants' pieces
 
 
 class Part(NamedTuple):
     """Some entries of one side: `row` int32, the place in the shard, or the number of the giant; `other` int32, the
-    other side's place; `number` int32, of the entry; `value` and `weight`, None for 1; all `(entries,)`."""
+    other side's place; `number` int32, of the entry, or None; `value` and `weight`, None for 1; all `(entries,)`."""
 
     row: np.ndarray
     other: np.ndarray
-    number: np.ndarray
+    number: np.ndarray | None
     value: np.ndarray
     weight: np.ndarray | None
 
@@ -82,7 +83,7 @@ class OfRatings:
         columns = {"user": ratings.user, "item": ratings.item}
         self.rows = {"user": ratings.num_users, "item": ratings.num_items}
         degrees = {side: np.bincount(columns[side], minlength=self.rows[side]) for side in SIDES}
-        most = max(GIANT, len(ratings) // shards)
+        most = giant_from(len(ratings), shards)
         giant = {side: degree >= most for side, degree in degrees.items()}
         if places is None:
             # What giants' entries cost is spread anyway.
@@ -128,8 +129,8 @@ class OfRatings:
 
 
 class OfFiles:
-    """A `Source`: a partitioned table, of which each shard is read where it is needed. Entries are numbered within
-    their shards, and values are not coded, as no process has seen all."""
+    """A `Source`: a partitioned table, of which each shard is read where it is needed. Entries have no numbers, and
+    values are not coded, as no process has seen all."""
 
     def __init__(self, manifest: Manifest, dtype: Any):
         self._manifest = manifest
@@ -149,13 +150,12 @@ class OfFiles:
         if len(part["row"]) > MOST:
             raise DataError(f"shard {number} of the {side} side has 2**31 entries or more: partition into more shards.")
         weight = part["weight"].astype(self.dtype) if self.weighted else None
-        order = np.arange(len(part["row"]), dtype=np.int32)
         other = self.places.side(opposite).at[part["other"]]
         # Places here are in the order of the rows' numbers, and may have been others there.
         own = self.places.side(side)
         found = self._found[side][1][number * getattr(self._manifest, side).size + part["row"]]
         row = own.at[found] - np.int32(number * own.size)
-        return Part(row, other, order, part["value"].astype(self.dtype), weight)
+        return Part(row, other, None, part["value"].astype(self.dtype), weight)
 
     def of_giants(self, side: str, part: int, parts: int) -> Part:
         raise NotImplementedError  # there are none
@@ -316,7 +316,7 @@ class _Laying:
         groups = 1 if asked is None else asked.groups
         at_once = per_device // groups
         needs = self._needs([[parts[shard] for shard in group] for group in _in_groups(shards, at_once)], groups)
-        way = choose(needs, _RANK * self.source.dtype.itemsize, _MOST_HELD) if asked is None else asked.way
+        way = chosen(needs.amounts, self.source.dtype) if asked is None else asked.way
         route, positions = needs.route(way)
         devices = {}
         for place, device in enumerate(self.own):
@@ -382,11 +382,14 @@ class _Laying:
             column = np.append(column, column.dtype.type(fill))
             return tuple(column[each] for each in entry)
 
-        number = laid_out(part.number, self._numbered())
-        buckets = [
-            dataclasses.replace(each, entry=entry)  # pyright: ignore
-            for each, entry in zip(buckets, number, strict=True)
-        ]
+        if part.number is None:
+            buckets = [each.without_numbers(len(part.row)) for each in buckets]
+        else:
+            number = laid_out(part.number, self._numbered())
+            buckets = [
+                dataclasses.replace(each, entry=entry)  # pyright: ignore
+                for each, entry in zip(buckets, number, strict=True)
+            ]
         weights = None if part.weight is None else laid_out(part.weight, 0)
         return tuple(buckets), laid_out(part.value, 0), weights
 
@@ -410,16 +413,12 @@ class _Laying:
         if not len(place):
             return None, None
         every = [self.source.of_giants(self.side, device, self.devices) for device in range(self.devices)]
-        width = min(_GIANT_WIDTH, max(1, max(len(part.row) for part in every)))
+        width = min(GIANT_WIDTH, max(1, max(len(part.row) for part in every)))
         counts = [np.bincount(part.row, minlength=len(place)) for part in every]
         pieces = [np.maximum(-(-count // width), 1) for count in counts]
-        # One slab, where all devices have the rows in one order: their sums are added up place by place.
-        most, at_once = max(int(each.sum()) for each in pieces), max(1, sizes_of(self.platform).slots // width)
-        steps = -(-most // at_once)
-        step = -(-most // steps)
-        room = Room(1, len(place), steps * step, step)
+        room = room_of_giants(len(place), max(int(each.sum()) for each in pieces), width, self.platform)
         needs = Needs.find((part.other for part in every), self.devices, 1, self.others)
-        way = choose(needs, _RANK * self.source.dtype.itemsize, _MOST_HELD)
+        way = chosen(needs.amounts, self.source.dtype)
         route, positions = needs.route(way)
         devices = {}
         for device in self.own:
@@ -432,8 +431,27 @@ class _Laying:
                 bucket = dataclasses.replace(bucket, other=other)  # pyright: ignore
             devices[device] = bucket, values, weights
         bucket, (value,), weights = self.whole.of_devices(devices)
-        place = self.whole.everywhere(place.astype(np.int32))
+        place = self.whole.spread(np.tile(place.astype(np.int32), (self.devices, 1)))
         return Giants(bucket, place, self._spread(route)), (value, None if weights is None else weights[0])
+
+
+def giant_from(entries: int, shards: int) -> int:
+    """With how many entries a row has them on all devices."""
+    return max(GIANT, min(entries // shards, MOST_GIANT))
+
+
+def room_of_giants(giants: int, pieces: int, width: int, platform: str) -> Room:
+    """On a device that has so many pieces of them: one slab, where all devices have the rows in one order, as their
+    sums are added up place by place."""
+    at_once = max(1, sizes_of(platform).slots // width)
+    steps = -(-pieces // at_once)
+    step = -(-pieces // steps)
+    return Room(1, giants, steps * step, step)
+
+
+def chosen(needs: Amounts, dtype: Any) -> str:
+    """The way that "auto" is, see `choose`."""
+    return choose(needs, _RANK * np.dtype(dtype).itemsize, _MOST_HELD)
 
 
 def _in_groups(shards: list[int], size: int) -> list[list[int]]:

@@ -25,6 +25,8 @@ def on_devices(function: Callable, view: View, *columns: Any) -> Any:
         z = z.astype(view.others.stored.dtype)
     # The column of ones is made where the rows arrive.
     others = {"z": z if bias is None else z[:, :-1], "bias": bias, "weight": view.others.weight}
+    # All columns but the bias's are alike, and in full would be a table as large as the factors.
+    rows |= {"reg": jnp.concatenate([view.reg[:, :1], view.reg[:, -1:]], axis=1)}
     numbers = view.slots.value, view.slots.weight
     # What is by row of all rows has gone into the view's, or is sent.
     objective = dataclasses.replace(view.objective, **dict.fromkeys((*BY_ROW, *PRIORS)))
@@ -42,7 +44,10 @@ def _here(function: Callable, layout: Side, numbers: Any, others: Any, own: Any,
     z, stored = widened(z), jax.lax.stop_gradient(z)
     stored = None if stored.dtype == z.dtype else stored
     given = dict.fromkeys(View._fields) | {name: each for name, each in shared.items() if name != "scale"}
+    first, last = rows["reg"][:, :1], rows["reg"][:, 1:]
+    reg = jnp.concatenate([jnp.broadcast_to(first, (len(first), z.shape[1] - 1)), last], axis=1)
     slots = Slots(value, weight, rows["count"], shared["scale"])
-    given |= rows | {"layout": layout, "slots": slots, "others": Whole(z, bias, stored, others["weight"])}
+    whole = Whole(z, bias, stored, others["weight"])
+    given |= rows | {"reg": reg, "layout": layout, "slots": slots, "others": whole}
     return function(View(**given), *columns)
 

@@ -37,6 +37,7 @@ PURPOSES = {
     "cuda12": "NVIDIA GPUs",
     "cuda13": "NVIDIA GPUs",
     "tpu": "Google's TPUs",
+    "plan": "planning for TPUs, without one",
     "nvcc": "compiling the kernel for NVIDIA GPUs",
     "docs": "building the documentation",
     "test": "running the tests",
