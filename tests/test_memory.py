@@ -124,7 +124,7 @@ def test_a_certificate_and_a_build_say_so_too(monkeypatch):
 def test_what_can_be_lowered_depends_on_what_was_asked_for(monkeypatch, given, said):
     monkeypatch.setattr(single, "advance", failing(single.advance, 1))
     count, given = given.get("devices", 1), {name: what for name, what in given.items() if name != "devices"}
-    monkeypatch.setattr(jax, "local_device_count", lambda: count)
+    monkeypatch.setattr(jax, "device_count", lambda: count)
     with pytest.raises(jals.OutOfMemory, match=said):
         jals.fit(*setting(**given))
 

@@ -135,7 +135,7 @@ class Table:
         return self.rows[side] if self.places is None else self.places.count(side)
 
     def problem(self) -> Problem:
-        sides, slots = zip(*(self._side(side) for side in SIDES), strict=True)
+        sides, slots = map(tuple, zip(*(self._side(side) for side in SIDES), strict=True))
         job, rows = self.job, (self.rows["user"], self.rows["item"])
         coded = job.value != "float"
         if self.spread:
@@ -144,7 +144,7 @@ class Table:
             return Sharded(*(None,) * 4, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
         columns = [self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype)]
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
-        return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)
+        return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)  # pyright: ignore
 
     def laid(self, side: str) -> Laid:
         other = SIDES[side == "user"]
