@@ -66,7 +66,8 @@ def needs_of(source: OfRatings, side: str, devices: int) -> tuple[Amounts, Amoun
 
 def sent(ratings: jals.Ratings, devices: int) -> Sent:
     source = OfRatings(ratings, max(SHARDS, devices))
-    rows, ways, taken, slots = dict.fromkeys(WAYS, 0), [], 0, 0
+    rows: dict[str, int] = dict.fromkeys(WAYS, 0)
+    ways, taken, slots = [], 0, 0
     for side in SIDES:
         amounts = [each for each in needs_of(source, side, devices) if each is not None]
         for way in WAYS:

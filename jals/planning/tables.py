@@ -144,7 +144,8 @@ class Table:
         if self.spread:
             numbers = tuple(self.array((self.count(side),), np.int32) for side in SIDES)
             more = {"places": self.places, "rows": numbers, "entries": job.entries, "ordered": False}
-            return Sharded(*(None,) * 4, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
+            columns = (None,) * 4
+            return Sharded(*columns, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
         columns = [self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype)]
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
         return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)
