@@ -150,7 +150,6 @@ class Objective:
             return self
         here = self.resolved(problem)
         made = {name: getattr(here, name) for name in (*BY_ROW, *PRIORS)}
-        ones = {side: jnp.ones(getattr(problem, f"num_{side}s"), problem.dtype) for side in SIDES}
         for side in SIDES:
             bias = made[f"reg_bias_{side}"]
             made[f"reg_bias_{side}"] = here.reg_bias if bias is None else bias
@@ -160,9 +159,10 @@ class Objective:
                 given = made[name]
                 if given is None:
                     continue
-                axes = (...,) if name not in PRIORS else (..., None)
-                own = ones[side][axes] * given
-                made[name] = problem.by_place(side, own)
+                shared = jnp.ndim(given) == (name in PRIORS)
+                # What all share is never made of all rows: every device would hold that.
+                given = jnp.asarray(given, jnp.result_type(problem.dtype, given))
+                made[name] = (problem.at_places if shared else problem.by_place)(side, given)
         return dataclasses.replace(here, **made, reg_bias=None, by_place=True)
 
     def with_counts(self, counts: Iterable[jax.Array], newcomers: Any = None) -> "Objective":

@@ -65,6 +65,11 @@ class Sharded(Problem):
         """Numbers `(rows, ...)` of a side's rows by their places; 0 where there is none."""
         return numbers.at[self.rows[SIDES.index(side)]].get(mode="fill", fill_value=0)
 
+    def at_places(self, side: str, number: jax.Array) -> jax.Array:
+        """What all rows of a side share, `()` or `(k,)`, by their places; 0 where there is none."""
+        there = self.rows[SIDES.index(side)] < getattr(self, f"num_{side}s")
+        return jnp.where(there.reshape(-1, *[1] * jnp.ndim(number)), number, 0)
+
     def by_row(self, side: str, numbers: jax.Array) -> jax.Array:
         """Numbers `(places, ...)` by the rows `(rows, ...)` that lie there."""
         return numbers[self.places.side(side).at]

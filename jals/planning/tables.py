@@ -21,12 +21,13 @@ from ..model.sharded import Sharded
 from ..model.shards import Plan
 from ..model.slots import Slots
 from ..model.spreading import GIANT_WIDTH, SHARDS, chosen, giant_from, room_of_giants
+from ..partitioned.dealing import deal
 from ..reals import MOST
 
 SKEW = 0.75  # of words, links and purchases between 0.5 and 1
 _BINS = 4096
 _LEAST = 0.01  # of a skew
-_AT_ONCE = 2**22  # rows of which each is looked at
+_AT_ONCE = 2**20  # rows of which each is looked at
 
 
 class Degrees(NamedTuple):
@@ -76,13 +77,11 @@ class Laid(NamedTuple):
     """One side, as it would be laid out.
 
     Attributes:
-        size: places of a shard.
         widths, rooms: as of `shards.Plan`.
         giants: how many rows are.
         of_giants: their entries.
     """
 
-    size: int
     widths: tuple[int, ...]
     rooms: tuple[Room, ...]
     giants: int
@@ -93,13 +92,17 @@ class Laid(NamedTuple):
 def laid_out(rows: int, entries: int, skew: float, others: int, shards: int, platform: str, giants: bool) -> Laid:
     of = degrees(rows, entries, skew, others)
     count = of.longer(giant_from(entries, shards)) if giants else 0
-    size = -(-rows // shards)
-    ranks = np.arange(count + 1, rows + 1, shards)
-    degree = np.zeros(size, np.int32)
-    degree[: len(ranks)] = np.rint(of.of(ranks.astype(float)))
-    degree[0] = max(degree[0], 1)
-    plan = Plan(degree[None], platform)
-    return Laid(size, tuple(plan.widths), tuple(plan.rooms), count, of.of(np.arange(1.0, count + 1)))
+    # Of many rows one shard stands for all: every so manieth row, which is what dealing comes to.
+    ranks = np.arange(count + 1, rows + 1, 1 if rows <= _AT_ONCE else shards)
+    degree = np.rint(of.of(ranks.astype(float))).astype(np.int32)
+    degree[:1] = np.maximum(degree[:1], 1)
+    by_shard = degree[None]
+    if rows <= _AT_ONCE:
+        dealt = deal(degree, shards)
+        by_shard = np.zeros((shards, dealt.size), np.int32)
+        by_shard.reshape(-1)[dealt.at()] = degree
+    plan = Plan(by_shard, platform)
+    return Laid(tuple(plan.widths), tuple(plan.rooms), count, of.of(np.arange(1.0, count + 1)))
 
 
 class Table:
@@ -111,7 +114,7 @@ class Table:
         self.dtype = np.dtype(job.precision)
         least = self.devices * job.exchanges
         self.shards = job.shards or -(-max(SHARDS, least) // least) * least
-        if not self.spread:  # then only so that no array of all rows is made here
+        if not self.spread:  # where there are none, this keeps small what is looked at here
             self.shards = -(-max(job.users, job.items) // _AT_ONCE)
         asked = job.way if job.exchanges == 1 else (job.way, job.exchanges)
         if self.spread:
@@ -141,7 +144,8 @@ class Table:
         if self.spread:
             numbers = tuple(self.array((self.count(side),), np.int32) for side in SIDES)
             more = {"places": self.places, "rows": numbers, "entries": job.entries, "ordered": False}
-            return Sharded(*(None,) * 4, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
+            columns = (None,) * 4
+            return Sharded(*columns, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
         columns = [self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype)]
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
         return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)  # pyright: ignore

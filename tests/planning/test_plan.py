@@ -161,7 +161,7 @@ def test_a_partitioned_table_says_its_sizes(tmp_path, compiles_to):
     manifest.write()
     for table in (manifest, tmp_path, str(tmp_path)):
         job = jals.plan(table, RANK, "cpu:2", program=standin.sweep_program).job
-        assert job == Job(500, 300, 8_000, RANK, weighted=True)
+        assert job == Job(500, 300, 8_000, RANK, weighted=True, shards=2)
 
 
 @pytest.mark.parametrize(

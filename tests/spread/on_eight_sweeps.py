@@ -111,3 +111,14 @@ def test_a_row_without_a_solution_is_named_by_its_number_in_the_ratings():
     with pytest.raises(jals.FitError, match="user 17 has no unique solution") as error:
         jals.fit(jals.ALS(3), problem, jals.explicit(0.0), sweeps=2)
     assert (error.value.side, error.value.row) == ("user", 17)
+
+
+def test_what_all_rows_share_is_not_of_places_without_a_row():
+    """A prior mean for all: the sum over all pairs would see it where there is no row."""
+    prior = np.array([0.5, -0.2, 0.1])[: tables.RANK]
+    objective = jals.ials(0.3, unobserved_weight=0.2, prior_user=prior, prior_item=-prior)
+    solver, losses = jals.ALS(len(prior), init_scale=1.0), []
+    for problem in (spread.problem(), spread.problem(8, ("routed", 5))):
+        state = solver.init(jax.random.key(0), problem, objective)
+        losses.append(solver.sweep(state, problem, objective, loss=True)[1].loss)
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-12)

@@ -7,6 +7,7 @@ from tests.support.commands import jals_command
 
 needs("cli")
 
+MORE = ("--value", "uint8", "--exchange", "routed:8")
 SIZES = ("--users", 500, "--items", 300, "--entries", 8_000, "--rank", 8)
 
 
@@ -30,11 +31,12 @@ def test_a_plan_is_shown_and_drawn(tmp_path, monkeypatch):
 
     monkeypatch.setattr(jals.planning.plan, "plan", plan)
     for name, begins in (("plan.png", b"\x89PNG"), ("plan.svg", b"<?xml")):
-        done = jals_command("plan", "v5e:2x2", *SIZES, "--weighted", "--no-search", "--picture", tmp_path / name)
+        done = jals_command("plan", "v5e:2x2", *SIZES, "--weighted", "--no-search", *MORE, "--picture", tmp_path / name)
         assert done.exit_code == 0, done.output
         assert "500 users x 300 items, 8,000 entries" in done.output and "It fits." in done.output
         assert (tmp_path / name).read_bytes().startswith(begins)
     options = {"precision": "float32", "weighted": True, "search": False, "program": "als"}
+    options |= {"value": "uint8", "exchange": ("routed", 8)}
     assert asked == [(((500, 300, 8_000), 8, "v5e:2x2"), options)] * 2
     drawn = (tmp_path / "plan.svg").read_text(encoding="utf-8")  # texts are drawn as shapes, and said in comments
     for text in ("floors on v5e:2x2", "all-to-all", "GiB a device", "20 ms"):
@@ -48,6 +50,8 @@ def test_what_does_not_fit_has_an_exit_code(monkeypatch):
 
 
 def test_sizes_or_a_table(tmp_path):
+    done = jals_command("plan", "cpu:1", *SIZES, "--exchange", "routed:few")
+    assert done.exit_code == 2 and "write routed:8" in done.stderr
     for sizes in (SIZES[:4] + SIZES[6:], (*SIZES, "--table", tmp_path), SIZES[6:]):
         done = jals_command("plan", "cpu:1", *sizes)
         assert done.exit_code == 2 and "--users, --items and --entries, or --table" in done.stderr
