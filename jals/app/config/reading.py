@@ -147,7 +147,11 @@ def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
     return found
 
 
+# How the work is shared out, and kept: results are the same, up to rounding.
+WITHOUT_EFFECT: Any = {"fit": {"devices", "exchange"}, "processes": True, "checkpoint": True}
+
 _NO_AXES = {
+    **dict.fromkeys(("fit.devices", "fit.exchange"), "is no axis: it decides no result."),
     **dict.fromkeys(("fit.seed", "fit.seeds"), "is no axis: list the seeds in fit.seeds."),
     **dict.fromkeys(("fit.timed", "fit.loop", "fit.metric"), "is no axis: it holds for the whole run."),
     **dict.fromkeys(("name", "kind"), "is no axis: it tells solvers apart. Write another [[solver]]."),
@@ -214,7 +218,7 @@ def tables(config: Config) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The same without what decides no result: the question, and where the output goes."""
-    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}}
+    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}} | WITHOUT_EFFECT
     return config.model_dump(mode="json", exclude_none=True, exclude=apart)
 
 
