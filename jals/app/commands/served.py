@@ -52,7 +52,7 @@ def open_run(place: Path, console: Console, solver: str | None = None, key: str 
     """
     place = as_path(place)
     fits = folder.read(place).all
-    config = configs.load(place / folder.CONFIG, classes=False)
+    config = configs.on_one_device(configs.load(place / folder.CONFIG, classes=False))
     fit, why, left_out = best_fit.choose(fits, config, solver, key)
     name = str(fit.factors)
     planned = plan.study_of_fit(config, fit).planned_fit(fit)

@@ -184,7 +184,7 @@ def certify(place: Path, console: Console) -> int:
     if not kept:
         none = "keeps no factors (output.factors = false)" if found.all else "was stopped before its first fit"
         raise StorageError(f"the run in {place} {none}: there is nothing to certify.")
-    config = configs.load(place / folder.CONFIG)
+    config = configs.on_one_device(configs.load(place / folder.CONFIG))
     tables = Tables(place, [], console)
     fits = []
     for fit, name in kept:
