@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from .checkpoint import Checkpoints
 from .data import SplitTable
 from .lock import FolderLock, Follower
 from .signals import defer_stops
+
+_MINUTE = 60.0  # seconds
 
 
 def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str:
@@ -190,6 +193,39 @@ class Keeper:
             self.save_factors(table, planned, result.factors)
             kept.begin(result)
             self.note_checkpoint(table, planned, kept, program)
+
+
+class Keeping:
+    """A callback of a fit: keeps checkpoints as the config says, and ends a run by several processes in all of them.
+
+    Args:
+        about: table, planned fit, checkpoints and program.
+    """
+
+    def __init__(self, keeper: Keeper, about: tuple, stops: ranks.StopsTogether, console: Any):
+        self._keeper, self._stops, self._console = keeper, stops, console
+        self._table, self._planned, self._kept, self._program = about
+        self._last, self._asked = time.monotonic(), keeper.config.checkpoint
+        self._sweep: int | None = None  # of the latest checkpoint; at first, where this session began
+
+    def __call__(self, at: jals.Progress) -> None:
+        self._stops.agree()
+        self._sweep = at.sweep if self._sweep is None else self._sweep
+        keeper, kept = self._keeper, self._kept
+        try:
+            if kept.pending is not None and kept.is_written():
+                keeper.note_checkpoint(self._table, self._planned, kept, self._program)
+            if self._is_due(at):
+                self._last, self._sweep = time.monotonic(), at.sweep
+                keeper.begin_checkpoint(self._table, self._planned, at.result, kept, self._program)
+        except StorageError as error:  # no reason to stop: the disk may have room again by the end
+            ranks.from_first(keeper.held.check)
+            self._console.print(f"{error} The fit goes on.", soft_wrap=True)
+
+    def _is_due(self, at: jals.Progress) -> bool:
+        if self._asked.sweeps is not None:
+            return at.sweep - (self._sweep or 0) >= self._asked.sweeps
+        return ranks.any_of(time.monotonic() - self._last >= _MINUTE * self._asked.minutes)[0]
 
 
 def over_budget(limit: float | None, column: list) -> bool:

@@ -25,11 +25,10 @@ from ..study.search import Search
 from . import baselines, checkpoint, gradient_tuning, ranks, scores
 from .data import SplitTable, Tables
 from .fit_group import FitGroup
-from .keeper import Keeper, over_budget
+from .keeper import Keeper, Keeping, over_budget
 from .lock import FolderLock, Follower
 from .signals import defer_stops
 
-_MINUTE = 60.0  # seconds
 _WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
 _DRAWN = 6  # solvers that the page looks at closely
 
@@ -264,7 +263,7 @@ class Session:
             return dataclasses.replace(init, reason="callback"), None
         kept = self.kept or self.keeper.checkpoints(table, planned)
         self.kept = kept
-        keep = _Keeping(self, table, planned, program, kept)
+        keep = Keeping(self.keeper, (table, planned, kept, program), self.stops, self.console)
 
         try:
             with self.watch.fit(planned.name, settings) as watch:
@@ -437,37 +436,6 @@ def verdict(found: folder.StoredRun) -> int:
     fits = [fit for fit in found.fits if fit.trial is None]
     proven = all(fit.certificate is not None and fit.certificate.passed for fit in fits if fit.certified)
     return 1 if any(fit.broken for fit in fits) or not proven else 0
-
-
-class _Keeping:
-    """A callback of a fit: keeps checkpoints as the config says, and ends a run by several processes in all of them."""
-
-    def __init__(
-        self, session: Session, table: SplitTable, planned: PlannedFit, program: int, kept: checkpoint.Checkpoints
-    ):
-        self._session, self._about, self._kept = session, (table, planned), kept
-        self._program, self._last = program, time.monotonic()
-        self._sweep: int | None = None  # of the latest checkpoint; at first, where this session began
-        self._asked = session.config.checkpoint
-
-    def __call__(self, at: jals.Progress) -> None:
-        session, kept = self._session, self._kept
-        session.stops.agree()
-        self._sweep = at.sweep if self._sweep is None else self._sweep
-        try:
-            if kept.pending is not None and kept.is_written():
-                session.keeper.note_checkpoint(*self._about, kept, self._program)
-            if self._is_due(at):
-                self._last, self._sweep = time.monotonic(), at.sweep
-                session.keeper.begin_checkpoint(*self._about, at.result, kept, self._program)
-        except StorageError as error:  # no reason to stop: the disk may have room again by the end
-            ranks.from_first(session.held.check)
-            session.console.print(f"{error} The fit goes on.", soft_wrap=True)
-
-    def _is_due(self, at: jals.Progress) -> bool:
-        if self._asked.sweeps is not None:
-            return at.sweep - (self._sweep or 0) >= self._asked.sweeps
-        return ranks.any_of(time.monotonic() - self._last >= _MINUTE * self._asked.minutes)[0]
 
 
 def _budget_spent(settings: Any, at: Any) -> bool:
