@@ -81,6 +81,7 @@ faults: $(VENV)/ready  ## runs killed 50 times, stopped 20 times, raced 20 times
 	JALS_KILLS=50 JALS_RACES=20 $(BIN)/python -m pytest -n 2 --dist worksteal tests/app/run/test_stops.py
 	JALS_DAMAGE=100000 $(BIN)/python -m pytest -s tests/app/run/test_damage.py
 	JALS_KILLS=50 $(BIN)/python -m pytest -m slow tests/partitioned/test_stops.py
+	JALS_KILLS=50 $(BIN)/python -m pytest -s -m "" tests/app/run/test_processes.py
 
 docs: $(VENV)/ready  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,6 +1,7 @@
 """The command `jals`. Errors that jals raises on purpose become one message and an exit code, never a traceback:
 
-0 done · 1 a fit broke down or a certificate failed · 2 bad input · 130 interrupted (129 by SIGHUP, 143 by SIGTERM)
+0 done · 1 a fit broke down or a certificate failed · 2 bad input · 3 a process of several was lost, all have ended ·
+130 interrupted (129 by SIGHUP, 143 by SIGTERM)
 """
 
 import contextlib
@@ -109,6 +110,9 @@ def build() -> "typer.Typer":
         out: Annotated[Path | None, typer.Option(help="Output folder, in place of the config's.")] = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
         extend: Annotated[bool, typer.Option("--extend", help="Keep the fits that the folder's run shares.")] = False,
+        processes: Annotated[
+            int | None, typer.Option(help="Of this host, that make the fit together: processes.count.", min=1)
+        ] = None,
         dry: Annotated[bool, typer.Option("--dry-run", help="Show the fits and their cost; make none.")] = False,
         changes: Annotated[list[str] | None, change_option] = None,
     ) -> None:
@@ -117,12 +121,12 @@ def build() -> "typer.Typer":
         Ctrl-C keeps what is done (exit code 130), and so do SIGTERM (143) and SIGHUP (129); the same command then goes
         on from there.
         """
-        from .run import runner
+        from .run import launch, runner
 
         def work(console: "Console") -> int:
             if dry:
                 return runner.dry_run(config, console, changes or ())
-            return runner.run(config, out, overwrite, console, changes or (), extend)
+            return launch.run(config, out, overwrite, console, changes or (), extend, processes)
 
         raise typer.Exit(_exit_code(work))
 

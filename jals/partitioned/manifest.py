@@ -165,14 +165,14 @@ class Manifest:
             raise StorageError(f"{self.folder}/side={side} has a shard {max(shards)}, but {NAME} says {self.shards}.")
         return tuple(map(File, sorted(paths)))
 
-    def verify(self, hashes: bool = True) -> None:
+    def verify(self, hashes: bool = True, shards: set[int] | None = None) -> None:
         """Compares the files with what the manifest says of them: that they are there, their sizes and their SHA-256.
-        Warns where files have none.
+        Warns where files have none. `shards`: only those of these, and of the rows; None: all.
 
         Raises:
             StorageError: naming the first file that is missing or changed.
         """
-        listed = [file for side in SIDES for file in self.files_of(side)]
+        listed = [file for side in SIDES for file in self.files_of(side) if _is_among(file.path, shards)]
         for file in listed:
             path = self.folder / file.path
             try:
@@ -213,6 +213,11 @@ def sha256(path: Path) -> str:
 def shard_folder(side: str, shard: int) -> str:
     """The path of a shard in its table."""
     return f"side={side}/shard={shard:04d}"
+
+
+def _is_among(path: str, shards: set[int] | None) -> bool:
+    matched = _SHARD.fullmatch(path)
+    return shards is None or matched is None or int(matched[2]) in shards
 
 
 def _where(path: str) -> str:

@@ -22,6 +22,8 @@ from jals.data.sources import as_path
 from jals.devices import device_bytes, in_units
 from jals.rows import native
 
+from ..run.cluster import in_cluster
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,6 +32,7 @@ PURPOSES = {
     "cli": "the command line: experiments from TOML files",
     "tables": "CSV and Parquet files, data frames",
     "partition": "tables larger than memory, cut into shards",
+    "distributed": "runs by several processes",
     "safetensors": "factors in .safetensors files",
     "optuna": "tuning by a sampler that learns from its trials",
     "explore": "a page to look at a model, and play with it",
@@ -215,6 +218,8 @@ def devices_here() -> tuple[list[Any], Topic]:
         memory = device_bytes(device)
         size = "" if memory is None else f", {in_units(memory)}"
         rows.append((f"{device.platform}:{device.id}", f"{device.device_kind}{size}"))
+    launched = ", as a launcher's environment says" if in_cluster(os.environ) else ""
+    rows.append(("processes", f"{'several' if launched else 1}{launched}; jals run --processes N starts more here"))
     findings = []
     if found[0].platform == "cpu" and Path("/dev/nvidia0").exists():
         what = "there is an NVIDIA GPU, but jax does not use it."

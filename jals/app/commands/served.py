@@ -14,7 +14,7 @@ from ...errors import DataError, StorageError
 from ...files.runs import folder
 from .. import config as configs
 from ..config.schema import Config
-from ..run.data import Fold, SplitTable, read_data
+from ..run.data import Fold, read_data, split_table
 from ..study import best_fit, plan
 
 
@@ -52,12 +52,12 @@ def open_run(place: Path, console: Console, solver: str | None = None, key: str 
     """
     place = as_path(place)
     fits = folder.read(place).all
-    config = configs.load(place / folder.CONFIG, classes=False)
+    config = configs.on_one_device(configs.load(place / folder.CONFIG, classes=False))
     fit, why, left_out = best_fit.choose(fits, config, solver, key)
     name = str(fit.factors)
     planned = plan.study_of_fit(config, fit).planned_fit(fit)
     data = read_data(planned.config)
-    fold = SplitTable(planned.config, data).folds[fit.fold]
+    fold = split_table(planned.config, data).folds[fit.fold]
     saved = jals.load(place / name)
     if saved.data_hash != fold.data_hash:
         raise StorageError(f"{place / name} was fitted to other ratings than {place / folder.CONFIG} now leads to.")

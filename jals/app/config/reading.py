@@ -23,7 +23,7 @@ from . import toml, trials, user_solvers
 from .base import MOST_FITS
 from .baselines import AnyBaseline
 from .presets import AnyObjective
-from .schema import Config
+from .schema import Config, ProcessesConfig
 from .solvers import KINDS
 from .splits import AnySplit, GivenPart, KFoldSplit
 from .toml import Key
@@ -147,7 +147,11 @@ def _problems_of_axes(config: Config) -> list[tuple[Key, str]]:
     return found
 
 
+# How the work is shared out, and kept: results are the same, up to rounding.
+WITHOUT_EFFECT: Any = {"fit": {"devices", "exchange"}, "processes": True, "checkpoint": True}
+
 _NO_AXES = {
+    **dict.fromkeys(("fit.devices", "fit.exchange"), "is no axis: it decides no result."),
     **dict.fromkeys(("fit.seed", "fit.seeds"), "is no axis: list the seeds in fit.seeds."),
     **dict.fromkeys(("fit.timed", "fit.loop", "fit.metric"), "is no axis: it holds for the whole run."),
     **dict.fromkeys(("name", "kind"), "is no axis: it tells solvers apart. Write another [[solver]]."),
@@ -214,8 +218,14 @@ def tables(config: Config) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The same without what decides no result: the question, and where the output goes."""
-    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}}
+    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}} | WITHOUT_EFFECT
     return config.model_dump(mode="json", exclude_none=True, exclude=apart)
+
+
+def on_one_device(config: Config) -> Config:
+    """The same fits made by one device, in one process: what looks at a run needs no others."""
+    fit = config.fit.model_copy(update={"devices": None, "exchange": "auto"})
+    return config.model_copy(update={"fit": fit, "processes": ProcessesConfig()})
 
 
 def config_of_run(run: RunRecord, place: Path) -> Config:

@@ -15,6 +15,8 @@
                  or method = "grid"; or "hypergradient", range = { "objective.reg_user" = [0.01, 1.0], ... },
                  with score = "softmax" for rankings
     [[baseline]] kind = "most_popular"      or "item_knn", "ease"       (what a ranking has to beat)
+    [processes]  count = 2                  (on this host; with fit.devices, over which the factors are spread)
+    [checkpoint] minutes = 1.0, keep = 1    (or sweeps = 10)
     [output]     folder = "runs/name", factors = true, metrics = ["ndcg@10", "recall@20"], relevant = 4.0
 
 Nothing here reads data: a config checks on a machine without it. `jals.app.config.load` reads one from a file;
@@ -98,6 +100,10 @@ class FitConfig(ConfigTable):
         None  # a fit for each; in place of seed
     )
     dtype: Literal["float32", "float64"] = "float32"
+    # Factors, entries and work are spread over so many devices, "all" that jax has. Without, one has everything; of
+    # several processes all are used.
+    devices: Count | Literal["all"] | None = None
+    exchange: Literal["auto", "all_gather", "routed", "ring"] = "auto"  # how their rows reach each other
     # true: each fit runs alone, and its seconds are kept. false: fits that differ in numbers, seeds and folds only run
     # as one program, without seconds. Default: false where the config has seeds, a grid or [tune].
     timed: bool | None = None
@@ -114,6 +120,25 @@ class FitConfig(ConfigTable):
         if self.seconds is not None and self.timed is False:
             found.append(("timed", "is false, but a budget of seconds needs each fit timed: leave it out."))
         return found
+
+
+class ProcessesConfig(ConfigTable):
+    """A run by several processes on this host, each with as many of the devices; on a cluster its own launcher starts
+    them, one `jals run` each."""
+
+    count: Count = 1
+    # seconds: one that gives no sign of life for so long is lost, and the others end; and how long they wait for each
+    # other at the start
+    heartbeat: Annotated[int, Field(ge=2, le=86400)] = 60
+    start: Annotated[int, Field(ge=1, le=86400)] = 300
+
+
+class CheckpointConfig(ConfigTable):
+    """When the state of a fit that is under way is kept, to go on from."""
+
+    sweeps: Count | None = None  # between two; in place of minutes
+    minutes: Annotated[float, Field(gt=0)] = 1.0
+    keep: Count = 1  # of the latest, beside the best
 
 
 _TUNED = r"objective|score|solver\.[A-Za-z0-9*_-]+"
@@ -221,6 +246,8 @@ class Config(ConfigTable):
     grid: dict[AxisKey, Annotated[list[str | bool | int | float], Field(min_length=1)]] = Field(default={})
     tune: TuneConfig | None = None
     baseline: list[AnyBaseline] = Field(default=[])
+    processes: ProcessesConfig = ProcessesConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     output: OutputConfig = OutputConfig()
 
     @property
@@ -279,7 +306,33 @@ class Config(ConfigTable):
                     found.append(("score.item_power", f"{how} objective.{key} = true: leave one of the two out."))
         found += [(f"objective.{key}", why) for key, why in self._not_held()]
         found += [(f"grid.{key}", "holds a value twice.") for key, values in self.grid.items() if _repeats(values)]
+        found += self.unshared() if self.processes.count > 1 else []
+        if self.fit.devices is not None and self.problem.layout != "bucketed":
+            found.append(("fit.devices", f'does not go with problem.layout = "{self.problem.layout}": leave one out.'))
+        if self.fit.devices is None and self.fit.exchange != "auto" and self.processes.count == 1:
+            found.append(("fit.exchange", "is between devices: give fit.devices."))
+        if isinstance(self.fit.devices, int) and self.fit.devices % self.processes.count:
+            each = f"is {self.fit.devices}, which {self.processes.count} processes cannot share evenly."
+            found.append(("fit.devices", each))
         return found + self._conflicts_of_ranking() + self._conflicts_of_tuning()
+
+    def unshared(self) -> list[tuple[str, str]]:
+        """(key, why) of what a run by several processes cannot do: each knows only its own part of the entries."""
+        found, one = [], "and several processes make one fit together"
+        if not (isinstance(self.split, GivenSplit) and self.data.path is not None):
+            how = 'data.path = a partitioned table and split.kind = "given", with the file of the test entries'
+            found.append(("split.kind", f"of several processes each reads its own shards of the table: give {how}."))
+        if len(self.solver) > 1:
+            found.append(("solver", f"there are {len(self.solver)}, {one}."))
+        if len(self.seeds) > 1:
+            found.append(("fit.seeds", f"has {len(self.seeds)}, {one}."))
+        found += [(key, f"makes several fits, {one}.") for key in ("grid", "tune") if getattr(self, key)]
+        if self.ranked:
+            key = "output.metrics" if self.output.metrics else "fit.metric"
+            found.append((key, "ranks all items that a user has not seen, which no one of several processes knows."))
+        if self.problem != ProblemConfig():
+            found.append(("problem", "is another than that of several devices: leave the table out."))
+        return found
 
     def _conflicts_of_ranking(self) -> list[tuple[str, str]]:
         if not self.ranked:

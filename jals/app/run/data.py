@@ -18,12 +18,14 @@ from ...errors import StorageError
 from ...files.runs.record import DataRecord
 from ...metrics import is_error
 from ...model.slots import forecast_bytes
+from ...model.spreading import open_sharded
 from ...solvers.costs import Size
 from ..config.schema import Config
 from ..show.printing import spinner_during
 from ..study.plan import PlannedFit
 from . import given
 from .given import GivenTable
+from .partitioned import PartitionedData, devices_of, has_manifest, in_memory, is_partitioned, read_partitioned
 from .rankings import Rankings, relevant
 
 
@@ -49,11 +51,22 @@ class SplitTable:
         self.data = data
         self.hash = data.data_hash() if isinstance(data, GivenTable) else data.ratings.data_hash()
         self.folds = {fold.number: fold for fold in folds(config, data)}
-        self.masked = config.split.kind == "kfold" and not config.timed and config.problem.missing == "skipped"
+        skipped = config.problem.missing == "skipped" and config.fit.devices is None
+        self.masked = config.split.kind == "kfold" and not config.timed and skipped
+        self.prepare(config)
+
+    def prepare(self, config: Config) -> None:
         self._config, self._measured = config.problem, config
         self._built: tuple[Any, jals.Problem] | None = None  # the latest: tables are large
         self._ranked: tuple[Any, Rankings] | None = None
         self.rankings(next(iter(self.folds)))  # before any fit: the metrics may not fit the table
+
+    def counts(self) -> dict[str, int]:
+        """How many users, items and entries there are, and entries of each part of the first fold."""
+        ratings, fold = self.data.ratings, next(iter(self.folds.values()))
+        parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
+        found = {"users": ratings.num_users, "items": ratings.num_items, "entries": len(ratings)}
+        return found | {name: len(part) for name, part in parts.items() if part is not None}
 
     def rankings(self, number: int | None) -> Rankings:
         """What ranks the held-out parts of a fold."""
@@ -105,8 +118,14 @@ class SplitTable:
     def _problem(self, which: Any) -> jals.Problem:
         if self._built is None or self._built[0] != which:
             self._built = None  # let go of the one before
-            self._built = which, jals.Problem.build(self._entries(which), layout=self._config.layout)
+            self._built = which, self.build(which)
         return self._built[1]
+
+    def build(self, which: Any) -> jals.Problem:
+        """The problem of a fold, or "whole", laid out anew."""
+        devices, exchange = devices_of(self._measured), self._measured.fit.exchange
+        spread: Any = {} if devices is None else {"devices": devices, "exchange": exchange}
+        return jals.Problem.build(self._entries(which), layout=self._config.layout, **spread)
 
 
 def with_zeros(ratings: jals.Ratings) -> jals.Ratings:
@@ -128,6 +147,8 @@ def read_data(config: Config) -> datasets.Dataset:
     source = config.data
     named = source.source
     data: datasets.Dataset
+    if is_partitioned(config):
+        return read_partitioned(config)
     if config.split.kind == "given":
         data = given.read(config)
     else:
@@ -140,9 +161,47 @@ def read_data(config: Config) -> datasets.Dataset:
 
 
 def open_data(path: str, **reading: Any) -> datasets.Dataset:
-    """A file of ratings (`reading` as for `jals.read_ratings`), or an unpacked folder of GroupLens."""
+    """A file of ratings (`reading` as for `jals.read_ratings`), an unpacked folder of GroupLens, or in memory a
+    partitioned table."""
     found = datasets.find_path(path)
+    if has_manifest(found):
+        return in_memory(found)
     return datasets.movielens(found) if found.is_dir() else datasets.from_file(found, **reading)
+
+
+class PartitionedTable(SplitTable):
+    """Of a partitioned table, which is the training part whole; of several processes none knows all of it."""
+
+    data: PartitionedData
+
+    def __init__(self, config: Config, data: PartitionedData):
+        self.data, self.hash, self.masked = data, data.data_hash(), False
+        held_out = data.held_out
+        fold = Fold(None, data.ratings, held_out.get("validation"), held_out["test"], self.hash)  # pyright: ignore
+        self.folds = {None: fold}
+        self.prepare(config)
+
+    def counts(self) -> dict[str, int]:
+        manifest, parts = self.data.manifest, {name: len(part) for name, part in self.data.held_out.items()}
+        every = manifest.entries + sum(parts.values())
+        found = {"users": manifest.user.rows, "items": manifest.item.rows, "entries": every}
+        return found | {"train": manifest.entries} | parts
+
+    def size(self, number: int | None) -> Size:
+        manifest = self.data.manifest
+        return Size(manifest.user.rows, manifest.item.rows, manifest.entries)
+
+    def build(self, which: Any) -> jals.Problem:
+        devices, settings = devices_of(self._measured), self._measured.fit
+        if devices is None:
+            return super().build(which)
+        made = open_sharded(self.data.manifest, devices, settings.exchange)
+        return made.astype(np.dtype(settings.dtype))
+
+
+def split_table(config: Config, data: Any) -> SplitTable:
+    """What `read_data` has read, split as the config says."""
+    return PartitionedTable(config, data) if isinstance(data, PartitionedData) else SplitTable(config, data)
 
 
 def folds(config: Config, data: Any) -> Iterator[Fold]:
@@ -206,7 +265,7 @@ class Tables:
                     del self.latest
                 with spinner_during(self._console, "reading the data"):
                     self._data = wanted, read_data(config)
-            self.latest = SplitTable(config, self._data[1])
+            self.latest = split_table(config, self._data[1])
             self._note(config)
             self._name = name
         return self.latest
@@ -216,8 +275,6 @@ class Tables:
         return self.latest.data.vocab if len({note.hash for note in self._notes}) == 1 else None
 
     def _note(self, config: Config) -> None:
-        ratings, fold = self.latest.data.ratings, next(iter(self.latest.folds.values()))
-        parts = {name: getattr(fold, name) for name in ("train", "validation", "test")}
         name = config.data.source or config.data.path or ""
         read = name, config.fit.dtype, config.data.reading()
         before = [other for other in self._notes if (other.name, other.dtype, other.reading) == read]
@@ -229,10 +286,7 @@ class Tables:
         note = DataRecord(
             name=name,
             hash=self.latest.hash,
-            users=ratings.num_users,
-            items=ratings.num_items,
-            entries=len(ratings),
-            **{name: len(part) for name, part in parts.items() if part is not None},
+            **self.latest.counts(),
             dtype=config.fit.dtype,
             reading=config.data.reading(),
         )

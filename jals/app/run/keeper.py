@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from ...files.runs import folder
 from ...files.runs.record import Failure, FitRecord, HistoryRecord, Unfinished, finite
 from ..config.schema import Config
 from ..study.plan import PlannedFit
-from . import checkpoint, scores
+from . import ranks, scores
+from .checkpoint import Checkpoints
 from .data import SplitTable
-from .lock import FolderLock
+from .lock import FolderLock, Follower
 from .signals import defer_stops
+
+_MINUTE = 60.0  # seconds
 
 
 def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str:
@@ -43,7 +47,7 @@ def factors_name(config: Config, solver: str, fold: int | None, key: str) -> str
 class Keeper:
     """Writes the fits of a run into its folder. `config` is the whole run's."""
 
-    def __init__(self, held: FolderLock, config: Config):
+    def __init__(self, held: FolderLock | Follower, config: Config):
         self.held, self.place, self.config = held, held.folder, config
 
     def finish(
@@ -125,6 +129,12 @@ class Keeper:
     ) -> None:
         if planned.trial is not None or not (self.config.output.factors or path):
             return
+        factors = factors.gathered()  # by all processes, where there are several
+        ranks.from_first(lambda: self._write_factors(table, planned, factors, path))
+
+    def _write_factors(
+        self, table: SplitTable, planned: PlannedFit, factors: jals.Factors, path: Path | None
+    ) -> None:
         key, fold = planned.key(table.hash), table.folds[planned.fold]
         if path is None:
             self.held.check()
@@ -139,21 +149,83 @@ class Keeper:
         """The error of a folder that takes no more, once the factors are safe in the system's temporary one."""
         key = planned.key(table.hash)
         name = Path(factors_name(self.config, planned.solver.label, planned.fold, key)).name
-        place = Path(tempfile.mkdtemp(prefix="jals-")) / name
+        place = ranks.from_first(lambda: Path(tempfile.mkdtemp(prefix="jals-"))) / name
         self.save_factors(table, planned, result.factors, place)
         return StorageError(
             f"{error} The factors are in {place} instead. Make room, and run the same command again, or take another "
             "folder with --out."
         )
 
-    def save_checkpoint(self, table: SplitTable, planned: PlannedFit, result: jals.Result, program: int) -> None:
-        """Writes factors, checkpoint and record of a fit whose end is not recorded yet, so that the files agree."""
+    def checkpoints(self, table: SplitTable, planned: PlannedFit, files: dict[str, str] | None = None) -> Checkpoints:
+        """Those of a fit; `files`: of the ones that are there already."""
+        return Checkpoints(self.place, planned.key(table.hash), self.config.checkpoint.keep, files)
+
+    def note_checkpoint(self, table: SplitTable, planned: PlannedFit, kept: Checkpoints, program: int) -> None:
+        """Waits for the checkpoint that was begun, and writes the record of its fit, so that the files agree."""
         with defer_stops():
-            self.save_factors(table, planned, result.factors)
-            files = checkpoint.save(self.place, planned.key(table.hash), result)
+            ranks.from_first(self.held.check)
+            result = kept.end()
             line = self.record(table, planned, result, None, program)
-            folder.write_unfinished(self.place, Unfinished.model_validate(line.model_dump() | {"files": files}))
-            checkpoint.keep_only(self.place, files)
+            note = Unfinished.model_validate(line.model_dump() | {"files": kept.files})
+            ranks.from_first(lambda: folder.write_unfinished(self.place, note))
+            kept.prune()
+
+    def begin_checkpoint(
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, kept: Checkpoints, program: int
+    ) -> None:
+        """Begins to write a checkpoint, after the one before it. What is not spread over devices is written when it
+        returns, the factors too."""
+        if result.factors.places is None:
+            self.save_checkpoint(table, planned, result, kept, program)
+            return
+        if kept.pending is not None:
+            self.note_checkpoint(table, planned, kept, program)
+        kept.begin(result)
+
+    def save_checkpoint(
+        self, table: SplitTable, planned: PlannedFit, result: jals.Result, kept: Checkpoints, program: int
+    ) -> None:
+        """Writes factors, checkpoint and record of a fit whose end is not recorded yet, before it returns."""
+        with defer_stops():
+            ranks.from_first(self.held.check)
+            if kept.pending is not None:
+                self.note_checkpoint(table, planned, kept, program)
+            self.save_factors(table, planned, result.factors)
+            kept.begin(result)
+            self.note_checkpoint(table, planned, kept, program)
+
+
+class Keeping:
+    """A callback of a fit: keeps checkpoints as the config says, and ends a run by several processes in all of them.
+
+    Args:
+        about: table, planned fit, checkpoints and program.
+    """
+
+    def __init__(self, keeper: Keeper, about: tuple, stops: ranks.StopsTogether, console: Any):
+        self._keeper, self._stops, self._console = keeper, stops, console
+        self._table, self._planned, self._kept, self._program = about
+        self._last, self._asked = time.monotonic(), keeper.config.checkpoint
+        self._sweep: int | None = None  # of the latest checkpoint; at first, where this session began
+
+    def __call__(self, at: jals.Progress) -> None:
+        self._stops.agree()
+        self._sweep = at.sweep if self._sweep is None else self._sweep
+        keeper, kept = self._keeper, self._kept
+        try:
+            if kept.pending is not None and kept.is_written():
+                keeper.note_checkpoint(self._table, self._planned, kept, self._program)
+            if self._is_due(at):
+                self._last, self._sweep = time.monotonic(), at.sweep
+                keeper.begin_checkpoint(self._table, self._planned, at.result, kept, self._program)
+        except StorageError as error:  # no reason to stop: the disk may have room again by the end
+            ranks.from_first(keeper.held.check)
+            self._console.print(f"{error} The fit goes on.", soft_wrap=True)
+
+    def _is_due(self, at: jals.Progress) -> bool:
+        if self._asked.sweeps is not None:
+            return at.sweep - (self._sweep or 0) >= self._asked.sweeps
+        return ranks.any_of(time.monotonic() - self._last >= _MINUTE * self._asked.minutes)[0]
 
 
 def over_budget(limit: float | None, column: list) -> bool:

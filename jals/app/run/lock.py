@@ -77,6 +77,22 @@ class FolderLock:
         self.release()
 
 
+class Follower:
+    """Stands for the lock in a process that works for the run of another, which holds it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def check(self) -> None:
+        pass
+
+    def __enter__(self) -> "Follower":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
 def _lock(file: IO[bytes]) -> None:
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

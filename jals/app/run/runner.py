@@ -29,8 +29,8 @@ from .. import config as configs
 from ..config.schema import Config
 from ..show import printing
 from ..study import plan
-from . import scores
-from .data import SplitTable, Tables, read_data
+from . import lock, ranks, scores
+from .data import Tables, read_data, split_table
 from .lock import FolderLock
 from .session import Session, verdict
 from .signals import catch_stops, defer_stops
@@ -54,8 +54,12 @@ def run(
     """
     path = as_path(path)
     config = configs.load(path, changes)
-    place = folder.prepare(as_path(out or config.output.folder or Path("runs", path.stem)))
-    with catch_stops() as stop, FolderLock(place) as held:
+    if ranks.several() and (found := config.unshared()):
+        listing = "".join(f"\n  {key} {why}" for key, why in found)
+        raise ConfigError(f"{path} cannot be run by {jax.process_count()} processes:{listing}")
+    place = folder_of(path, config, out)
+    ranks.from_first(lambda: folder.prepare(place))
+    with catch_stops() as stop, ranks.from_first_alone(lambda: FolderLock(place), lock.Follower(place)) as held:
         try:
             code = _run(held, path, config, overwrite, console, changes, extend)
         except KeyboardInterrupt as stopped:
@@ -63,8 +67,13 @@ def run(
         return stop.code if code == 130 else code
 
 
+def folder_of(path: Path, config: Config, out: Path | None) -> Path:
+    """Where a run is written."""
+    return as_path(out or config.output.folder or Path("runs", path.stem))
+
+
 def _run(
-    held: FolderLock,
+    held: Any,
     path: Path,
     config: Config,
     overwrite: bool,
@@ -86,14 +95,15 @@ def _run(
         programs=[],
         loops={},
     )
-    earlier = None if overwrite else _earlier(place, run, extend, console)
+    earlier = None if overwrite else ranks.from_first(lambda: _earlier(place, run, extend, console))
     extend = extend and earlier is not None and bool(_differences(_decisive(earlier.run, place), _decisive(run, place)))
     if earlier is not None:
         printing.print_found(console, place, earlier, extend)
-        if earlier.run.status == "finished" and (place / folder.PAGE).is_file() and not extend:
+        drawn = ranks.from_first(lambda: (place / (folder.REPORT if ranks.several() else folder.PAGE)).exists())
+        if earlier.run.status == "finished" and drawn and not extend:
             printing.print_results(console, place, earlier)
             return verdict(earlier)
-    folder.remove_leftovers(place)
+    ranks.from_first(lambda: folder.remove_leftovers(place))
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
@@ -103,14 +113,14 @@ def _run(
     session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)
     for planned in next(plan.studies(config)).firsts:  # before the folder is touched: the data may be wrong
         session.tables.of(planned)
-    if earlier is None or extend or not _kept(place, config):
+    if earlier is None or extend or not ranks.from_first(lambda: _kept(place, config)):
         text = configs.dump(config) if changes else path.read_bytes()  # first: it may be the one in the folder
         with defer_stops():
             if earlier is None:
-                folder.remove_run(place)
+                ranks.from_first(lambda: folder.remove_run(place))
             elif extend:
                 session.extend()
-            folder.write(place / folder.CONFIG, text)
+            ranks.from_first(lambda: folder.write(place / folder.CONFIG, text))
             session.write("running")
     return session.make_all()
 
@@ -138,7 +148,7 @@ def dry_run(path: Path, console: Console, changes: Sequence[str] = ()) -> int:
         table, problem = None, studies[0].fits({})[0].config
         name = problem.data.source or problem.data.path
         try:
-            table = SplitTable(problem, read_data(problem))
+            table = split_table(problem, read_data(problem))
         except (JalsError, ImportError) as error:
             unread[str(error)] = name
         else:
@@ -174,7 +184,7 @@ def certify(place: Path, console: Console) -> int:
     if not kept:
         none = "keeps no factors (output.factors = false)" if found.all else "was stopped before its first fit"
         raise StorageError(f"the run in {place} {none}: there is nothing to certify.")
-    config = configs.load(place / folder.CONFIG)
+    config = configs.on_one_device(configs.load(place / folder.CONFIG))
     tables = Tables(place, [], console)
     fits = []
     for fit, name in kept:

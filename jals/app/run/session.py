@@ -22,36 +22,42 @@ from ..show.progress_bar import Watch
 from ..study import best_fit, plan
 from ..study.plan import PlannedFit, Study
 from ..study.search import Search
-from . import baselines, checkpoint, gradient_tuning, scores
+from . import baselines, checkpoint, gradient_tuning, ranks, scores
 from .data import SplitTable, Tables
 from .fit_group import FitGroup
-from .keeper import Keeper, over_budget
-from .lock import FolderLock
+from .keeper import Keeper, Keeping, over_budget
+from .lock import FolderLock, Follower
 from .signals import defer_stops
 
-_KEEP_EVERY = 60.0  # seconds: what a power cut may cost
 _WORTH_KEEPING = 10.0  # seconds of a fit that a stop between its end and its record is not to cost
 _DRAWN = 6  # solvers that the page looks at closely
 
 
 class Session:
     """A run under way. `run` is the content of result.json; a fit's line is written after the files that it names, so
-    that the folder is consistent whenever the run is stopped.
+    that the folder is consistent whenever the run is stopped. Of a run by several processes each has one of these, and
+    the first's reads and writes the folder.
 
     Attributes:
         done: the fits that have ended, by key: the lines of fits.jsonl whose factors are whole.
     """
 
-    def __init__(self, held: FolderLock, config: Config, found: folder.StoredRun, started: float, console: Console):
+    def __init__(
+        self, held: FolderLock | Follower, config: Config, found: folder.StoredRun, started: float, console: Console
+    ):
         self.held, self.place, self.run, self.console = held, held.folder, found.run, console
         self.config, self.started = config, started
-        whole, self.spoilt = folder.split_intact(self.place, found.fits)
+        whole, self.spoilt = ranks.from_first(lambda: folder.split_intact(self.place, found.fits))
         self.done = {fit.key: fit for fit in whole}
         self.wanted: set[str] = set()  # baselines of this config, by key
         self.earlier = self.earlier_fits()
         self.keeper = Keeper(held, self.config)
         self.watch = Watch(console)
         self.tables = Tables(self.place, self.run.data, console)
+        self.kept: checkpoint.Checkpoints | None = None  # of the fit under way
+        self.stops = ranks.StopsTogether()
+        if ranks.several():
+            self.stops.listen()
 
     def make_all(self) -> int:
         stopped = None
@@ -66,9 +72,9 @@ class Session:
         except KeyboardInterrupt as error:
             stopped = error
         with defer_stops():
-            found = self.finish(stopped)
+            found = ranks.from_first(lambda: self.finish(stopped))
             printing.print_results(self.console, self.place, found)
-        if stopped is None:  # who presses Ctrl-C wants to leave
+        if stopped is None and ranks.is_first():  # who presses Ctrl-C wants to leave
             with printing.spinner_during(self.console, "drawing the page"):
                 self.draw()
         self.held.check()
@@ -104,19 +110,24 @@ class Session:
         return folder.read(self.place)
 
     def write(self, status: Any) -> None:
-        self.held.check()
         self.run.status, self.run.wall_seconds = status, time.perf_counter() - self.started
-        folder.write_run(self.place, self.run)
+
+        def written() -> None:
+            self.held.check()
+            folder.write_run(self.place, self.run)
+
+        ranks.from_first(written)
 
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
-        folder.set_aside(self.place)
+        ranks.from_first(lambda: folder.set_aside(self.place))
         self.earlier = self.earlier_fits()
         self.done = {}
 
     def earlier_fits(self) -> dict[str, FitRecord]:
         """Fits of another config that this one extends, whose factors are whole."""
-        whole, _ = folder.split_intact(self.place, folder.earlier_fits(self.place).values())
+        earlier = ranks.from_first(lambda: folder.earlier_fits(self.place)).values()
+        whole, _ = ranks.from_first(lambda: folder.split_intact(self.place, earlier))
         return {fit.key: fit for fit in whole}
 
     def measure_baselines(self, planned: PlannedFit, table: SplitTable) -> None:
@@ -194,8 +205,12 @@ class Session:
         return key in self.done and self.done[key].program is None
 
     def add(self, fits: list[FitRecord]) -> None:
-        self.held.check()
-        folder.append(self.place, fits)
+
+        def added() -> None:
+            self.held.check()
+            folder.append(self.place, fits)
+
+        ranks.from_first(added)
         self.done |= {fit.key: fit for fit in fits}
 
     def weight(self, planned: PlannedFit) -> float:
@@ -221,12 +236,15 @@ class Session:
                 result, error, changes = gradient_tuning.run_descent(table, planned, planned.descent, watch)
         else:
             result, error = self.run_fit(table, planned, program)
-        if error is None and planned.descent is None and time.monotonic() - began > _WORTH_KEEPING:
-            self.keeper.save_checkpoint(table, planned, result, program)
+        (long,) = ranks.any_of(time.monotonic() - began > _WORTH_KEEPING)
+        if error is None and planned.descent is None and long:
+            kept = self.kept or self.keeper.checkpoints(table, planned)
+            self.keeper.save_checkpoint(table, planned, result, kept, program)
+        self.close_checkpoints()
         with defer_stops():
             fit = self.keeper.finish(table, planned, result, error, program).changed(**changes)
             self.add([fit])
-            folder.clear_unfinished(self.place)
+            ranks.from_first(lambda: folder.clear_unfinished(self.place))
             self.count(program, 1, result)
             self.write("running")
         self.watch.advance(self.weight(planned))
@@ -238,22 +256,14 @@ class Session:
         settings = planned.config.fit
         problem = table.problem(planned.fold)
         made, objective = planned.solver.build(), planned.config.objective.build()
-        init = self.restore(planned.key(table.hash), made, problem, objective)
+        init = self.restore(table, planned, made, problem, objective)
         if init is not None and init.reason not in ("running", "interrupted"):
             return init, None  # the run was killed between its end and its line
         if init is not None and _budget_spent(settings, init.history.last()):
             return dataclasses.replace(init, reason="callback"), None
-        kept = time.monotonic()
-
-        def keep(at: jals.Progress) -> None:
-            nonlocal kept
-            if time.monotonic() - kept >= _KEEP_EVERY:
-                self.held.check()
-                try:
-                    self.keeper.save_checkpoint(table, planned, at.result, program)
-                except StorageError as error:  # no reason to stop: the disk may have room again by the end
-                    self.console.print(f"{error} The fit goes on.", soft_wrap=True)
-                kept = time.monotonic()
+        kept = self.kept or self.keeper.checkpoints(table, planned)
+        self.kept = kept
+        keep = Keeping(self.keeper, (table, planned, kept, program), self.stops, self.console)
 
         try:
             with self.watch.fit(planned.name, settings) as watch:
@@ -269,34 +279,48 @@ class Session:
                     metric=settings.metric,
                     patience=settings.patience,
                     loss_every=settings.loss_every,
-                    callbacks=[watch, keep, lambda at: _budget_spent(settings, at)],
+                    callbacks=[watch, keep, lambda at: ranks.any_of(_budget_spent(settings, at))[0]],
                 )
         except FitError as error:
             return error.result, error
         except Interrupted as stopped:
             if stopped.result.history.sweep:  # else the sweep was still being compiled
                 try:
-                    self.keeper.save_checkpoint(table, planned, stopped.result, program)
+                    self.keeper.save_checkpoint(table, planned, stopped.result, kept, program)
                 except StorageError as full:
                     raise self.keeper.rescue_factors(table, planned, stopped.result, full) from full
+                self.close_checkpoints()
                 line = self.keeper.record(table, planned, stopped.result, None, program)
                 printing.print_fit_end(self.console, planned.name, line)
             raise
         return result, None
 
-    def restore(self, key: str, solver: Any, problem: Any, objective: Any) -> jals.Result | None:
+    def restore(
+        self, table: SplitTable, planned: PlannedFit, solver: Any, problem: Any, objective: Any
+    ) -> jals.Result | None:
         """The result in the fit's checkpoint, or None. Of a damaged checkpoint only its own fit starts anew."""
+        key = planned.key(table.hash)
         try:
-            kept = folder.unfinished_fit(self.place)
+            kept = ranks.from_first(lambda: folder.unfinished_fit(self.place))
             if kept is not None and kept.key == key:
-                result = checkpoint.restore(self.place, key, kept.files, solver, problem, objective)
-                checkpoint.keep_only(self.place, kept.files)
+                result, damaged = checkpoint.restore(self.place, key, kept.files, solver, problem, objective)
+                for step in damaged:
+                    said = f"The checkpoint of sweep {step} in {self.place / folder.UNFINISHED} is damaged"
+                    self.console.print(f"{said}. That fit goes on from sweep {result.done}.", soft_wrap=True)
+                files = {name: each for name, each in kept.files.items() if checkpoint.step_of(name) not in damaged}
+                checkpoint.keep_only(self.place, files)
+                self.kept = self.keeper.checkpoints(table, planned, files)
                 return result
-            folder.clear_unfinished(self.place)  # of a fit that has ended: a kill came before it was cleared
+            ranks.from_first(lambda: folder.clear_unfinished(self.place))  # of one that has ended: a kill came before
         except StorageError as damaged:
             self.console.print(f"{damaged} That fit begins anew.", soft_wrap=True)
-            folder.clear_unfinished(self.place)
+            ranks.from_first(lambda: folder.clear_unfinished(self.place))
         return None
+
+    def close_checkpoints(self) -> None:
+        if self.kept is not None:
+            self.kept.close()
+            self.kept = None
 
     # Fits that run as one program.
 
@@ -377,6 +401,9 @@ class Session:
         everything is drawn."""
         from ..show.report import write as write_report  # half a second of imports
 
+        if ranks.several():  # a page shows entries, which no process has all of
+            write_report([self.place], self.place / folder.REPORT)
+            return
         fits = [fit for fit in folder.ended_fits(self.place) if fit.trial is None]
         ranking = best_fit.ranking(fits, self.config)
         leads = best_fit.best_by_solver(fits, ranking)

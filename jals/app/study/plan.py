@@ -131,7 +131,7 @@ class Study(NamedTuple):
 
     def _planned(self, seed: int, trial: int | None, tuned: dict[str, float]) -> "PlannedFit":
         resolved = configs.at(self.config, self.point | tuned)
-        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune", "baseline"})
+        raw = resolved.model_dump(exclude_unset=True, exclude={"question", "output", "tune", "baseline", "checkpoint"})
         raw["output"] = resolved.output.model_dump(include={"metrics", "relevant"}, exclude_none=True)
         raw["solver"] = [raw["solver"][self.place]]
         raw["fit"] = {key: value for key, value in raw.get("fit", {}).items() if key != "seeds"}
@@ -192,7 +192,7 @@ class PlannedFit(NamedTuple):
     def key(self, data_hash: str) -> str:
         """A hash of all that decides the result: config, fold, data, the version of jals, and the file of a solver that
         is not jals's."""
-        config = self.config.model_dump(mode="json", exclude={"data"})
+        config = self.config.model_dump(mode="json", exclude={"data": True} | configs.WITHOUT_EFFECT)
         decides = [jals.__version__, config, self.config.data.reading(), self.fold, self.trial, data_hash]
         decides += [] if self.descent is None else [self.descent._asdict()]
         decides += [self.solver.module] if self.solver.module else []
@@ -227,6 +227,8 @@ class PlannedFit(NamedTuple):
             return "a descent goes by itself"
         if fit.timed or fit.seconds is not None:
             return "each fit's seconds are kept"
+        if fit.devices is not None:
+            return "its factors are spread over devices"
         if fit.patience is not None:
             return "patience keeps the best factors of each fit"
         if fit.passes is not None and self.traits.passes_per_sweep is None:

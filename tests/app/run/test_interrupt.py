@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jals
-from jals.app.run import checkpoint, session
+from jals.app.run import checkpoint, keeper, session
 from jals.files.runs import folder
 from tests.support.commands import SECOND_SOLVER, jals_command, write_experiment
 from tests.support.records import read_run as recorded
@@ -110,8 +110,8 @@ def test_at_random_moments(whole, tmp_path):
 
 PROGRAM = """
 import runpy, signal
-from jals.app import session
-session._KEEP_EVERY = 0.0
+from jals.app.run import keeper
+keeper._MINUTE = 0.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("jals", run_name="__main__", alter_sys=True)
 """
@@ -150,13 +150,13 @@ def test_a_long_fit_is_kept_on_the_way(whole, tmp_path, monkeypatch):
 
         return fit(*arguments, callbacks=[*callbacks, kill], **options)
 
-    monkeypatch.setattr(session, "_KEEP_EVERY", 0.0)
+    monkeypatch.setattr(keeper, "_MINUTE", 0.0)
     monkeypatch.setattr(jals, "fit", killed)
     assert isinstance(jals_command("run", config, "--out", tmp_path / "run").exception, MemoryError)
     record = recorded(tmp_path / "run")
     assert [record["status"]] == [fit["reason"] for fit in record["fits"]] == ["running"]
     check_files(tmp_path / "run")
-    monkeypatch.setattr(session, "_KEEP_EVERY", 60.0)
+    monkeypatch.setattr(keeper, "_MINUTE", 60.0)
     monkeypatch.setattr(jals, "fit", fit)
     done = jals_command("run", config, "--out", tmp_path / "run")
     assert "It is unfinished: als stopped after 7 sweeps" in " ".join(done.output.split())
@@ -167,16 +167,16 @@ def test_a_long_fit_is_kept_on_the_way(whole, tmp_path, monkeypatch):
 
 def test_a_disk_that_is_full_for_a_while_does_not_stop_a_fit(whole, tmp_path, monkeypatch):
     config, _, _ = whole
-    save, calls = checkpoint.save, []
+    begin, calls = checkpoint.Checkpoints.begin, []
 
     def full_at_first(*arguments):
         calls.append(arguments)
         if len(calls) < 3:
             raise jals.StorageError("no checkpoint can be written: No space left on device.")
-        return save(*arguments)
+        return begin(*arguments)
 
-    monkeypatch.setattr(session, "_KEEP_EVERY", 0.02)
-    monkeypatch.setattr(checkpoint, "save", full_at_first)
+    monkeypatch.setattr(keeper, "_MINUTE", 0.02)
+    monkeypatch.setattr(checkpoint.Checkpoints, "begin", full_at_first)
     done = jals_command("run", config, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert done.output.count("No space left on device. The fit goes on.") == 2

@@ -35,11 +35,11 @@ CHANGES = (
 # Every record is kept, and every fit before its line: so that there are many moments to be killed at.
 PROGRAM = f"""
 import runpy, signal
-from jals.app.run import session
+from jals.app.run import keeper, session
 from jals.files.runs import folder
 if not {DRAWN}:
     session.Session.draw = lambda self: folder.write(self.place / folder.PAGE, b"drawn")
-session._KEEP_EVERY, session._WORTH_KEEPING = 0.2, 0.0
+keeper._MINUTE, session._WORTH_KEEPING = 0.2, 0.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_module("jals", run_name="__main__", alter_sys=True)
 """
