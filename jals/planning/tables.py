@@ -147,9 +147,9 @@ class Table:
             more = {"places": self.places, "rows": numbers, "entries": job.entries, "ordered": False}
             columns = (None,) * 4
             return Sharded(*columns, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
-        columns = [self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype)]
+        user, item, value = (self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype))
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
-        return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)
+        return Problem(user, item, value, weight, *sides, *slots, *rows, compact=coded)
 
     def laid(self, side: str) -> Laid:
         other = SIDES[side == "user"]
