@@ -2,7 +2,7 @@
 
 What is routed is known beforehand, so all this is counted on the host, from the very places, routes and giants that
 `Problem.build(ratings, devices=)` makes; a test compares such counts with the collectives of compiled sweeps. Beside
-them stands the scheme of ALX (Mehta et al., 2021, section 4.2), which fetches rows batch by batch, the same row again
+them stands the scheme of ALX (Mehta et al., 2021), which fetches rows batch by batch, the same row again
 wherever it is met: each device gathers the numbers of the rows that all need for a batch, fills in its own rows and
 zeros for the others, and a sum over the devices makes each row whole.
 

@@ -120,8 +120,9 @@ class Table:
         if self.spread:
             Places.of_sizes(self.shards, (job.users, job.items)).check_devices(self.devices)
             self.asked = Exchange.of(asked, self.shards // self.devices)
-        # Tables in files have no numbers of entries, and larger ones can be nowhere else.
-        self.numbered = not self.spread or (not job.shards and job.entries <= MOST)
+        # Of tables in files no row is dealt over all devices, and entries have no numbers; nor in larger ones.
+        self.in_files = bool(job.shards)
+        self.numbered = not self.spread or (not self.in_files and job.entries <= MOST)
         self.rows = {"user": job.users, "item": job.items}
 
     def array(self, shape: tuple[int, ...], dtype: Any, spread: bool = True) -> Any:
@@ -146,15 +147,15 @@ class Table:
             more = {"places": self.places, "rows": numbers, "entries": job.entries, "ordered": False}
             columns = (None,) * 4
             return Sharded(*columns, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
-        columns = [self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype)]
+        user, item, value = (self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype))
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
-        return Problem(*columns, weight, *sides, *slots, *rows, compact=coded)  # pyright: ignore
+        return Problem(user, item, value, weight, *sides, *slots, *rows, compact=coded)
 
     def laid(self, side: str) -> Laid:
         other = SIDES[side == "user"]
         skew = self.job.skew[SIDES.index(side)]
         sizes = self.rows[side], self.job.entries, skew, self.rows[other]
-        return laid_out(*sizes, self.shards, self.job.platform, giants=self.spread)
+        return laid_out(*sizes, self.shards, self.job.platform, giants=self.spread and not self.in_files)
 
     def amounts(self, side: str, groups: int, giants: bool) -> Amounts:
         """What the entries of a side's rows need of the other's, those of giants, or the rest."""
