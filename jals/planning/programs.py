@@ -24,10 +24,11 @@ USERS, K = 4096, 10  # of `best_items`
 
 def als_sweep(job: Job, mesh: Any) -> tuple[Any, dict[str, Any]]:
     """`ALS.sweep` by Cholesky."""
-    problem, factors, reg = _fit(job, mesh)
+    storage = "bfloat16" if job.precision == "bfloat16" else None
+    problem, factors, reg = _fit(job, mesh, storage)
 
     def sweep(problem: Problem, factors: Factors, reg: Any) -> Factors:
-        return ALS(job.rank).sweep(State(factors), problem, explicit(reg))[0].factors
+        return ALS(job.rank, storage=storage).sweep(State(factors), problem, explicit(reg))[0].factors
 
     return sweep, {"problem": problem, "factors": factors, "reg": reg}
 
@@ -59,11 +60,11 @@ FITS = (als_sweep, gradient_sweep)
 PROGRAMS: dict[str, Program] = {"als": als_sweep, "gradient": gradient_sweep, "top_k": best_items}
 
 
-def _fit(job: Job, mesh: Any) -> tuple[Problem, Factors, Any]:
-    """(problem, factors, lambda)"""
-    dtype = np.dtype(job.precision)
-    if dtype not in FLOATS:
-        raise ArgumentError(f"a sweep keeps factors in float32 or float64, not in {job.precision}.")
+def _fit(job: Job, mesh: Any, storage: str | None = None) -> tuple[Problem, Factors, Any]:
+    """(problem, factors, lambda); `storage` is that of `ALS`, which is computed with in float32."""
+    if storage is None and np.dtype(job.precision) not in FLOATS:
+        raise ArgumentError(f"a sweep of Gradient keeps factors in float32 or float64, not in {job.precision}.")
     table = Table(job, mesh)
-    rows = [table.array((table.count(side), job.rank), dtype, table.spread) for side in SIDES]
-    return table.problem(), Factors(*rows, places=table.places), table.array((), dtype, spread=False)
+    kept = np.dtype(job.precision)
+    rows = [table.array((table.count(side), job.rank), kept, table.spread) for side in SIDES]
+    return table.problem(), Factors(*rows, places=table.places), table.array((), table.dtype, spread=False)

@@ -111,7 +111,8 @@ class Table:
     def __init__(self, job: Any, mesh: Any):
         self.job, self.mesh, self.devices = job, mesh, mesh.size
         self.spread = self.devices > 1
-        self.dtype = np.dtype(job.precision)
+        # Factors in bfloat16 are computed with in float32.
+        self.dtype = np.dtype("float32" if job.precision == "bfloat16" else job.precision)
         least = self.devices * job.exchanges
         self.shards = job.shards or -(-max(SHARDS, least) // least) * least
         if not self.spread:  # where there are none, this keeps small what is looked at here
@@ -149,7 +150,7 @@ class Table:
             return Sharded(*columns, *sides, *slots, *rows, compact=coded, **more)  # pyright: ignore
         user, item, value = (self.array((job.entries,), each) for each in (np.int32, np.int32, self.dtype))
         weight = self.array((job.entries,), self.dtype) if job.weighted else None
-        return Problem(user, item, value, weight, *sides, *slots, *rows, compact=coded)
+        return Problem(user, item, value, weight, *sides, *slots, *rows, compact=coded)  # pyright: ignore
 
     def laid(self, side: str) -> Laid:
         other = SIDES[side == "user"]
