@@ -17,6 +17,7 @@ from ...errors import JalsError
 from .signals import Stopped
 
 Found = TypeVar("Found")
+_alone: list[bool] = []  # not empty while the first does what the others wait for
 
 
 def several() -> bool:
@@ -30,15 +31,18 @@ def is_first() -> bool:
 
 def from_first(work: Callable[[], Found]) -> Found:
     """What `work` returns in the first process, in all of them; and what it raises, of what jals raises on purpose. Not
-    called in the others."""
-    if not several():
+    called in the others. Within such work the first is by itself."""
+    if not several() or _alone:
         return work()
     outcome: Any = None
     if is_first():
+        _alone.append(True)
         try:
             outcome = (work(), None)
         except JalsError as error:
             outcome = (None, error)
+        finally:
+            _alone.pop()
     found, error = pickle.loads(_told(pickle.dumps(outcome))[0])
     if error is not None:
         raise error
@@ -91,7 +95,7 @@ class StopsTogether:
     At the next record, `agree` raises the same stop in all."""
 
     def __init__(self):
-        self._heard = 0
+        self._heard, self.code = 0, 0  # the exit code, once they have ended
 
     def listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -106,4 +110,5 @@ class StopsTogether:
         """Raises `Stopped` where one of the processes was asked to end."""
         signum = int(_all(np.array(self._heard, np.int32)).max()) if several() else self._heard
         if signum:
+            self.code = 128 + signum
             raise Stopped(signum)

@@ -82,7 +82,7 @@ class Session:
         printing.print_broken(self.console, found.fits, self.tables.vocab())
         if stopped is not None:
             printing.print_stopped(self.console, stopped, found)
-        return verdict(found)
+        return self.stops.code or verdict(found)
 
     def finish(self, stopped: BaseException | None) -> folder.StoredRun:
         """Writes what the run has come to, and reads it as any other reader would.
@@ -106,17 +106,16 @@ class Session:
             folder.forget_earlier(self.place)
             folder.seal(self.place, self.run)
         else:
-            self.write("interrupted")
+            self._write("interrupted")
         return folder.read(self.place)
 
     def write(self, status: Any) -> None:
+        ranks.from_first(lambda: self._write(status))
+
+    def _write(self, status: Any) -> None:
+        self.held.check()
         self.run.status, self.run.wall_seconds = status, time.perf_counter() - self.started
-
-        def written() -> None:
-            self.held.check()
-            folder.write_run(self.place, self.run)
-
-        ranks.from_first(written)
+        folder.write_run(self.place, self.run)
 
     def extend(self) -> None:
         """Sets the fits of the run in the folder aside: those that this config has too are taken from there."""
@@ -279,7 +278,7 @@ class Session:
                     metric=settings.metric,
                     patience=settings.patience,
                     loss_every=settings.loss_every,
-                    callbacks=[watch, keep, lambda at: ranks.any_of(_budget_spent(settings, at))[0]],
+                    callbacks=[watch, keep, lambda at: _budget_spent(settings, at)],
                 )
         except FitError as error:
             return error.result, error
@@ -440,4 +439,5 @@ def verdict(found: folder.StoredRun) -> int:
 
 def _budget_spent(settings: Any, at: Any) -> bool:
     """Whether a fit has used up its passes or seconds."""
-    return over_budget(settings.passes, [at.passes]) or over_budget(settings.seconds, [at.seconds])
+    (late,) = (False,) if settings.seconds is None else ranks.any_of(over_budget(settings.seconds, [at.seconds]))
+    return over_budget(settings.passes, [at.passes]) or late
