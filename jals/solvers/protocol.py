@@ -22,10 +22,12 @@ from ..forks import check_jax
 from ..model import objectives
 from ..model.factors import Factors, as_arrays, common_float
 from ..model.objectives import Objective, entry_counts
+from ..model.places import SIDES
 from ..model.problem import Problem
 from ..model.sharded import Sharded
 from ..model.streamed import REFUSAL, Streamed
 from ..reals import FLOATS, MOST, as_floats, float_dtype, reals
+from .noise import normal_rows
 
 
 class State(NamedTuple):
@@ -134,8 +136,10 @@ def initial_factors(key: jax.Array, rank: int, scale: Any, problem: Problem, obj
 
 def _noise(key: jax.Array, rank: int, problem: Problem, side: str) -> jax.Array:
     """Normal numbers `(rows, rank)`, which depend on key, rank and row alone, wherever the rows lie."""
-    numbers = jax.random.normal(key, (getattr(problem, f"num_{side}s"), rank), problem.dtype)
-    return problem.by_place(side, numbers) if isinstance(problem, Sharded) else numbers
+    shape = getattr(problem, f"num_{side}s"), rank
+    if isinstance(problem, Sharded):
+        return normal_rows(key, problem.rows[SIDES.index(side)], shape, problem.dtype)
+    return jax.random.normal(key, shape, problem.dtype)
 
 
 def mean_value(problem: Problem) -> jax.Array:
