@@ -66,7 +66,7 @@ plan: $(VENV)/libtpu  ## what a TPU's compiler makes of sweeps and top_k on a ch
 		JAX_PLATFORMS=cpu PYTHONPATH=$(VENV)/libtpu $(BIN)/jals plan v5e:1x1 --program $$program \
 		--users 138493 --items 26744 --entries 20000263 --rank 128 --no-search || exit 1; done
 	JAX_PLATFORMS=cpu PYTHONPATH=$(VENV)/libtpu $(BIN)/jals plan v5e:16x16 --users 365000000 --items 365000000 \
-		--entries 30000000000 --rank 128 --exchange routed:64 --value uint8 --no-search
+		--entries 30000000000 --rank 128 --exchange routed:64 --value uint8 --precision bfloat16 --no-search
 
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
