@@ -104,6 +104,7 @@ class Session:
         if stopped is None:
             self.run.baselines = [each for each in self.run.baselines if each.key in self.wanted]
             folder.forget_earlier(self.place)
+            folder.clear_unfinished(self.place)  # a kill may have come between the last fit's line and this
             folder.seal(self.place, self.run)
         else:
             self._write("interrupted")

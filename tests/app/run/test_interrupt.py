@@ -165,6 +165,24 @@ def test_a_long_fit_is_kept_on_the_way(whole, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *factors)
 
 
+def test_killed_between_a_fits_line_and_the_end_of_its_checkpoint(tmp_path, monkeypatch):
+    config = write_experiment(tmp_path)
+    clear = folder.clear_unfinished
+
+    def killed(place):
+        if (place / folder.FITS).exists():
+            raise MemoryError
+        clear(place)
+
+    monkeypatch.setattr(folder, "clear_unfinished", killed)
+    command = ("run", config, "--out", tmp_path / "run", "--set", "checkpoint.sweeps=1")
+    assert isinstance(jals_command(*command).exception, MemoryError)
+    assert (tmp_path / "run" / folder.NOTE).exists()
+    monkeypatch.setattr(folder, "clear_unfinished", clear)
+    assert jals_command(*command).exit_code == 0
+    assert not (tmp_path / "run" / folder.NOTE).exists() and not (tmp_path / "run" / folder.UNFINISHED).exists()
+
+
 def test_a_disk_that_is_full_for_a_while_does_not_stop_a_fit(whole, tmp_path, monkeypatch):
     config, _, _ = whole
     begin, calls = checkpoint.Checkpoints.begin, []

@@ -239,26 +239,33 @@ def test_a_second_run_in_the_folder_is_refused(config, whole, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(config, whole, tmp_path, capsys):
-    """Each run is killed, one of its processes or their parent, until it has ended by itself."""
-    draw, killed, resumed, runs = random.Random(int(os.environ.get("JALS_SEED", 0))), 0, 0, 0
-    while killed < KILLS:
-        place, before = tmp_path / str(runs), 0
-        while True:
-            run = started(config, place)
-            waited(place / folder.RESULT, run)
-            time.sleep(draw.uniform(0, 6))
-            every = [run.pid, *processes_of(run)]
-            chosen = draw.choice(every)
-            if run.poll() is None and killed < KILLS:
-                os.kill(chosen, signal.SIGKILL)
-                killed, before = killed + 1, before + 1
+    """Each run is killed, one of its processes or their parent, some times at work and some at its start or end, then
+    ended."""
+    draw, killed, runs, kept = random.Random(int(os.environ.get("JALS_SEED", 0))), 0, 0, 0
+    place, over = tmp_path / "0", True
+    while killed < KILLS or not over:
+        run = started(config, place)
+        if over := killed == KILLS or (killed > 0 and draw.random() < 0.2):
             output, code = ended(run)
-            assert "Traceback" not in output or code == LOST, output
-            assert code in (0, LOST, -signal.SIGKILL), (code, output)
-            if code == 0:
-                break
-            time.sleep(0.5)  # those whose parent was killed end by themselves
-        resumed, runs = resumed + before, runs + 1
-        same(whole, place)
+            assert code == 0, output
+            same(whole, place)
+            runs, place = runs + 1, tmp_path / str(runs + 1)
+            continue
+        if draw.random() < 0.8:
+            note = place / folder.NOTE
+            seen = note.read_bytes() if note.exists() else b""
+            while run.poll() is None and not (note.exists() and note.read_bytes() != seen):
+                time.sleep(0.01)
+            kept += 1
+        else:
+            waited(place / folder.RESULT, run)
+        time.sleep(draw.uniform(0, 2))
+        chosen = draw.choice([run.pid, *processes_of(run)])
+        if run.poll() is None:
+            os.kill(chosen, signal.SIGKILL)
+            killed += 1
+        output, code = ended(run)
+        assert code in (0, LOST, -signal.SIGKILL), (code, output)
+        time.sleep(0.5)  # those whose parent was killed end by themselves
     with capsys.disabled():
-        print(f"\n{killed} kills: {resumed} resumes, {runs} runs, final factors identical")
+        print(f"\n{killed} kills, {kept} of them after a checkpoint: {killed} resumes, {runs} runs, factors identical")
