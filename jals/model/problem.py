@@ -167,11 +167,11 @@ class Problem:
             from .streamed import open_streamed  # which makes problems
 
             return open_streamed(manifest, memory, slabs, verify, progress)
-        manifest.verify(hashes=verify)
         if devices is not None:
             from .spreading import open_sharded
 
-            return open_sharded(manifest, devices, exchange)
+            return open_sharded(manifest, devices, exchange, verify)
+        manifest.verify(hashes=verify)
         ratings, vocab = partitioned(manifest)
         return dataclasses.replace(cls.build(ratings, layout), vocab=vocab)
 

@@ -208,10 +208,18 @@ def build_sharded(ratings: Ratings, devices: Any, exchange: Any = "auto", places
     return spread(OfRatings(ratings, shards, places), mesh, exchange)
 
 
-def open_sharded(manifest: Manifest, devices: Any, exchange: Any = "auto") -> Sharded:
-    """`Problem.open(path, devices=devices, exchange=exchange)` of a table whose files have been verified: its rows lie
-    where they have been dealt to. Of several processes each reads the files of its own shards alone."""
+def own_shards(manifest: Manifest, mesh: jax.sharding.Mesh) -> set[int]:
+    """Of a table's shards those that the devices of this process hold."""
+    own = [at for at, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    return {shard for at in own for shard in manifest.shards_of(at, mesh.size)}
+
+
+def open_sharded(manifest: Manifest, devices: Any, exchange: Any = "auto", verify: bool = True) -> Sharded:
+    """`Problem.open(path, devices=devices, exchange=exchange, verify=verify)`: the rows lie where they have been dealt
+    to. Of several processes each verifies and reads the files of its own shards alone."""
     mesh = mesh_of(devices)
+    own = None if jax.process_count() == 1 else own_shards(manifest, mesh)
+    manifest.verify(hashes=verify, shards=own)
     if jax.process_count() == 1:
         ratings, vocab = read(manifest)
         places = _dealt(manifest, {side: row_places(manifest, side) for side in SIDES})

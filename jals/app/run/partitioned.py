@@ -14,7 +14,7 @@ import jals
 from ... import datasets
 from ...data.vocabulary import Vocabulary
 from ...errors import ConfigError, DataError
-from ...model.spreading import mesh_of
+from ...model.spreading import mesh_of, own_shards
 from ...partitioned.manifest import NAME, SIDES, Manifest
 from ...partitioned.reader import read, row_places
 from ..config.schema import Config
@@ -86,9 +86,7 @@ def read_partitioned(config: Config) -> PartitionedData:
     manifest = Manifest.read(datasets.find_path(str(config.data.path)))
     ratings, spread = None, devices_of(config)
     if ranks.several():
-        mesh = mesh_of(spread)
-        own = [place for place, each in enumerate(mesh.devices.flat) if each.process_index == jax.process_index()]
-        manifest.verify(shards={shard for place in own for shard in manifest.shards_of(place, mesh.size)})
+        manifest.verify(shards=own_shards(manifest, mesh_of(spread)))
         users, items = (row_places(manifest, side)[0] for side in SIDES)
         vocab = None if users is None or items is None else Vocabulary(users, items)
     else:
