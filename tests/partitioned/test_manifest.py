@@ -190,7 +190,12 @@ def test_a_file_that_is_no_parquet_is_named(table):
 
 
 def test_what_does_not_work_says_what_does(whole):
-    with pytest.raises(jals.ArgumentError, match="devices must be None: "):
-        jals.Problem.open(whole, devices=2)
+    with pytest.raises(jals.ArgumentError, match=r"devices is 64, but jax has \d+ here"):
+        jals.Problem.open(whole, devices=64)
+    for given in ({"stream": True}, {"layout": "padded"}):
+        with pytest.raises(jals.ArgumentError, match='devices are for stream=False and layout="bucketed"'):
+            jals.Problem.open(whole, devices=1, **given)
+    with pytest.raises(jals.ArgumentError, match="exchange is 'ring', but is for several devices"):
+        jals.Problem.open(whole, exchange="ring")
     with pytest.raises(jals.ArgumentError, match=r"stream is 1\.5, but must be True or False"):
         jals.Problem.open(whole, stream=1.5)

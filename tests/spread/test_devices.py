@@ -20,6 +20,9 @@ def test_on_several_devices(path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment["NPROC"] = str(4 * devices)  # the pool is to be larger than the devices: see docs/scaling.md
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", str(path)]
+    without = ["cacheprovider", "xdist"]
+    if path.stem.endswith("checkpoints"):  # orbax leaves coroutines behind where it was made to fail
+        without.append("unraisableexception")
+    command = [sys.executable, "-m", "pytest", "-x", *(f"-pno:{name}" for name in without), str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
