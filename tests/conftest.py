@@ -23,6 +23,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and os.environ.get("JALS_XLA") != "de
 
 import jax  # noqa: E402 - XLA reads its flags when it starts
 import pytest  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
@@ -38,6 +39,19 @@ def strict_dtypes():
     """Mixing dtypes is an error (optax itself mixes them, so this is not for `Gradient`)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """What `jals.enable_cache` sets is as before after the test, and its usual folder one that is let go."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = ("min_compile_time_secs", "min_entry_size_bytes")
+    names = ["enable_compilation_cache", "compilation_cache_dir", *(f"persistent_cache_{name}" for name in kept)]
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def strange(tree: ast.Module):
 
 # The rooms from the lowest up: each uses those before it, and what lies beside it.
 ROOMS = (
-    *("errors", "clock", "forks", "devices", "reals", "data", "partitioned"),
+    *("errors", "clock", "caching", "forks", "devices", "reals", "data", "partitioned"),
     *("model", "presets", "metrics", "baselines"),
     *("rows", "files", "solvers", "recommend", "planning"),
     *("fitting", "diagnostics", "derivatives", "tuning", "datasets", "experiment"),

@@ -1,8 +1,13 @@
 """What `jals` shows is what the reference documents, and both are one list."""
 
+import ast
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import jals
 from tests.support import ROOT
@@ -35,3 +40,39 @@ def test_no_module_has_the_name_of_a_public_call():
 
 def test_types_are_told():
     assert (Path(jals.__file__).parent / "py.typed").is_file()
+
+
+def test_type_checkers_and_readers_are_told_what_is_found():
+    """The imports that type checkers read, and where `jals` looks, are one list."""
+    tree = ast.parse(Path(jals.__file__).read_text("utf-8"))
+    (told,) = [node for node in tree.body if isinstance(node, ast.If)]
+    names = set()
+    for node in told.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            names.add(alias.name)
+            home = ".".join(["jals", *([node.module] if node.module else [])])
+            found = getattr(jals, alias.name)
+            module = f"{home}.{alias.name}" if isinstance(found, type(ast)) else home
+            assert sys.modules[module] is found or getattr(sys.modules[module], alias.name) is found
+    assert names == set(jals.__all__)
+
+
+ASK = """
+import sys
+import jals
+assert "jax" not in sys.modules, "import jals imports jax"
+jals.fit, jals.ALS, jals.Problem, jals.als_wr, jals.certify, jals.metrics, jals.split, jals.predict, jals.read_ratings
+assert "jax" in sys.modules
+print([name for name in ("optax", "jals.solvers.gradient", "jals.app", "polars", "matplotlib") if name in sys.modules])
+"""
+
+
+def test_importing_takes_no_longer_than_jax():
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=100)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_what_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'jals' has no attribute 'als'"):
+        getattr(jals, "als")  # noqa: B009

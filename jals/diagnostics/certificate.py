@@ -71,7 +71,7 @@ class Certificate:
 
     def holds(self, last_updated: bool = True) -> bool:
         """Whether every fresh update meets the bound, and (unless False) the rows updated last too. A NaN fails."""
-        return all(bool((error <= self.bound).all()) for error in self._errors(last_updated).values())
+        return bool(_all_within(list(self._errors(last_updated).values()), self.bound))
 
     def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
         errors = {"user": self.user, "item": self.item}
@@ -101,6 +101,11 @@ class Certificate:
         text = f"certificate {verdict}: largest backward errors {', '.join(said)}; bound {self.bound:.0e}; "
         text += f"stationarity {float(jnp.max(self.stationarity)):.1e}."
         return f"{text} {WHAT_UNJUDGED}" if any(unjudged.values()) else text
+
+
+@jax.jit
+def _all_within(errors: list[jax.Array], bound: float) -> jax.Array:
+    return jnp.stack([(error <= bound).all() for error in errors]).all()
 
 
 def certify(factors: Factors, problem: Problem, objective: Objective, solver: Any = None) -> Certificate:

@@ -129,6 +129,7 @@ def fit_grid(
     memory_bytes: int | None = None,
     callbacks: Iterable[Callable[[list[list[Progress | None]]], Any]] = (),
     metric: str = RMSE,
+    progress: bool = False,
 ) -> Grid:
     """Every objective with every key, each fitted as `fit` would, in one compiled program: `fit_many`, in as many
     groups as memory asks for.
@@ -150,6 +151,7 @@ def fit_grid(
         callbacks: each is called at every record with `seen[objective][key]`, the `Progress` of each fit under way,
             None for all others. Returning True stops those under way.
         metric: what is measured of the validation ratings, as for `fit_many`; `best` goes by it.
+        progress: show it, group by group, as `fit` does.
 
     Numbers, keys and `sweeps` never compile anything again. Groups are equal in size, or differ by one, and each of
     the two sizes is one program. Passes of measuring are not counted in any fit.
@@ -175,7 +177,7 @@ def fit_grid(
     masks = None if weights is None else jnp.asarray(weights, problem.dtype)
     places = [(row, column) for row in range(len(objectives)) for column in range(len(keys))]
 
-    def fitted(places: list[tuple[int, int]], loop: str, sweeps: int, watchers: Iterable[Callable]) -> list:
+    def fitted(places: list[tuple[int, int]], loop: str, sweeps: int, watchers: Iterable[Callable], label="") -> list:
         own = sorted({column for _, column in places})  # as many in every group of a size
         folds = None if masks is None else (masks[np.array(own)], [own.index(column) for _, column in places])
         return fit_many(
@@ -191,6 +193,7 @@ def fit_grid(
             callbacks=watchers,
             loop=loop,
             metric=metric,
+            progress=label,
         )
 
     def shown(seen: list, places: list) -> list[list]:
@@ -211,10 +214,12 @@ def fit_grid(
             some, enough = places[: even_sizes(len(places), most["vmap"])[0]], np.inf if loop == "measure" else work
             choice = choice._replace(why="interrupted before a loop was chosen")
             choice = quicker_loop(lambda loop: fitted(some, loop, 1, ()), len(some), enough)
-        for size in even_sizes(len(places), most[choice.loop]):
+        sizes = even_sizes(len(places), most[choice.loop])
+        for number, size in enumerate(sizes, start=1):
             group = places[len(ends) : len(ends) + size]
             watchers = [lambda seen, each=each, group=group: each(shown(seen, group)) for each in asked.callbacks]
-            ends += fitted(group, choice.loop, asked.most, watchers)
+            label = f"{size} fit{'s' * (size > 1)}" + f", group {number} of {len(sizes)}" * (len(sizes) > 1)
+            ends += fitted(group, choice.loop, asked.most, watchers, label * bool(progress))
     except KeyboardInterrupt as stopped:
         if choice.loop in many.LOOPS and isinstance(stopped, Interrupted):
             ends += stopped.result

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from ..errors import ArgumentError, DataError, FitError, Interrupted
 from ..reals import one_real
 from ..solvers.protocol import check_kind, check_whole
+from .progress import shown
 
 RUNNING = "running"  # the `reason` of a result that is under way
 
@@ -37,6 +38,7 @@ class StopRules:
     Attributes:
         most: how many sweeps or steps at most.
         of: the caller's word for them: "sweeps" or "steps".
+        progress: whether to show how far it is, or under what name.
     """
 
     most: int
@@ -45,11 +47,18 @@ class StopRules:
     patience: int | None = None
     loss_every: int = 1
     callbacks: Iterable[Callable[[Any], Any]] = ()
+    progress: str | bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether someone wants to see every sweep, where no losses are asked for."""
+        return bool(self.callbacks) or bool(self.progress)
 
     def checked(self, least: int = 0) -> Self:
         """The same in plain numbers and with the callbacks in a tuple; raises ArgumentError for invalid ones,
         in the caller's own names."""
         check_kind("callbacks", self.callbacks, Iterable, "give a list of functions")
+        check_kind("progress", self.progress, bool | str, "give True or False")
         check_whole(self.of, self.most, least)
         check_whole("loss_every", self.loss_every, 0)
         if self.patience is not None:
@@ -102,12 +111,17 @@ def run_rounds(
         step that ended had made, those under way then as "interrupted"; OutOfMemory likewise, those as "failed".
     """
 
-    def answered(shown: Any) -> list[Any]:
-        return [callback(shown) for callback in asked.callbacks]  # each is called, whatever another says
+    watch: Callable[[Any], None] | None = None
+
+    def answered(told: Any) -> list[Any]:
+        if watch is not None:
+            watch(told)
+        return [callback(told) for callback in asked.callbacks]  # each is called, whatever another says
 
     now: list[Any] = []
     try:
-        with memory(lambda: _settled(now, lambda _: "failed") or None):
+        label = asked.progress if isinstance(asked.progress, str) else "fit" * asked.progress
+        with memory(lambda: _settled(now, lambda _: "failed") or None), shown(label) as watch:
             now = start()
             for prepare in begin:
                 now = prepare(now)
@@ -117,7 +131,7 @@ def run_rounds(
                 if not any(map(_under_way, now)):
                     return now
                 now = step(now)
-                if asked.callbacks and any(map(_under_way, now)):
+                if asked.watched and any(map(_under_way, now)):
                     answers = answered(seen(now))
     except KeyboardInterrupt:
         if not now:

@@ -43,6 +43,7 @@ def fit_many(
     callbacks: Iterable[Callable[[list[Progress | None]], Any]] = (),
     loop: str = "map",
     metric: str = RMSE,
+    progress: bool | str = False,
 ) -> list[Result | FitError]:
     """Many fits on one table in one compiled program: a grid of numbers, seeds and folds.
 
@@ -66,6 +67,7 @@ def fit_many(
             table is small. Static.
         metric: what is measured of the validation ratings, as for `fit`; a ranking metric takes a pass over all scores
             for each fit at every record, on the host's side of the program.
+        progress: show it, as `fit` does; a text is the name to show it by.
 
     What comes as a list says how many fits there are. Numbers, seeds and `sweeps` never compile anything again.
 
@@ -83,14 +85,14 @@ def fit_many(
         OutOfMemory: as from `fit`; `result` is such a list too, those under way with `reason` "failed".
     """
     check_jax()
-    asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, loss_every=loss_every, callbacks=callbacks, progress=progress).checked()
     columns, masks = _columns(solvers, objectives, keys, validation, weights)
     solvers, objectives, keys, validation, which = columns.values()
     _check(problem, columns, masks, loop)
     check_metric(metric, validation)
     measures = measures_of(metric, validation, problem, masks, which)
     with_loss = bool(asked.loss_every)
-    watched = bool(asked.callbacks) or any(held_out is not None for held_out in validation)
+    watched = asked.watched or any(held_out is not None for held_out in validation)
     problem, fold, folds = problem.checked(), None, None
     if masks is not None:
         fold, folds = jnp.asarray(which, jnp.int32), _fold_slots(problem, jnp.asarray(masks, problem.dtype))
@@ -122,7 +124,7 @@ def fit_many(
 
     def seen(now: list) -> list[Progress | None]:
         own = [each.with_reason(RUNNING) if isinstance(each, _Member) else None for each in now]
-        return [each and single.progress(each, asked.most) for each in own]
+        return [each and single.as_progress(each, asked.most) for each in own]
 
     apart = ["give fewer fits at once"] + ['take loop="map"'] * (loop == "vmap")
     cures = [*apart, *smaller(solvers[0], problem)]

@@ -73,6 +73,7 @@ def regularisation_path(
     order: str = "given",
     compare: bool = False,
     metric: str = RMSE,
+    progress: bool = False,
 ) -> Path:
     """Fits objectives one after another, each from the factors of the one before: `fit(..., init=factors)`.
 
@@ -92,6 +93,7 @@ def regularisation_path(
         order: "given", or "reversed": from the last to the first; results are in the order given either way.
         compare: whether to make the same fits from cold starts too, and say which was faster.
         metric: as for `fit`; `best` goes by it.
+        progress: show each fit, as `fit` does.
 
     Numbers, `sweeps` and the number of objectives never compile anything again: it is `fit`'s program for all. Passes
     are the solver's, as everywhere; a loss after each sweep, and one at each start, is one more each.
@@ -114,7 +116,9 @@ def regularisation_path(
 
     def fitted(row: int, init: Any) -> Result | FitError:
         try:
-            outcome = fit(solver, problem, objectives[row], sweeps, key, tol, init, validation, metric=metric)
+            label = f"objectives[{row}]" if progress else ""
+            given = solver, problem, objectives[row], sweeps, key, tol, init, validation
+            outcome = fit(*given, metric=metric, progress=label)
         except FitError as error:
             outcome = error.with_traceback(None)
         except Interrupted as stopped:

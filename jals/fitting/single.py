@@ -173,6 +173,7 @@ def fit(
     loss_every: int = 1,
     callbacks: Iterable[Callable[[Progress], Any]] = (),
     metric: str = RMSE,
+    progress: bool | str = False,
 ) -> Result:
     """Fits factors, looking at the loss on the way.
 
@@ -194,6 +195,10 @@ def fit(
         metric: what is measured of the validation ratings: "rmse", the lower the better, or a key of
             `jals.metrics.ranking` such as "ndcg@10" or "auc", the higher the better. The items of the problem's entries
             (of weight > 0) are not ranked for their users.
+        progress: whether to show sweeps, loss, validation metric and the time left while it runs: in a notebook and, by
+            rich, in a terminal as a bar, elsewhere (a log) as a line a minute on stderr. Without rich (the extra `cli`)
+            a terminal gets lines, too. A text is the name to show it by. It asks for a record a sweep as a callback
+            does.
 
     Numbers (in solver and objective), seeds and `sweeps` never compile anything again.
 
@@ -207,7 +212,8 @@ def fit(
         OutOfMemory: where XLA has too little of it: what was needed, what there is, what to do; with the result up to
             the last record, reason "failed", or None.
     """
-    asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks).checked()
+    asked = StopRules(sweeps, tol=tol, patience=patience, loss_every=loss_every, callbacks=callbacks, progress=progress)
+    asked = asked.checked()
     streamed = problem if isinstance(problem, Streamed) else None
     known = problem.head if isinstance(problem, Streamed) else problem
     check_start(solver, known, objective, key=key, init=init, validation=validation)
@@ -227,7 +233,7 @@ def fit(
         work = Streaming(solver, streamed, objective, copies=2 if patience is None else 3)
     key = jax.random.key(0) if key is None else key
     measure = measure_of(metric, validation, known)
-    watched = validation is not None or bool(asked.callbacks)
+    watched = validation is not None or asked.watched
 
     def compiled(now: Result) -> Result:
         started = clock.seconds()
@@ -267,7 +273,7 @@ def fit(
     else:
         cures = [f"lower the rank ({solver.rank:,})", "partition the table into more shards"]
     memory = functools.partial(told_exhausted, "the fit", cures, problem)
-    result = run_single(begun, asked, step, lambda now: progress(now, asked.most), [compiled], memory)
+    result = run_single(begun, asked, step, lambda now: as_progress(now, asked.most), [compiled], memory)
     if result.done and alive:
         warn_if_vanished(result.factors, known, objective)
     return result
@@ -317,7 +323,7 @@ def starting_result(
     )
 
 
-def progress(now: Result, sweeps: int) -> Progress:
+def as_progress(now: Result, sweeps: int) -> Progress:
     """What callbacks see of a result, of so many sweeps asked for."""
     return Progress(**vars(now.history.last()), sweeps=sweeps, state=now.state, result=now)
 

@@ -1,8 +1,8 @@
 """Factors that have all shrunk to 0, where no sweep and no derivative leads away from."""
 
 import warnings
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..model.factors import Factors
@@ -41,9 +41,12 @@ def warn_if_vanished(factors: Factors, problem: Problem, objective: Objective) -
 
 
 def _most(factors: Factors) -> float:
-    return factors.rank * _largest(factors.item) * _largest(factors.user)
+    return factors.rank * float(_product_of_largest(factors.user, factors.item))
 
 
-def _largest(array: Any) -> float:
-    """max |array|; NaN where one is."""
-    return float(jnp.max(jnp.abs(array), initial=0))
+@jax.jit
+def _product_of_largest(user: jax.Array, item: jax.Array) -> jax.Array:
+    """max |user| max |item|; NaN where one is."""
+    wide = jnp.promote_types(user.dtype, jnp.float32)
+    largest = [jnp.max(jnp.abs(table), initial=0).astype(wide) for table in (user, item)]
+    return largest[0] * largest[1]

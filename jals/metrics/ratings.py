@@ -49,12 +49,13 @@ def _mean(of: str, predicted: Any, actual: Any, weight: Any) -> jax.Array:
             return jnp.asarray(_scaled_mean(np, of, *held))
     exact = any(array.dtype == np.float64 or not jnp.issubdtype(array.dtype, np.floating) for array in arrays.values())
     dtype = np.float64 if exact and jax.config.read("jax_enable_x64") else np.float32
-    return _on_device(of, *(as_floats(name, array, dtype).ravel() for name, array in arrays.items()))
+    return _on_device(of, *(as_floats(name, array, dtype) for name, array in arrays.items()))
 
 
 @functools.partial(jax.jit, static_argnames=("of",))
 def _on_device(of: str, predicted: jax.Array, actual: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    return _scaled_mean(jnp, of, predicted, actual, weight)
+    held = (None if each is None else each.ravel() for each in (predicted, actual, weight))
+    return _scaled_mean(jnp, of, *held)
 
 
 def _scaled_mean(numpy: Any, of: str, predicted: Any, actual: Any, weight: Any = None) -> Any:

@@ -213,7 +213,7 @@ class Problem:
 
     def value_range(self) -> tuple[jax.Array, jax.Array]:
         """(the least value, the largest), `()` each."""
-        return self.value.min(), self.value.max()
+        return _range(self.value)
 
     def astype(self, dtype: Any) -> "Problem":
         """The same problem with values and weights of another dtype, float32 or float64 (where x64 is on); itself where
@@ -368,7 +368,7 @@ class Problem:
             if is_traced(arranged.value) or is_traced(arranged.user_slots.count):
                 arranged = given.arrange()
             for name, slots in (("user", arranged.user_slots), ("item", arranged.item_slots)):
-                if np.isnan(slots.count[0]):
+                if np.isnan(np.asarray(slots.count)[0]):
                     raise DataError(f"{self._fault(name)}. Make problems with Problem.build.")
         return arranged
 
@@ -390,13 +390,12 @@ class Problem:
         if is_traced(self.value) or is_traced(weight):
             return
         with jax.ensure_compile_time_eval():
-            wrongs = [] if weight is None else [("weight", weight, ~(jnp.isfinite(weight) & (weight >= 0)))]
-            for name, numbers, wrong in [*wrongs, ("value", self.value, ~jnp.isfinite(self.value))]:
-                if wrong.any():
-                    at = int(jnp.argmax(wrong))
+            wrong_value, wrong_weight, weighs = _faults(self.value, weight)
+            for name, numbers, at in (("weight", weight, int(wrong_weight)), ("value", self.value, int(wrong_value))):
+                if at >= 0:
                     need = "finite and >= 0" if name == "weight" else "finite"
                     raise DataError(f"{name} of entry {at} is {numbers[at]}, but must be {need}.")
-            if weight is not None and not (weight > 0).any():
+            if not weighs:
                 raise DataError("every entry has weight 0: there is nothing to learn from.")
 
     def describe(self) -> dict:
@@ -420,6 +419,28 @@ jax.tree_util.register_pytree_with_keys(
     _with_keys,
     lambda static, arrays: Problem(**dict(zip((*_ARRAYS, *_STATIC), (*arrays, *static), strict=True))),
 )
+
+
+# One program each: operation by operation, as many programs would be compiled for the first fit.
+
+
+@jax.jit
+def _faults(value: jax.Array, weight: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(the first entry whose value no fit can use, and the first whose weight, -1 for none; whether any weighs more
+    than 0)."""
+
+    def first(wrong: jax.Array) -> jax.Array:
+        return jnp.where(wrong.any(), jnp.argmax(wrong), -1)
+
+    of_value: Any = first(~jnp.isfinite(value))
+    if weight is None:
+        return of_value, np.int32(-1), np.True_  # pyright: ignore[reportReturnType]
+    return of_value, first(~(jnp.isfinite(weight) & (weight >= 0))), (weight > 0).any()
+
+
+@jax.jit
+def _range(numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return numbers.min(), numbers.max()
 
 
 def _columns(ratings: Ratings) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:

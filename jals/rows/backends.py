@@ -18,12 +18,17 @@ BACKENDS = ("auto", "xla", "native")
 
 class How(NamedTuple):
     """What is fixed when a solve is compiled: the algorithm, by whom, what is wanted (see `rowsolve.Solved`), and of an
-    algorithm that makes steps (see `steps`) its size."""
+    algorithm that makes steps (see `steps`) its size; and the platforms that the program is for, where they are known:
+    `narrow` says them to an `Opaque`."""
 
     linsolve: str
     backend: str
     want: tuple[str, ...] = ()
     size: int = 0
+    platforms: tuple[str, ...] = ()
+
+    def narrow(self, platforms: tuple[str, ...]) -> "How":
+        return self._replace(platforms=platforms)
 
 
 class RowSolutions(NamedTuple):
@@ -77,11 +82,22 @@ def by_backend(table: dict[str, Backend], how: How, view: View, *operands: Any) 
             why = _why(missing, here)
             raise ArgumentError(f'backend is "{how.backend}", but {why} backend="auto" works without it.')
         nowhere = functools.partial(_nowhere, one, how, missing)
-        return jax.lax.platform_dependent(view, *operands, **one.by_platform(how), default=nowhere)
+        return _by_platform(how, one.by_platform(how), nowhere, view, *operands)
     able = [one for one in table.values() if one.can(how, view)]
     own = {platform: solve for one in able for platform, solve in one.by_platform(how).items()}
     general = next(functools.partial(one.solve, how) for one in able if one.missing is None)
-    return jax.lax.platform_dependent(view, *operands, **own, default=general) if own else general(view, *operands)
+    return _by_platform(how, own, general, view, *operands)
+
+
+def _by_platform(how: How, own: dict[str, Callable], general: Callable, view: View, *operands: Any) -> RowSolutions:
+    """By what a platform has of its own, else by what is for all. Where one platform alone is known to come, nothing is
+    traced for others: the loop over a layout by XLA, which a program for the CPU's kernel has no use for, is most of
+    what there is to trace."""
+    if not own:
+        return general(view, *operands)
+    if len(how.platforms) == 1:
+        return own.get(how.platforms[0], general)(view, *operands)
+    return jax.lax.platform_dependent(view, *operands, **own, default=general)
 
 
 # ---- a backend asked for where it is not ----

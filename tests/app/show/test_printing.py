@@ -31,6 +31,7 @@ from jals.app.show.page import plots
 from jals.data.vocabulary import Vocabulary
 from jals.errors import did_you_mean
 from jals.files.runs import folder, record
+from jals.fitting import progress
 from tests.support import ROOT
 from tests.support.commands import jals_command, write_experiment
 from tests.support.records import made_run
@@ -194,7 +195,7 @@ def undrawn(monkeypatch):
 def test_a_run_on_hostile_names_is_shown_whole(tmp_path, monkeypatch):
     """Ids, the question, a solver's budget; the run's terminal, its page and report, and the commands on it."""
     budgets = []
-    monkeypatch.setattr(progress_bar, "Pace", lambda settings, *rest: budgets.append(settings) or PACE(settings, *rest))
+    monkeypatch.setattr(progress_bar, "pace_of", lambda asked, *rest: budgets.append(asked) or PACE(asked, *rest))
     user, item = np.divmod(np.arange(20), 4)
     ids = np.array([f"{row}{HOSTILE}" for row in range(5)])
     table = tmp_path / "[red]\u202e$x^$\x1b[2J\nforged.npz"
@@ -220,7 +221,7 @@ def test_a_run_on_hostile_names_is_shown_whole(tmp_path, monkeypatch):
     assert done.exit_code == 2 and clean(done.output) and "\nforged" not in done.output
 
 
-PACE = progress_bar.Pace
+PACE = progress_bar.pace_of
 
 
 def test_a_config_is_shown_as_toml_that_says_the_same(tmp_path):
@@ -418,22 +419,22 @@ def at(sweep, seconds=0.0, sweeps=1_000_000):
 def test_the_time_left_is_that_of_what_ends_first(settings, sweeps, share, left, said):
     """Ten sweeps in 20 s, of which one was solver work."""
     settings = None if settings is None else FitConfig(**settings)
-    pace = progress_bar.Pace(settings, at(0, 0.0, sweeps), 100.0)
+    pace = progress_bar.pace_of(settings, at(0, 0.0, sweeps), 100.0)
     now = at(10, 0.0 if settings is None else 1.0, sweeps)
     assert pace.share(now) == (None if share is None else pytest.approx(share))
     assert pace.left(now, 120.0) == (None if left is None else pytest.approx(left))
-    line = progress_bar.progress_line(now, pace, 120.0)
+    line = progress.line(now, pace, 120.0)
     assert line.startswith(said) and ("left" in line) == (left is not None)
     assert pace.left(at(0, 0.0, sweeps), 100.0) is None, "nothing is known of the pace yet"
 
 
 def test_a_time_left_beyond_all_calendars_is_told():
-    pace = progress_bar.Pace(None, at(0, sweeps=2**62), 0.0)
-    assert "left" in progress_bar.progress_line_many([at(1, sweeps=2**62)], pace, 3600.0)
+    pace = progress_bar.pace_of(None, at(0, sweeps=2**62), 0.0)
+    assert "left" in progress.line_of_many([at(1, sweeps=2**62)], pace, 3600.0)
 
 
 def test_the_bar_fills_by_the_budget_and_lines_go_through_the_door(monkeypatch):
-    monkeypatch.setattr(progress_bar, "_SILENCE", 0.0)
+    monkeypatch.setattr(progress_bar, "SILENCE", 0.0)
     console = a_console(force_terminal=False)
     bars = progress_bar.Watch(console)
     with bars, bars.fit(HOSTILE, FitConfig(seconds=10.0)) as seen:
