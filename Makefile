@@ -31,7 +31,8 @@ GPU_SECONDS ?= 170
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: $(VENV)/ready  ## factors of MovieLens latest-small, then their certificate again from the files
+# Installed for the demo is what it needs, unless everything is there already.
+demo: $(if $(wildcard $(VENV)/ready),$(VENV)/ready,$(VENV)/demo)  ## factors of MovieLens latest-small, then their certificate again from the files
 	$(BIN)/jals run configs/movielens.toml --overwrite
 	$(BIN)/jals certify runs/movielens
 
@@ -92,6 +93,11 @@ clean:  ## remove environments, runs and caches
 	rm -rf $(VENV) $(FLOOR) runs site build dist wheelhouse *.egg-info .pytest_cache .ruff_cache .hypothesis
 	rm -f jals/rows/native/_kernel* jals/rows/native/_cuda* jals/data/native/_grouping*
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/demo: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
+	@echo "Installing jals with jax, polars and matplotlib, and building its kernel for this processor's kind."
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[cli,data]' --constraint constraints.txt
+	touch $@
 
 $(VENV)/ready: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/$(PIP) --editable '.[all]' --constraint constraints.txt

@@ -48,10 +48,13 @@ def _keep_compiled() -> None:
     off that (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE)."""
     import jax
 
-    if getattr(jax.config, "jax_compilation_cache_dir") is None:  # noqa: B009 - unknown to type checkers
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "jals" / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    from ..caching import enable_cache
+    from ..errors import StorageError
+
+    config: Any = jax.config
+    if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir is None:
+        with contextlib.suppress(StorageError):  # a home that cannot be written to: each command compiles anew
+            enable_cache()
 
 
 def build() -> "typer.Typer":
