@@ -245,6 +245,12 @@ def test_the_five_lines_in_numbers(walk):
     assert ("…" in solved) == (rank > steps.SHOWN)
 
 
+def test_an_item_that_is_a_number_is_called_an_item(walk):
+    arguments = walk.at, walk.slope, walk.reach, walk.solutions
+    assert "for item 12, y_i is" in opening.numbers(*arguments, lambda item: str(item + 12 - walk.at.item[0]))[1]
+    assert "for Alien, y_i is" in opening.numbers(*arguments, lambda item: "Alien")[1]
+
+
 def test_a_row_that_moves_more_than_its_own_items_is_told(walk):
     """The third line counts what autodiff has found; it does not repeat the words beside it."""
     item = walk.reach.item.copy()

@@ -72,12 +72,13 @@ def numbers(
     names = [item(each) for each in at.item[: n if n <= NAMED else NAMED - 1]]
     names += [f"{n - len(names):,} more"] * (n > len(names))
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if n > 1 else names)
+    which = f"item {names[0]}" if names[0].isdecimal() else names[0]
     factor = f"−2 · {at.weight[0]:g}" if (at.weight != 1).any() else "−2"
     moved = int((reach.item[:, 2] > 0).sum())
     unmoved = int((reach.user[np.arange(users) != at.row, 2] == 0).sum())
     return [
         f"{n:,} of {counted(items, 'item')}: {listed}",
-        f"with {names[0]} y_i is {vector(at.y[0])} and the error {number(slope.residual[0])}; the term is {factor} · "
+        f"for {which}, y_i is {vector(at.y[0])} and the error {number(slope.residual[0])}; the term is {factor} · "
         f"{number(slope.residual[0])} y_i = {vector(slope.terms[0])}",
         f"the derivatives by {counted(moved, 'item')} move; those by {counted(items - moved, 'other item')} and "
         f"{counted(unmoved, 'other user')} do not, to the last digit",
