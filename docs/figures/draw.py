@@ -80,7 +80,7 @@ def valleys(rating: float = 2.0, reg: float = 0.2) -> Figure:
 
 
 def _axes(across: str, up: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")  # words can be read on a phone
     axes = figure.add_subplot()
     axes.set_xlabel(across)
     axes.set_ylabel(up, rotation=0, labelpad=10)

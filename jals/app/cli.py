@@ -284,8 +284,9 @@ def build() -> "typer.Typer":
         rank: Annotated[int, typer.Option(help="Numbers in a row of factors.", min=1)] = 2,
         seed: Annotated[int, typer.Option(help="Of the initial factors.", min=0)] = 0,
         picture: Annotated[Path | None, typer.Option(help="Draw the table there, as .png or .svg.")] = None,
+        short: Annotated[bool, typer.Option("--short", help="The answer in five lines, without the walk.")] = False,
     ) -> None:
-        """Walk through the derivation of the ALS update on one row, with its numbers, each checked by autodiff."""
+        """Derive the ALS update: the answer in five lines, then the walk on one row, in numbers checked by autodiff."""
 
         def walk(console: "Console") -> int:
             import jax
@@ -295,7 +296,9 @@ def build() -> "typer.Typer":
 
             jax.config.update("jax_enable_x64", True)  # zeros that look like zeros
             data = room.built_in() if table is None else open_data(str(table))
-            return room.derive(console, data.ratings, data.vocab, user, reg, rank, seed, picture, data.titles)
+            return room.derive(
+                console, data.ratings, data.vocab, user, reg, rank, seed, picture, data.titles, short
+            )
 
         raise typer.Exit(_exit_code(walk))
 

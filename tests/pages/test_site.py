@@ -1,12 +1,14 @@
 """The documentation as a site: it builds without a warning, every link leads somewhere, nothing is loaded from a
 network, and its two references are complete. (That its code runs is `test_docs_code.py`.)"""
 
+import html
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import jals
-from tests.support import ROOT
+from tests.support import ROOT, script
 
 DOCS = ROOT / "docs"
 
@@ -50,6 +52,7 @@ class Page(HTMLParser):
 def site(tmp_path_factory) -> Path:
     pytest.importorskip("material", reason='the site needs the extra "docs"')
     pytest.importorskip("mkdocstrings", reason='the site needs the extra "docs"')
+    pytest.importorskip("latex2mathml", reason='the site needs the extra "docs"')
     place = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-W", "error", "-W", "default::DeprecationWarning", "-m", "mkdocs", "build", "--strict"]
     # Material for MkDocs advertises its successor in the terminal, which is no warning of ours.
@@ -102,6 +105,56 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
     for sheet in site.rglob("*.css"):
         fetched = re.findall(r"url\(\s*['\"]?(?:https?:)?//[^)]*\)|@import[^;]*//[^;]*;", sheet.read_text("utf-8"))
         assert not fetched, f"{sheet.name} loads {fetched}"
+
+
+def _formulas(text: str) -> list[tuple[str, bool]]:
+    """The formulas of a page's Markdown, in order, and whether each stands by itself: in a fence of "math", not $…$."""
+    prose = re.sub(r"^( *)```(?!math)\w.*?^\1```$|`[^`\n]+`", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"```math\n(.*?)```|\$(\S(?:[^$]*\S)?)\$", prose, re.DOTALL)
+    return [(fenced.strip() or inline, bool(fenced)) for fenced, inline in found]
+
+
+def test_every_formula_is_drawn_by_the_browser_itself(site):
+    """As MathML, without a script; as many as the pages have, and nothing of LaTeX is left over."""
+    mathml, drawn = script("docs", "mathml.py").mathml, 0
+    for page in DOCS.glob("*.md"):
+        built = (site / page.with_suffix(".html").name).read_text(encoding="utf-8")
+        formulas = _formulas(page.read_text(encoding="utf-8"))
+        found = re.findall(r"<math .*?</math>", built, re.DOTALL)
+        assert found == [mathml(*each) for each in formulas], page.name
+        assert "arithmatex" not in built, page.name
+        for part in found:
+            assert not re.search(r"\\|<mi>&|[\^$]", part), f"{page.name}: {part}"
+        drawn += len(formulas)
+    assert drawn > 40
+
+
+def test_no_mark_begins_a_line_after_a_formula(site):
+    built = (site / "derivation.html").read_text(encoding="utf-8")
+    assert '</math>;</span>' in built and not re.search(r"</math>[.,;:?!)]+(?!</span>)", built)
+
+
+def test_the_font_of_formulas_has_all_their_letters():
+    """A lone letter is drawn in italics, which are letters of their own."""
+    fonts = pytest.importorskip("fontTools.ttLib", reason='the font is read by fonttools, of the extra "cli"')
+    pytest.importorskip("latex2mathml", reason='formulas need the extra "docs"')
+    mathml = script("docs", "mathml.py").mathml
+    font = fonts.TTFont(DOCS / "fonts" / "math.woff")
+    wanted: set[str] = set()
+    for formula in (each for page in DOCS.glob("*.md") for each in _formulas(page.read_text(encoding="utf-8"))):
+        for kind, words in re.findall(r"<(mi|mo|mn|mtext)\b[^>]*>([^<]*)<", mathml(*formula)):
+            words = html.unescape(words)
+            wanted |= set(_italic(words) if kind == "mi" and len(words) == 1 else words)
+    assert wanted >= set("∑−(1") | {_italic("x"), _italic("λ")}
+    assert {ord(each) for each in wanted} <= set(font.getBestCmap())
+    assert font["MATH"].table.MathConstants.SubscriptShiftDown.Value > 0
+
+
+def _italic(letter: str) -> str:
+    if not letter.isalpha() or letter == "h":
+        return letter.replace("h", "\N{PLANCK CONSTANT}")
+    named = unicodedata.name(letter).partition(" ")[2].replace("LETTER ", "")  # SMALL LAMDA
+    return unicodedata.lookup(f"MATHEMATICAL ITALIC {named}")
 
 
 def _public_names() -> list[str]:

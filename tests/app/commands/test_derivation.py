@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import re
 
 import jax
@@ -12,14 +13,16 @@ from rich.console import Console
 
 import jals
 from jals.app.commands import derivation
-from jals.app.commands.derivation import steps
+from jals.app.commands.derivation import opening, steps
 from jals.app.commands.derivation.text import Walkthrough
 from jals.data.vocabulary import Vocabulary
 from jals.datasets import Dataset
 from tests.support import ROOT, reference, script
+from tests.support.commands import jals_command
 
 REG = 0.3
 FIGURES = ROOT / "docs" / "figures"
+PAGE = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
 
 
 def random_table() -> Dataset:
@@ -208,6 +211,93 @@ def test_descent_is_that_of_plain_sweeps(walk):
     assert walk.descent.tol_sweep == (stopped.sweep if stopped.reason == "tol" else None)
 
 
+# ---- the opening ----
+
+
+def read(words: str) -> list[float]:
+    """The numbers of a line, in order."""
+    found = re.findall(r"[-−]?\d[\d,]*(?:\.\d+)?(?!\w)", words)
+    return [float(each.replace(",", "").replace("−", "-")) for each in found]
+
+
+def test_the_five_lines_in_numbers(walk):
+    first, at_the_end, moves, shapes, solved = opening.numbers(
+        walk.at, walk.slope, walk.reach, walk.solutions, lambda item: f"<{walk.data.vocab.item[item]}>"
+    )
+    n, (users, items), rank = len(walk.mine), (walk.table.num_users, walk.table.num_items), walk.rank
+    rated = [f"<{walk.data.vocab.item[walk.table.item[e]]}>" for e in walk.mine]
+    assert first.startswith(f"{n} of {items} items: {rated[0]}, {rated[1]}")
+    named = first.count("<")
+    assert named == n if n <= 4 else (named == 3 and first.endswith(f"and {n - 3} more"))
+
+    e = walk.mine[0]
+    x, y, r, w = walk.X[walk.row], walk.Y[walk.table.item[e]], walk.table.value[e], walk.table.weight[e]
+    shown = steps.SHOWN if rank > steps.SHOWN else rank
+    factors = [-2, w] if (walk.at.weight != 1).any() else [-2]
+    error = r - x @ y
+    expected = [*y[:shown], error, *factors, error, *(-2 * w * error * y)[:shown]]
+    assert rated[0] in at_the_end
+    np.testing.assert_allclose(read(at_the_end.replace(rated[0], "")), expected, atol=0.01)
+
+    assert read(moves) == [n, items - n, users - 1]
+    assert read(shapes) == [users, rank, rank, users, items, rank, rank, items]
+    np.testing.assert_allclose(read(solved), [rank, n, *walk.solutions.right.x[:shown]], atol=1e-3)
+    assert ("…" in solved) == (rank > steps.SHOWN)
+
+
+def test_an_item_that_is_a_number_is_called_an_item(walk):
+    arguments = walk.at, walk.slope, walk.reach, walk.solutions
+    assert "for item 12, y_i is" in opening.numbers(*arguments, lambda item: str(item + 12 - walk.at.item[0]))[1]
+    assert "for Alien, y_i is" in opening.numbers(*arguments, lambda item: "Alien")[1]
+
+
+def test_a_row_that_moves_more_than_its_own_items_is_told(walk):
+    """The third line counts what autodiff has found; it does not repeat the words beside it."""
+    item = walk.reach.item.copy()
+    item[np.flatnonzero(walk.at.others)[0], 2] = 1e-9
+    user = walk.reach.user.copy()
+    user[(walk.row + 1) % len(user), 2] = 1e-9
+    spoilt = opening.numbers(walk.at, walk.slope, steps.Reach(user, item), walk.solutions, str)[2]
+    n = len(walk.mine)
+    assert read(spoilt) == [n + 1, walk.table.num_items - n - 1, walk.table.num_users - 2]
+
+
+def test_the_words_without_latex():
+    words = r"$x_u^T y_i$, $\sum y_i y_i^T + λI$, $X^T Y$ is $X Y^T$, $r_{ui} - x_{u1}$"
+    assert opening.plain(words) == "x_uᵀy_i, Σ y_i y_iᵀ + λI, XᵀY is X Yᵀ, r_ui − x_u1"
+    assert opening.plain(r"$\sum r_{ui} y_i$", weighted=True) == "Σ w_ui r_ui y_i"
+    for line in opening.LINES:
+        assert not re.search(r"[$\\{}^]", opening.plain(line.question + line.answer))
+
+
+def test_the_page_opens_with_the_words_of_the_command():
+    parts = [opening.SETTING]
+    parts += [f"{place}. **{line.question}** {line.answer}" for place, line in enumerate(opening.LINES, 1)]
+    title, *opened = [" ".join(block.split()) for block in PAGE.split("\n## ")[0].split("\n\n")]
+    assert title.startswith("# ")
+    assert " ".join(opened).startswith(" ".join([*parts, opening.SIGNS]))
+
+
+def test_short_is_the_opening_alone():
+    data = derivation.built_in()
+    short, whole = plain(printed(data, short=True)), plain(printed(data))
+    assert whole.startswith(short) and len(short.splitlines()) < 35 and not re.search(r"^\d  ", short, re.M)
+    assert max(map(cell_len, short.splitlines())) <= 80
+    said = " ".join(short.split())
+    for line in opening.LINES:
+        assert " ".join(opening.plain(f"{line.question} {line.answer}").split()) in said
+    assert said.count("→ Ann:") == 5 and "→ Ann: 3 of 4 items: Alien, Casablanca and Duel" in said
+    theirs = " ".join(plain(printed(random_table(), "1005", rank=5, short=True)).split())
+    assert theirs.count("→ user 1005:") == 5 and "Σ w_ui y_i y_iᵀ + λI" in theirs and "[red]:heart: " in theirs
+
+
+def test_short_on_the_command_line():
+    done = jals_command("derive", "--short", "--user", "Eva")
+    assert done.exit_code == 0, done.output
+    assert done.output.count("→ Eva:") == 5 and "The table" not in done.output
+    assert jals_command("derive", "--short", "--user", "Anna").exit_code != 0
+
+
 # ---- what it prints ----
 
 
@@ -232,8 +322,30 @@ def test_the_built_in_table_on_80_columns():
     assert re.search(r"→ Ann +5 +· +1 +4", text) and re.search(r"  Eva +· +4 +· +5", text)
     assert "wrong" in text and "yes" in text
     assert text.count("passes") == 2 + 2 + 1 and text.count("fails") == 2 + 1  # certificates, and a sentence on them
-    lit = [line for line in coloured.splitlines() if "\x1b[1;36m" in line]
+    walked = coloured[coloured.index("The table") :]
+    lit = [line for line in walked.splitlines() if "\x1b[1;36m" in line]
     assert len(lit) == 1 + 3 and all(re.search("Ann|Alien|Casablanca|Duel", line) for line in lit)
+
+
+def test_one_outer_product_is_shown_in_numbers():
+    at = steps.setting(derivation.built_in().ratings, 0)
+    text = plain(printed(derivation.built_in()))
+    (block,) = re.findall(r"in numbers, that of Alien:(.*?)Their sum", text, re.S)
+    y = at.y[0]
+    lines = [read(line) for line in block.splitlines() if read(line)]
+    np.testing.assert_allclose(lines[0], [y[0], *y, *(y[0] * y)], atol=1e-3)
+    np.testing.assert_allclose(lines[1], [y[1], *(y[1] * y)], atol=1e-3)
+
+
+def test_the_better_convention_is_the_one_of_the_study():
+    """The page's two errors, and the winner that page and command name, are those of the study's record."""
+    study = json.loads((ROOT / "experiments" / "results" / "lambda_convention.json").read_text(encoding="utf-8"))
+    errors = {row["point"]["preset"]: row["test_RMSE"][0] for row in study["rows"]}
+    (words,) = re.findall(r"\*\*Which λ is better\?\*\* (.*?)\n\n", PAGE, re.S)
+    written = {preset: float(error) for error, preset in re.findall(r"([\d.]+)\swith\s\S+\s\(`(\w+)`\)", words)}
+    assert written == {preset: round(error, 3) for preset, error in errors.items()}
+    assert errors["explicit"] < errors["als_wr"] and words.startswith("λ alone was")
+    assert "λ alone does" in " ".join(plain(printed(derivation.built_in())).split())
 
 
 def test_a_larger_table_is_cut_short():
@@ -246,7 +358,7 @@ def test_a_larger_table_is_cut_short():
     assert f"{(data.ratings.weight > 0).sum()} entries" in text, "an entry of weight 0 is missing"
     assert max(map(cell_len, text.splitlines())) <= 80
     assert not re.search(r"\bnan\b", text)
-    assert len(text.splitlines()) < 200
+    assert len(text.splitlines()) < 240
 
 
 def test_special_cases_are_said():
@@ -400,8 +512,7 @@ def test_pictures_of_the_page_are_up_to_date(tmp_path):
 
 def test_the_page_has_the_built_in_table():
     """The page writes the table out; the command carries it."""
-    page = (FIGURES.parent / "derivation.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^    \[(.*?)\],\s+# (\w+)$", page, re.M)
+    rows = re.findall(r"^    \[(.*?)\],\s+# (\w+)$", PAGE, re.M)
     data = derivation.built_in()
     table = np.full((5, 4), np.nan)
     table[data.ratings.user, data.ratings.item] = data.ratings.value

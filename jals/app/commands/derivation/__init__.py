@@ -1,6 +1,7 @@
 """The body of `jals derive`: the derivation of the ALS update, walked through on one row of a table of ratings.
 
-`steps` computes, `text` prints, `picture` draws.
+`steps` computes, `opening` has the answer that comes first, `text` prints both, `typeset` sets numbers and tables,
+`picture` draws.
 """
 
 from pathlib import Path
@@ -54,8 +55,10 @@ def derive(
     seed: int = 0,
     picture: str | Path | None = None,
     titles: Any = None,
+    short: bool = False,
 ) -> int:
-    """Walks one user's row from the loss (1) to the solution (2), in numbers of this table.
+    """Says which items' vectors are summed, why and what is solved, in five lines; then walks one user's row from the
+    loss (1) to the solution (2). All in numbers of this table.
 
     Args:
         console: a rich console; 80 columns are enough.
@@ -63,6 +66,7 @@ def derive(
         reg, rank, seed: lambda > 0, the rank, and what makes the random factors at the start.
         picture: a .png or .svg file to draw the table to.
         titles: `(num_items,)`, names for the items, or None for their ids.
+        short: the five lines only.
 
     Returns: the exit code: 0, or 1 where a backward error misses the bound, or the library forms another system.
 
@@ -73,19 +77,22 @@ def derive(
     if picture is not None:
         pictures.check(picture)
     at = steps.setting(ratings, user_row(ratings, vocab, user), reg, rank, seed)
-    text = Walkthrough(console, at, vocab, titles)
-    text.table()
-    text.loss(steps.loss(at))
-    text.slope(steps.slope(at))
-    equations = steps.system(at)
+    slope, equations = steps.slope(at), steps.system(at)
     found = steps.solutions(at, equations)
-    text.reach(steps.reach(at, found.right.x))
-    text.system(equations, found)
-    text.solution(found)
-    text.inside(steps.inside(at), found.bound)
-    fell = steps.convergence(at)
-    text.shape(steps.shape(at, fell.factors))
-    text.descent(fell)
+    reach = steps.reach(at, found.right.x)
+    text = Walkthrough(console, at, vocab, titles)
+    text.opening(slope, reach, found)
+    if not short:
+        text.table()
+        text.loss(steps.loss(at))
+        text.slope(slope)
+        text.reach(reach)
+        text.system(equations, found)
+        text.solution(found)
+        text.inside(steps.inside(at), found.bound)
+        fell = steps.convergence(at)
+        text.shape(steps.shape(at, fell.factors))
+        text.descent(fell)
     if picture is not None:
         pictures.save(picture, pictures.table(at, vocab, titles))
         text.saved(picture)

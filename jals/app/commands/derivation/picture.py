@@ -19,6 +19,7 @@ USERS, ENTERING, SKIPPED = 7, 6, 2  # rows and columns drawn of a large table
 LIT, DIM, USER, ITEM = "#ffd166", "#eef0f3", "#cfe3ff", "#d3efdb"
 INK, PALE, EDGE = "#1f2933", "#6b7480", "#d5dae0"
 HEIGHT, GAP = 0.62, 0.5  # of a cell, in widths of one; between the table and the vectors beside it
+SCALE = 0.64  # inches of a width, so small that words can be read on a phone
 
 
 def check(path: str | Path) -> None:
@@ -135,7 +136,7 @@ def _canvas(left: float, right: float, top: float, bottom: float) -> "Axes":
     """Axes without a frame in which a cell is one wide; down is positive."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.72 * (right - left), 0.72 * (bottom - top)))
+    figure = Figure(figsize=(SCALE * (right - left), SCALE * (bottom - top)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
