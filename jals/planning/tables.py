@@ -20,7 +20,8 @@ from ..model.problem import Problem
 from ..model.sharded import Sharded
 from ..model.shards import Plan
 from ..model.slots import Slots
-from ..model.spreading import GIANT_WIDTH, SHARDS, chosen, giant_from, room_of_giants
+from ..model.sources import giant_from
+from ..model.spreading import GIANT_WIDTH, SHARDS, chosen, room_of_giants
 from ..partitioned.dealing import deal
 from ..reals import MOST
 

@@ -8,7 +8,7 @@ import jals
 from jals.model.exchange import Needs
 from jals.model.places import SIDES, Places
 from jals.model.shards import Plan
-from jals.model.spreading import OfRatings
+from jals.model.sources import OfRatings
 from jals.planning import tables
 from jals.planning.compiling import Job
 from jals.planning.tables import Table

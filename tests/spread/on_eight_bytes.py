@@ -10,7 +10,7 @@ import pytest
 import jals
 from jals.model.exchange import Needs
 from jals.model.places import SIDES
-from jals.model.spreading import OfRatings
+from jals.model.sources import OfRatings
 from jals.planning.work import work
 from tests.support import spread, tables
 

@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 
 import jals
-from jals.model import layouts, spreading
+from jals.model import layouts, sources, spreading
 from tests.support import tables
 
 SHARDS, GIANT = 40, 8  # so that several rows of the small table are giants
@@ -18,8 +18,8 @@ def small(giants: bool = True, shards: int = SHARDS):
     """Few and small slabs, so that rows are cut in a small table, and as many shards as it can fill."""
     sizes = dict.fromkeys(layouts.SIZES, layouts.Sizes(widths=2, slots=8, rows=3, pieces=5))
     cut = {"_MAX_WIDTH": 4, "_MIN_CUT_WIDTH": 3, "_WIDTH_SLOTS": 0, "SIZES": sizes}
-    dealt = {"SHARDS": shards, "GIANT": GIANT if giants else 10**6, "GIANT_WIDTH": 3}
-    with mock.patch.multiple(layouts, **cut), mock.patch.multiple(spreading, **dealt):
+    giant = mock.patch.object(sources, "GIANT", GIANT if giants else 10**6)
+    with mock.patch.multiple(layouts, **cut), mock.patch.multiple(spreading, SHARDS=shards, GIANT_WIDTH=3), giant:
         yield
 
 
