@@ -383,7 +383,7 @@ def build() -> "typer.Typer":
 
         def shown(console: "Console") -> int:
             options: dict[str, Any] = {"precision": precision, "weighted": weighted, "search": search}
-            options |= {"value": value, "exchange": room.exchange_of(exchange)}
+            options |= {"value": value, "exchange": exchange}
             sizes = (users, items, entries)
             return room.show(console, table, sizes, picture, rank, topology, program=program, **options)
 

@@ -285,7 +285,8 @@ class Exchange(NamedTuple):
 
     @classmethod
     def of(cls, exchange: Any, per_device: int | None = None) -> "Exchange | None":
-        """From what a caller gives: None for "auto"; `per_device` shards are on a device, where that is known.
+        """From what a caller gives, a way, ("routed", 8), or in a text "routed:8": None for "auto"; `per_device` shards
+        are on a device, where that is known.
 
         Raises:
             ArgumentError: for what is no way, or a number of exchanges that does not divide a device's shards.
@@ -293,6 +294,9 @@ class Exchange(NamedTuple):
         if exchange == "auto":
             return None
         way, groups = exchange if isinstance(exchange, tuple) and len(exchange) == 2 else (exchange, 1)  # pyright: ignore
+        if isinstance(way, str) and ":" in way:
+            way, _, number = way.partition(":")
+            groups = int(number) if number.isdecimal() else number
         check_choice("exchange", way, ("auto", *WAYS))
         if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
             raise ArgumentError(f"exchange asks for {groups!r} exchanges, but must ask for 1 or more, a whole number.")

@@ -70,8 +70,8 @@ class Problem:
             devices: None, the default one; how many of `jax.devices()`; or a list of them. Their number must divide
                 that of the shards, 64 (or as many as there are devices, where these are more).
             exchange: how rows reach the devices that need them: "all_gather", "routed" or "ring", or one of the last
-                two with a number of exchanges a half-sweep, ("routed", 4), that divides the shards of a device; "auto"
-                takes what sends least, of what fits.
+                two with a number of exchanges a half-sweep, "routed:4" or ("routed", 4), that divides the shards of a
+                device; "auto" takes what sends least, of what fits.
 
         Raises:
             DataError: when `padded` would need too much memory; ArgumentError for an unknown layout.

@@ -171,6 +171,7 @@ def test_what_is_refused():
         ({"devices": 2, "layout": "padded"}, 'layout is "padded", but must be "bucketed" with devices'),
         ({"devices": 2, "exchange": "broadcast"}, "exchange is 'broadcast'"),
         ({"devices": 2, "exchange": ("routed", 3)}, "asks for 3 exchanges, but a device has 32 shards"),
+        ({"devices": 2, "exchange": "routed:3"}, "asks for 3 exchanges, but a device has 32 shards"),
         ({"devices": 2, "exchange": ("all_gather", 2)}, "takes one exchange"),
         ({"exchange": "routed"}, "exchange is 'routed', but is for several devices"),
     ]

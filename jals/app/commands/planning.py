@@ -47,16 +47,6 @@ def show(
     return 0 if made.fits else 1
 
 
-def exchange_of(text: str) -> Any:
-    """What `jals.plan` takes, of "routed" or "routed:8"."""
-    way, colon, groups = text.partition(":")
-    if not colon:
-        return text
-    if not groups.isdecimal():
-        raise ArgumentError(f"the exchange {text!r} asks for {groups!r} exchanges: write routed:8, or ring:8.")
-    return way, int(groups)
-
-
 def draw(made: planning.Plan) -> Figure:
     """Bytes a device by the number of devices, beside what it has; and the floors of a run on the slice asked for."""
     figure = Figure(figsize=(1.7 * plots.WIDTH, 2.9))

@@ -3,9 +3,11 @@
 import types
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from ...errors import ArgumentError
+from ...model.exchange import Exchange
 from ...reals import MOST
 
 MOST_FITS = 100_000  # of a run, trials included: each has a line in the record, and a run reads them all
@@ -14,6 +16,18 @@ Count = Annotated[int, Field(ge=1, le=MOST)]  # as the library bounds every size
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Number = Annotated[float, Field(ge=0)]
 Path = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]  # no system has the character NUL in a path
+
+
+def _known_way(exchange: str) -> str:
+    try:
+        Exchange.of(exchange)
+    except ArgumentError as error:
+        raise PydanticCustomError("exchange", "{said}", {"said": str(error).removeprefix("exchange ")}) from None
+    return exchange
+
+
+# "auto", "all_gather", "routed", "ring", and "routed:8", in so many exchanges a half-sweep.
+ExchangeWay = Annotated[str, AfterValidator(_known_way)]
 
 
 def types_of(annotation: Any) -> set[Any]:

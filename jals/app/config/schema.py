@@ -34,7 +34,7 @@ from ...errors import ArgumentError, did_you_mean
 from ...metrics import is_error
 from ...model.counts import POWERS
 from ...reals import MOST, check_fits_dtype
-from .base import MOST_FITS, ConfigTable, Count, Path, Seed
+from .base import MOST_FITS, ConfigTable, Count, ExchangeWay, Path, Seed
 from .baselines import AnyBaseline
 from .measures import FitMetric, Metric, TuneScore, ranked
 from .presets import AnyObjective, Biased
@@ -103,7 +103,7 @@ class FitConfig(ConfigTable):
     # Factors, entries and work are spread over so many devices, "all" that jax has. Without, one has everything; of
     # several processes all are used.
     devices: Count | Literal["all"] | None = None
-    exchange: Literal["auto", "all_gather", "routed", "ring"] = "auto"  # how their rows reach each other
+    exchange: ExchangeWay = "auto"  # how their rows reach each other
     # true: each fit runs alone, and its seconds are kept. false: fits that differ in numbers, seeds and folds only run
     # as one program, without seconds. Default: false where the config has seeds, a grid or [tune].
     timed: bool | None = None

@@ -128,6 +128,7 @@ def test_every_preset_can_be_built(load, preset, numbers, expected):
     [
         ("test_fraction = 0.2", "test_fration = 0.2", 6, ["split.test_fration", 'Did you mean "test_fraction"?']),
         ("[fit]", "[fits]", 22, ["fits: is not known", 'Did you mean "fit"?']),
+        ("sweeps = 3", 'exchange = "routed:few"', 23, ["fit.exchange", "asks for 'few' exchanges"]),
         ("sweeps = 3", 'sweeps = "3"', 23, ["fit.sweeps", 'must be an integer, not "3"']),
         ("sweeps = 3", "sweeps = 3.0", 23, ["fit.sweeps", "must be an integer, not 3.0"]),
         ("sweeps = 3", "sweeps = true", 23, ["fit.sweeps", "must be an integer, not true"]),
