@@ -14,7 +14,7 @@ from ...data.vocabulary import Vocabulary
 from ...diagnostics.certificate import WHAT_UNJUDGED
 from ...files.runs.folder import FITS, PAGE, REPORT, RESULT, StoredRun
 from ...files.runs.record import BaselineRecord, DataRecord, FitRecord, Proof
-from ...metrics import spelt
+from ...metrics import is_error, spelt
 from .. import config as configs
 from ..config import schema
 from .console import Table, spinner
@@ -49,6 +49,9 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
         what = "steps" if tune.method == "hypergradient" else "trials"
         many = f"{tune.trials} {what}" if tune.seconds is None else f"at most {tune.trials} {what}, {tune.seconds:g} s"
         grid.add_row("tune", f"{key}: {low:g} to {high:g}, {many}, {how}")
+    if config.validated and not config.of_ratings and is_error(config.fit.metric):
+        why = f"the validation RMSE is {_OF_PAIRS.format(config.objective.preset)}"
+        grid.add_row("note", f'{why}: stop, tune and choose by fit.metric = "ndcg@10"')
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()
@@ -100,7 +103,8 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     measured_fits = [fit for fit in fits if fit.metrics is not None]
     if not measured_fits:
         return
-    ranked = configs.ranked(configs.config_of_run(found.run, place))
+    config = configs.config_of_run(found.run, place)
+    ranked = [name for name in config.ranked if any(fit.score("test", name) is not None for fit in measured_fits)]
     measured = [("test", name) for name in ranked[:_RANKED]] if ranked else _SCORES
     headings = [f"{part}\n{_heading(name)}" for part, name in measured]
     if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
@@ -136,6 +140,8 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     console.print(table)
     if found.run.baselines:
         _print_baselines(console, found.run.baselines, ranked[:_RANKED])
+    if not ranked and not config.of_ratings:
+        console.print(f"RMSE, MAE: {_OF_PAIRS.format(config.objective.preset)}; `jals evaluate` ranks.", soft_wrap=True)
     _verdict(console, fits)
 
 
@@ -248,6 +254,7 @@ _SCORES = [(part, metric) for part in ("train", "test") for metric in ("rmse", "
 
 
 _RANKED = 3  # ranking metrics in a table
+_OF_PAIRS = "of observed pairs alone, which {} fits beside all that are missing"
 
 
 def _heading(metric: str) -> str:
