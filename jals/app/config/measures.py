@@ -44,8 +44,8 @@ def asked(config: Any) -> list[str]:
 
 
 def ranked(config: Any) -> list[str]:
-    """The ranking metrics that are measured: those named. Where nothing is said of them, implicit feedback is ranked all
-    the same, as its held-out errors know nothing of missing pairs: by what is usual, as far as the table allows it."""
+    """The ranking metrics that are measured: those named. Where nothing is said of them, implicit feedback is ranked
+    all the same, as its held-out errors know nothing of missing pairs: by what is usual, where the table allows it."""
     unasked = config.fit.metric == "rmse" and config.output.metrics is None
     able = config.processes.count == 1 and config.problem.missing == "skipped"
     return list(USUAL) if unasked and able and isinstance(config.objective, OverPairs) else asked(config)

@@ -307,7 +307,9 @@ def _verdict(console: Console, fits: list[FitRecord]) -> None:
             console.print("not certified, as output.certificate = false: `jals certify` does it", soft_wrap=True)
         return
     bound = proofs[0][1].bound
-    console.print(f"updates: worst backward error of a row, bound {bound:.0e} (last: exact ALS only)")
+    of_what = "the largest error with which a row solves its equations (backward error), once it is solved anew from the"
+    of_what += " factors, and as the fit left the side that it solved last"
+    console.print(f"fresh and last update: {of_what}. Exact solvers keep both under {bound:.0e}.")
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]
