@@ -307,8 +307,8 @@ def _verdict(console: Console, fits: list[FitRecord]) -> None:
             console.print("not certified, as output.certificate = false: `jals certify` does it", soft_wrap=True)
         return
     bound = proofs[0][1].bound
-    of_what = "the largest error with which a row solves its equations (backward error), once it is solved anew from the"
-    of_what += " factors, and as the fit left the side that it solved last"
+    of_what = "the largest error with which a row solves its equations (backward error), once it is solved anew from"
+    of_what += " the factors, and as the fit left the side that it solved last"
     console.print(f"fresh and last update: {of_what}. Exact solvers keep both under {bound:.0e}.")
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
