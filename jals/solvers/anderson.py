@@ -52,8 +52,8 @@ class AndersonALS:
 
     - Anderson's: the combination of the remembered changes after which the next move would be least, if G were linear.
       Rows count by their number of entries, as in the Hessian.
-    - Nesterov's: on in the direction from the end of the sweep before to the end of this one, by a share that grows from
-      sweep to sweep. It is taken where the loss does not look convex (a move grew along a remembered change, or
+    - Nesterov's: on in the direction from the end of the sweep before to the end of this one, by a share that grows
+      from sweep to sweep. It is taken where the loss does not look convex (a move grew along a remembered change, or
       Anderson's step points against the move), since Anderson's step would lead back to a saddle there.
 
     The loss never rises: where L after the sweep is above L before (or is not finite), the factors are those of a plain

@@ -12,7 +12,7 @@ ANSWERS = {
     "Does ALS beat Adam?": "per pass over the entries",
     "Which λ?": "jals.tune",
     "What is a certificate?": "backward error",
-    "How much memory for 50 million ratings?": "bytes an entry",
+    "How much memory for 50 million ratings?": "GB for a fit",
     "How do I recommend to a new user?": "fold_in",
     "Does it run on my GPU?": "jals doctor",
     "How do I cite it?": "title",
