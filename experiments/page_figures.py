@@ -13,13 +13,15 @@ import argparse
 import datetime
 import os
 import platform
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import jals
 
-BIASED = {"bias": True, "center": True}
+BIASED: Any = {"bias": True, "center": True}
 
 
 def said(name: str, header: str, rows: list[str]) -> None:
@@ -111,7 +113,7 @@ def index() -> None:
         tenth = np.asarray(jals.top_k(factors, users, 10)[1])[:, -1:]
         for space, metric, search in (("dot", "ip", 200), ("dot", "ip", 50), ("l2", "l2sq", 200)):
             vectors, query = jals.recommend.index_vectors(factors, space)
-            wide = {"expansion_add": 200, "expansion_search": search}
+            wide: Any = {"expansion_add": 200, "expansion_search": search}
             engine = Index(ndim=vectors.shape[1], metric=metric, dtype="f32", **wide)
             engine.add(np.arange(len(vectors)), vectors, threads=1)  # as the index depends on the order
             found = engine.search(query, 10).keys.astype(int)
@@ -125,7 +127,8 @@ def starts() -> None:
     draw = np.random.default_rng(7)
     exact = draw.uniform(-1, 1, (20, 1)) * draw.uniform(-1, 1, (1, 40))
     seen = draw.random(exact.shape) < 0.6
-    problem = jals.Problem.build(jals.Ratings.from_arrays(*np.nonzero(seen), exact[seen]))
+    user, item = np.nonzero(seen)
+    problem = jals.Problem.build(jals.Ratings.from_arrays(user, item, exact[seen]))
     ways: dict = {f"init_scale={scale}": scale for scale in (0.1, 0.3, 1.0)}
     ways |= {"rows of length 1": "length 1", "one column first": "one first"}
     rows = []
@@ -138,11 +141,11 @@ def starts() -> None:
                 if scale == "length 1":
                     rows_of_start = rng.normal(size=(60, 2))
                     rows_of_start /= np.linalg.norm(rows_of_start, axis=1, keepdims=True)
-                    start = jals.Factors(rows_of_start[:20], rows_of_start[20:])
+                    start = jals.Factors(jnp.asarray(rows_of_start[:20]), jnp.asarray(rows_of_start[20:]))
                 elif scale == "one first":
                     one = fit(problem, objective, 1, seed, 10)
                     more = 0.01 * np.std(one.item) * rng.normal(size=(40, 1))
-                    start = jals.Factors(np.pad(one.user, [(0, 0), (0, 1)]), np.hstack([one.item, more]))
+                    start = jals.Factors(jnp.pad(one.user, [(0, 0), (0, 1)]), jnp.hstack([one.item, more]))
                 solver = jals.ALS(2, init_scale=0.1 if start else scale)
                 two = jals.fit(solver, problem, objective, 10, jax.random.key(seed), init=start, loss_every=0).factors
                 missed = (np.asarray(two.user) @ np.asarray(two.item).T - exact)[~seen]

@@ -50,8 +50,8 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
         many = f"{tune.trials} {what}" if tune.seconds is None else f"at most {tune.trials} {what}, {tune.seconds:g} s"
         grid.add_row("tune", f"{key}: {low:g} to {high:g}, {many}, {how}")
     if config.validated and not config.of_ratings and is_error(config.fit.metric):
-        why = f"the validation RMSE is {_OF_PAIRS.format(config.objective.preset)}"
-        grid.add_row("note", f'{why}: stop, tune and choose by fit.metric = "ndcg@10"')
+        why = f"with {config.objective.preset} the validation RMSE {_OF_PAIRS}"
+        grid.add_row("note", f'{why}; fit.metric = "ndcg@10" stops, tunes and chooses by one')
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()
@@ -141,7 +141,7 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     if found.run.baselines:
         _print_baselines(console, found.run.baselines, ranked[:_RANKED])
     if not ranked and not config.of_ratings:
-        console.print(f"RMSE, MAE: {_OF_PAIRS.format(config.objective.preset)}; `jals evaluate` ranks.", soft_wrap=True)
+        console.print(f"With {config.objective.preset} an error {_OF_PAIRS}: `jals evaluate` measures one.")
     _verdict(console, fits)
 
 
@@ -254,7 +254,7 @@ _SCORES = [(part, metric) for part in ("train", "test") for metric in ("rmse", "
 
 
 _RANKED = 3  # ranking metrics in a table
-_OF_PAIRS = "of observed pairs alone, which {} fits beside all that are missing"
+_OF_PAIRS = "is that of observed pairs alone, and says nothing of a ranking"
 
 
 def _heading(metric: str) -> str:

@@ -96,8 +96,8 @@ def test_implicit_feedback_is_ranked_unasked(tmp_path, monkeypatch):
     """Held-out errors say nothing of it; where the table has too few items they stand there with a word of caution."""
     path = experiment(tmp_path, IMPLICIT)
     shown, (fit,) = run(path, tmp_path / "small")  # of 8 items, and the usual lists have 10
-    assert fit["metrics"]["test"].keys() == {"rmse", "mae"} and "of observed pairs alone, which ials fits" in shown
-    assert "the validation RMSE is of observed pairs alone" in " ".join(shown.split())
+    assert fit["metrics"]["test"].keys() == {"rmse", "mae"} and "With ials an error is that of observed pairs" in shown
+    assert "the validation RMSE is that of observed pairs alone" in " ".join(shown.split())
     monkeypatch.setattr(measures, "USUAL", ("ndcg@3", "recall@2"))
     shown, (fit,) = run(path, tmp_path / "ranked")
     train, validation, test = parts(tmp_path)
@@ -107,6 +107,7 @@ def test_implicit_feedback_is_ranked_unasked(tmp_path, monkeypatch):
         assert fit["metrics"]["test"][name] == pytest.approx(expected.mean[name])
         assert f"{expected.mean[name]:.4f}" in shown
     assert f"{fit['metrics']['test']['rmse']:.4f}" not in shown and "ndcg@3" in fit["metrics"]["validation"]
+    assert "With ials an error" not in shown
     config, found = configs.load(path), folder.read(tmp_path / "ranked")
     assert page._columns(found.fits, config) == [("validation", "ndcg@3"), ("test", "ndcg@3"), ("test", "recall@2")]
     tables = report_table.measures(competitors.read([tmp_path / "ranked"]))
