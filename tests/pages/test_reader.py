@@ -16,8 +16,8 @@ ANSWERS = {
     "How do I recommend to a new user?": "fold_in",
     "Does it run on my GPU?": "jals doctor",
     "How do I cite it?": "title",
-    "My loss differs from implicit's or Spark's: why?": "implicit reads alpha r as the whole confidence",
-    "Can I differentiate through a fit?": "jax.value_and_grad",
+    "My loss differs from implicit's or Spark's: why?": "multiplied by a row's number of ratings",
+    "Can I differentiate through a fit?": "goes through a whole fit",
     "How do I add my own solver?": "def sweep",
 }
 
