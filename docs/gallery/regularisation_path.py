@@ -54,11 +54,11 @@ def draw(told: dict, picture: str) -> None:
     spread = told["seeds"].min(axis=1), told["seeds"].max(axis=1)
     left.fill_between(reg, *spread, color="0.75", label=f"held out, {told['seeds'].shape[1]} cold starts")
     left.plot(reg, told["train"], "o-", color="#3b6ea8", label="training, warm starts")
-    left.set(xscale="log", xlabel="λ", ylabel="RMSE, stars")
+    left.set(xscale="log", xlabel="λ, from strong to weak", ylabel="RMSE, stars")
     for name, color, marker in (("cold", "0.5", "s"), ("warm", "#3b6ea8", "o")):
         passes = told["passes"][name]
         right.plot(reg, passes, marker, ls="-", color=color, label=f"{name} starts: {np.nansum(passes):.0f} in all")
-    right.set(xscale="log", xlabel="λ", ylabel="passes over the entries")
+    right.set(xscale="log", xlabel="λ, from strong to weak", ylabel="passes over the entries")
     right.set_ylim(0)
     for axes in (left, right):
         axes.invert_xaxis()  # the order of the fits: from strong to weak

@@ -31,7 +31,8 @@ class LeaveOneOut(NamedTuple):
     """What `leave_one_out` finds; all `(entries,)` in the order of the ratings, in the factors' dtype.
 
     Attributes:
-        leverage: h = w z'A^-1 z, from 0 to 1: how far the row's prediction of the entry follows the entry's own target.
+        leverage: h = w z'A^-1 z, where A is the matrix of the row's equations, z the other side's row (and 1 for the
+            bias) and w the entry's weight. From 0 to 1: how far the row's prediction of the entry follows its target.
             Over a row they add up to its degrees of freedom. None for "both": there is one for each side.
         prediction: the score of the entry by its row, or both its rows, solved without it.
         residual: t - prediction, t being the target: the value, or 1 for implicit feedback.

@@ -47,22 +47,22 @@ class AndersonALS:
     """ALS that extrapolates from its last sweeps before each new one: the same minima in far fewer sweeps.
 
     A sweep of ALS maps the item rows (biases included) to new ones, Y to G(Y); a minimum is a fixed point of G. The
-    next sweep starts from G(Y) + step, where the last `memory` changes of Y and of the move G(Y) - Y say the step:
+    next sweep starts from G(Y) + step. The solver remembers how Y and the move G(Y) - Y changed in the last `memory`
+    sweeps, and takes one of two steps:
 
-    - Anderson's: the combination of the changes that, were G linear, would leave the least move. Rows count by their
-      entries, as their part of the Hessian does.
-    - Nesterov's, a growing part of the way from the last end to this one, where the moves do not show a convex loss:
-      where they grow along a remembered change, or Anderson's step goes against the move, Anderson's step would lead
-      back to a saddle.
+    - Anderson's: the combination of the remembered changes after which the next move would be least, if G were linear.
+      Rows count by their number of entries, as in the Hessian.
+    - Nesterov's: on in the direction from the end of the sweep before to the end of this one, by a share that grows
+      from sweep to sweep. It is taken where the loss does not look convex (a move grew along a remembered change, or
+      Anderson's step points against the move), since Anderson's step would lead back to a saddle there.
 
     The loss never rises: where L after the sweep is above L before (or is not finite), the factors are those of a plain
     sweep from where the last one ended, and all changes but the newest are forgotten. A sweep ends with the items
     solved for the users at hand, as in ALS, so that `certify` holds with `last_updated`. Users always come first in
     a sweep.
 
-    L is invariant to a rotation of the factors, and so is everything here: G of rotated rows is G, rotated, steps are
-    combinations of rows with one coefficient for all of them, and products of rows are summed over the columns. So the
-    rows of successive sweeps need no aligning.
+    A rotation of all factors changes neither L nor what this solver does, so the rows of successive sweeps need no
+    aligning: a sweep of rotated rows gives the rotated result, and a step has the same coefficients in all columns.
 
     Attributes:
         rank: columns of X and Y; static.

@@ -21,10 +21,11 @@ from .protocol import Info, State, check_memory, check_rank, entering, start_fro
 class NewtonCG:
     """Newton's method on the loss as a function of the items alone, each user's row at its minimum.
 
-    A sweep solves the users' rows, then for the items the Newton equations by conjugate gradients, preconditioned by
-    the rows' own matrices: one iteration goes along ALS's own step. They stop at negative curvature and at the radius
-    within which the quadratic has been right before. A step that does not lower the loss is not made, and the radius
-    shrinks: a sweep never raises the loss. It ends with the users' rows solved for.
+    A sweep solves the users' rows exactly, then moves all item rows together. The step solves Newton's equations by
+    conjugate gradients, preconditioned by the matrices of the single rows, so that the first iteration goes the way of
+    ALS. The iterations end where the loss curves downwards, or where the step gets longer than Newton's quadratic has
+    been right for in earlier sweeps (the radius of the trust region). A step that would raise the loss is not made, and
+    the radius shrinks: a sweep never raises the loss. It ends with the users' rows solved for.
 
     Far from a minimum a sweep gains little for its cost; near it, where ALS gains a digit in hundreds of sweeps, each
     sweep squares the error. Start it from the factors of an ALS fit.

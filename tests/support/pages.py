@@ -1,6 +1,7 @@
 """A page as a test reads it, and as a browser shows it."""
 
 import html.parser
+import re
 
 HOSTILE = '</td><script>alert("&")</script><img src=x onerror=alert(1)>'
 
@@ -33,6 +34,12 @@ class Reader(html.parser.HTMLParser):
             self.text += text
         if self.inside in ("td", "th"):
             self.tables[-1][-1][-1] += text
+
+
+def anchors(text: str) -> set[str]:
+    """What the headings of a Markdown file can be linked by, where code hosts and the site agree: those in ASCII."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings if each.isascii()}
 
 
 _STICKING_OUT = """() => [...document.querySelectorAll("body *")]

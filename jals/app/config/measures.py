@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from ...errors import ArgumentError
 from ...metrics import is_error, metric_parts
+from .presets import OverPairs
 
 
 def _known(metric: str) -> str:
@@ -33,6 +34,18 @@ FitMetric = Annotated[str, AfterValidator(_of_a_fit)]  # the same without "mae"
 TuneScore = Literal["softmax", "smooth_ndcg"]
 
 
+USUAL = ("ndcg@10", "recall@20")
+
+
+def asked(config: Any) -> list[str]:
+    """The ranking metrics that a config names, that of its fits first."""
+    named = dict.fromkeys([config.fit.metric, *(config.output.metrics or ())])
+    return [metric for metric in named if not is_error(metric)]
+
+
 def ranked(config: Any) -> list[str]:
-    """The ranking metrics that a config asks for, that of its fits first."""
-    return [metric for metric in dict.fromkeys([config.fit.metric, *config.output.metrics]) if not is_error(metric)]
+    """The ranking metrics that are measured: those named. Where nothing is said of them, implicit feedback is ranked
+    all the same, as its held-out errors know nothing of missing pairs: by what is usual, where the table allows it."""
+    unasked = config.fit.metric == "rmse" and config.output.metrics is None
+    able = config.processes.count == 1 and config.problem.missing == "skipped"
+    return list(USUAL) if unasked and able and isinstance(config.objective, OverPairs) else asked(config)

@@ -36,7 +36,7 @@ from ...model.counts import POWERS
 from ...reals import MOST, check_fits_dtype
 from .base import MOST_FITS, ConfigTable, Count, ExchangeWay, Path, Seed
 from .baselines import AnyBaseline
-from .measures import FitMetric, Metric, TuneScore, ranked
+from .measures import FitMetric, Metric, TuneScore, asked, ranked
 from .presets import AnyObjective, Biased
 from .solvers import AnySolver
 from .splits import VALIDATIONS, AnySplit, GivenSplit
@@ -225,7 +225,8 @@ class OutputConfig(ConfigTable):
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
     # false: no certificates, which at large ranks take longer than inexact fits; `jals certify` makes them afterwards
     certificate: bool = True
-    metrics: list[Metric] = Field(default=[])  # of validation and test parts, beside RMSE and MAE: "ndcg@10", "auc"
+    # Of validation and test parts, beside RMSE and MAE: "ndcg@10", "auc". Without: see `measures.ranked`.
+    metrics: list[Metric] | None = None
     # From which value on a held-out entry counts as relevant in a ranking. Without: every value > 0 does.
     relevant: float | None = None
 
@@ -267,6 +268,11 @@ class Config(ConfigTable):
         return ranked(self)
 
     @property
+    def of_ratings(self) -> bool:
+        """Whether errors of held-out entries say how good a fit is; of implicit feedback rankings do."""
+        return isinstance(self.objective, Biased)
+
+    @property
     def validated(self) -> bool:
         """Whether there is a validation part."""
         return any(getattr(self.split, way, None) is not None for way in VALIDATIONS)
@@ -299,7 +305,7 @@ class Config(ConfigTable):
         if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
             wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
             found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
-        if self.score.item_power is not None and isinstance(self.objective, Biased):
+        if self.score.item_power is not None and self.of_ratings:
             for key in ("bias", "center"):
                 if getattr(self.objective, key):
                     how = f"multiplies scores, which must not hold the {'biases' if key == 'bias' else 'mean'} of"
@@ -327,7 +333,7 @@ class Config(ConfigTable):
         if len(self.seeds) > 1:
             found.append(("fit.seeds", f"has {len(self.seeds)}, {one}."))
         found += [(key, f"makes several fits, {one}.") for key in ("grid", "tune") if getattr(self, key)]
-        if self.ranked:
+        if asked(self):
             key = "output.metrics" if self.output.metrics else "fit.metric"
             found.append((key, "ranks all items that a user has not seen, which no one of several processes knows."))
         if self.problem != ProblemConfig():
@@ -341,7 +347,7 @@ class Config(ConfigTable):
             return found + ([("baseline.0", f"is compared by its ranking: {how}")] if self.baseline else [])
         first, found = self.ranked[0], []
         key = "fit.metric" if first == self.fit.metric else "output.metrics"
-        if self.output.relevant is None and isinstance(self.objective, Biased):
+        if self.output.relevant is None and self.of_ratings:
             of = f'the values of preset = "{self.objective.preset}" are ratings'
             how = "Give output.relevant, the least rating that counts as liked (4.0 of 5, say); or take a preset of"
             how += ' implicit feedback, "ials" or "hu_koren".'

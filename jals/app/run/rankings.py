@@ -11,6 +11,7 @@ import jals
 from ...errors import ArgumentError, ConfigError
 from ...files.runs.record import Bin, RankingRecord, finite
 from ...metrics import Evaluation, metric_parts
+from ..config.measures import asked
 from ..config.schema import Config
 from ..show.page.summaries import degree_edges, degrees, observed
 
@@ -48,6 +49,8 @@ class Rankings:
         """`candidates`: rows of items `(test entries, c)` that the test entries are ranked among; None: all."""
         self._candidates = candidates
         self._fold, self._least, self._asked = fold, config.output.relevant, config.ranked
+        if not asked(config):  # the usual metrics, which nobody has to be told that a table is too small for
+            self._asked = [name for name in self._asked if self._possible(name)]
         self._parts = {name: metric_parts(name) for name in self._asked}
         self._made: dict[str, list[Evaluation]] = {}
         for part in ("validation", "test"):
@@ -57,6 +60,13 @@ class Rankings:
                 except ArgumentError as error:
                     key = "output.relevant" if "nothing to find" in str(error) else "output.metrics or fit.metric"
                     raise ConfigError(f"{key}: the {part} part cannot be ranked: {error}") from None
+
+    def _possible(self, metric: str) -> bool:
+        """Whether every part can be ranked by it: there are so many items, and something is relevant."""
+        held_out = [part for part in (self._fold.validation, self._fold.test) if part is not None]
+        enough = self._fold.test.num_items >= (metric_parts(metric)[1] or 1)
+        whole = self._fold.train is not None  # of several processes no one has all that is seen
+        return whole and enough and all((relevant(part, self._least).value > 0).any() for part in held_out)
 
     def _evaluations(self, part: str) -> list[Evaluation]:
         """Of the test part at more k than were asked for, as the record has curves."""

@@ -14,7 +14,7 @@ from ...data.vocabulary import Vocabulary
 from ...diagnostics.certificate import WHAT_UNJUDGED
 from ...files.runs.folder import FITS, PAGE, REPORT, RESULT, StoredRun
 from ...files.runs.record import BaselineRecord, DataRecord, FitRecord, Proof
-from ...metrics import spelt
+from ...metrics import is_error, spelt
 from .. import config as configs
 from ..config import schema
 from .console import Table, spinner
@@ -49,6 +49,9 @@ def print_setting(console: Console, config: schema.Config, data: list[DataRecord
         what = "steps" if tune.method == "hypergradient" else "trials"
         many = f"{tune.trials} {what}" if tune.seconds is None else f"at most {tune.trials} {what}, {tune.seconds:g} s"
         grid.add_row("tune", f"{key}: {low:g} to {high:g}, {many}, {how}")
+    if config.validated and not config.of_ratings and is_error(config.fit.metric):
+        why = f"with {config.objective.preset} the validation RMSE {_OF_PAIRS}"
+        grid.add_row("note", f'{why}; fit.metric = "ndcg@10" stops, tunes and chooses by one')
     grid.add_row("output", str(folder))
     console.print(grid)
     console.print()
@@ -100,7 +103,8 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     measured_fits = [fit for fit in fits if fit.metrics is not None]
     if not measured_fits:
         return
-    ranked = configs.ranked(configs.config_of_run(found.run, place))
+    config = configs.config_of_run(found.run, place)
+    ranked = [name for name in config.ranked if any(fit.score("test", name) is not None for fit in measured_fits)]
     measured = [("test", name) for name in ranked[:_RANKED]] if ranked else _SCORES
     headings = [f"{part}\n{_heading(name)}" for part, name in measured]
     if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
@@ -136,6 +140,8 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     console.print(table)
     if found.run.baselines:
         _print_baselines(console, found.run.baselines, ranked[:_RANKED])
+    if not ranked and not config.of_ratings:
+        console.print(f"With {config.objective.preset} an error {_OF_PAIRS}: `jals evaluate` measures one.")
     _verdict(console, fits)
 
 
@@ -248,6 +254,7 @@ _SCORES = [(part, metric) for part in ("train", "test") for metric in ("rmse", "
 
 
 _RANKED = 3  # ranking metrics in a table
+_OF_PAIRS = "is that of observed pairs alone, and says nothing of a ranking"
 
 
 def _heading(metric: str) -> str:
@@ -300,7 +307,9 @@ def _verdict(console: Console, fits: list[FitRecord]) -> None:
             console.print("not certified, as output.certificate = false: `jals certify` does it", soft_wrap=True)
         return
     bound = proofs[0][1].bound
-    console.print(f"updates: worst backward error of a row, bound {bound:.0e} (last: exact ALS only)")
+    of_what = "the largest error with which a row solves its equations (backward error), once it is solved anew from"
+    of_what += " the factors, and as the fit left the side that it solved last"
+    console.print(f"fresh and last update: {of_what}. Exact solvers keep both under {bound:.0e}.")
     failed = Counter(label for label, proof in proofs if proof.refused() is not None)
     if failed:
         names = [name if count == 1 else f"{name} ({count} fits)" for name, count in failed.items()]

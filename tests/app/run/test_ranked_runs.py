@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 import jals
+from jals.app import config as configs
+from jals.app.config import measures
 from jals.app.config.schema import Config
 from jals.app.run import baselines, session
 from jals.app.run.data import folds
+from jals.app.show import page
+from jals.app.show.report import competitors
+from jals.app.show.report import table as report_table
 from jals.files.runs import folder
 from tests.support.commands import jals_command, write_experiment
 from tests.support.records import read_run as recorded
@@ -85,6 +90,30 @@ def test_what_is_measured_is_the_ranking_of_the_factors(tmp_path):
 
     output = jals_command("evaluate", tmp_path / "run", "-k", 3, "--metric", "ndcg").output
     assert f"{fit['metrics']['test']['ndcg@3']:.4f}" in output
+
+
+def test_implicit_feedback_is_ranked_unasked(tmp_path, monkeypatch):
+    """Held-out errors say nothing of it; where the table has too few items they stand there with a word of caution."""
+    path = experiment(tmp_path, IMPLICIT)
+    shown, (fit,) = run(path, tmp_path / "small")  # of 8 items, and the usual lists have 10
+    assert fit["metrics"]["test"].keys() == {"rmse", "mae"} and "With ials an error is that of observed pairs" in shown
+    assert "the validation RMSE is that of observed pairs alone" in " ".join(shown.split())
+    monkeypatch.setattr(measures, "USUAL", ("ndcg@3", "recall@2"))
+    shown, (fit,) = run(path, tmp_path / "ranked")
+    train, validation, test = parts(tmp_path)
+    factors = jals.load(tmp_path / "ranked" / fit["factors"]).factors
+    expected = jals.metrics.ranking(factors, test, together(train, validation), (2, 3), ("ndcg", "recall"))
+    for name in ("ndcg@3", "recall@2"):
+        assert fit["metrics"]["test"][name] == pytest.approx(expected.mean[name])
+        assert f"{expected.mean[name]:.4f}" in shown
+    assert f"{fit['metrics']['test']['rmse']:.4f}" not in shown and "ndcg@3" in fit["metrics"]["validation"]
+    assert "With ials an error" not in shown
+    config, found = configs.load(path), folder.read(tmp_path / "ranked")
+    assert page._columns(found.fits, config) == [("validation", "ndcg@3"), ("test", "ndcg@3"), ("test", "recall@2")]
+    tables = report_table.measures(competitors.read([tmp_path / "ranked"]))
+    assert list(tables)[:2] == ["test ndcg@3", "test recall@2"]
+    for change in ("output.metrics=[]", 'objective={ preset = "als_wr", reg = 0.1 }'):
+        assert configs.load(path, [change]).ranked == []
 
 
 def test_patience_tuning_and_the_best_fit_go_by_it(tmp_path):

@@ -423,6 +423,9 @@ def test_entries_of_weight_0_and_implicit_feedback(simple, tmp_path):
     text = " ".join(read(tmp_path).text.split())
     assert "The target of an observed entry is 1" in text
     assert "are not in it" not in text
+    assert "Error by degree" not in text  # an RMSE, which says nothing of implicit feedback
+    write(tmp_path, simple.record, simple.data, [drawn])
+    text = " ".join(read(tmp_path).text.split())
     assert f"By user: {sum(place % 3 != 0 for place in range(12))} test entries" in text
 
 

@@ -20,7 +20,7 @@ except ImportError as missing:
 from ....errors import StorageError
 from ....files.runs import folder
 from ....files.runs.record import FitRecord, RunRecord, label
-from ....metrics import spelt
+from ....metrics import is_error, spelt
 from ....model.feedback import KINDS
 from ....recommend.candidates import least_entries
 from ...config.schema import Config
@@ -82,7 +82,7 @@ def write(
         "certificate": list(gallery.certificates(drawn)),
         "spectrum": list(gallery.spectrum(drawn)),
         "residuals": list(gallery.residuals(drawn, scored)),
-        "degree": list(gallery.errors(drawn, scored)),
+        "degree": list(gallery.errors(drawn, scored)) if config.of_ratings else [],  # an RMSE, of observed pairs alone
         "data": list(gallery.data(data.ratings)),
     }
     first, several = gallery.first_fits(fits), len(config.seeds) > 1
@@ -228,8 +228,10 @@ def _columns(fits: list[FitRecord], config: Config) -> list[tuple[str, str]]:
     found = list(dict.fromkeys(pairs))
     if not config.ranked:
         return found
-    wanted = [("validation", config.fit.metric), *(("test", name) for name in [*config.ranked, "rmse"])]
-    return [each for each in wanted if each in found]
+    errors = ["rmse"] if config.of_ratings else []
+    by = config.ranked[0] if is_error(config.fit.metric) and not errors else config.fit.metric
+    wanted = [("validation", by), *(("test", name) for name in [*config.ranked, *errors])]
+    return [each for each in wanted if each in found] or found
 
 
 def _means(fits: list[FitRecord], columns: list[tuple[str, str]]) -> list[dict[str, Any]]:

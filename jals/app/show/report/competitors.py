@@ -14,6 +14,7 @@ from ....files.runs import folder, record
 from ....metrics import RMSE
 from ... import config as configs
 from ...config import toml
+from ...config.schema import Config
 
 Values = tuple[tuple[str, Any], ...]  # (axis, value) of several axes of a grid
 COSTS = ("seconds", "passes", "operations")
@@ -198,14 +199,20 @@ class Comparison:
     @functools.cached_property
     def ranked(self) -> list[str]:
         """The ranking metrics that were measured, in the order of the configs."""
-        asked = (configs.ranked(configs.config_of_run(run.record, run.place)) for run in self.runs)
-        return list(dict.fromkeys(metric for each in asked for metric in each))
+        measured = {name for fit in self.fits for name in (fit.record.metrics or {}).get("test", {})}
+        asked = dict.fromkeys(metric for each in self._configs for metric in each.ranked)
+        return [metric for metric in asked if metric in measured or not measured]
 
     @functools.cached_property
     def metrics(self) -> list[str]:
-        """What errors and rankings are compared by: RMSE where it decided anything, and the ranking metrics."""
-        chosen = {run.config["fit"].get("metric", RMSE) for run in self.runs}
-        return [RMSE] * (RMSE in chosen) + self.ranked
+        """What errors and rankings are compared by: RMSE where it decided anything and is one of ratings, and the
+        ranking metrics."""
+        chosen = {each.fit.metric for each in self._configs if each.of_ratings}
+        return [RMSE] * (RMSE in chosen or not self.ranked) + self.ranked
+
+    @functools.cached_property
+    def _configs(self) -> list[Config]:
+        return [configs.config_of_run(run.record, run.place) for run in self.runs]
 
     @functools.cached_property
     def watched(self) -> str | None:
