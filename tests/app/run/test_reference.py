@@ -16,7 +16,7 @@ from tests.support.commands import SECOND_SOLVER, jals_command, write_experiment
 def finished(tmp_path_factory):
     """A run of two solvers and two seeds, with the report that solves for the minimum."""
     place = tmp_path_factory.mktemp("reference")
-    seeds = ("sweeps = 3", "sweeps = 3\nseeds = [0, 1]"), ("[[solver]]", f"{SECOND_SOLVER}\n[[solver]]")
+    seeds = ("sweeps = 3", "sweeps = 12\nseeds = [0, 1]"), ("[[solver]]", f"{SECOND_SOLVER}\n[[solver]]")
     config = write_experiment(place, *seeds)
     assert jals_command("run", config, "--out", place / "run").exit_code == 0
     before = reaching.lowest(gathering.read([place / "run"]))

@@ -39,8 +39,9 @@ def curves(comparison: Comparison) -> Iterator[Section]:
     costs = _measured(comparison)
     points = comparison.points if len(comparison.points) <= _PANELS else comparison.points[:1]
     blocks = []
+    panels = {cost: {point: _panels(comparison, point, cost) for point in points} for cost in costs}
     for point in points:
-        shown = [_progress(comparison, point, cost) for cost in costs]
+        shown = [_progress(comparison, point, cost, panels[cost]) for cost in costs]
         shown = [one for one in shown if one]
         if shown:
             title = comparison.title(point)
@@ -107,10 +108,9 @@ def _measured(comparison: Comparison) -> list[str]:
     return [cost for cost in COSTS if any(fit.column(cost) is not None for fit in comparison.fits)]
 
 
-def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | None:
+def _panels(comparison: Comparison, point: tuple, cost: str) -> figures.Panels:
     """Excess loss above the validation metric, against one cost."""
-    least = reaching.lowest(comparison)
-    panels, ends = [], collections.defaultdict(list)
+    least, panels = reaching.lowest(comparison), []
     watched = f"validation {spelt(comparison.watched)}" if comparison.watched else "validation metric"
     for name, label in (("loss", f"excess loss {_EXCESS}"), ("validation", watched)):
         made = []
@@ -119,11 +119,21 @@ def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | N
             curve = _curve(solver, place, fits, cost, name, least)
             if curve:
                 made.append(curve)
-                if curve.singles:
-                    ends[solver].append(f"{label.partition(' (')[0]} {_span([y[-1] for _, y in curve.singles])}")
         if made:
             panels.append((label, made))
-    if not panels:
+    return panels
+
+
+def _progress(
+    comparison: Comparison, point: tuple, cost: str, panels: dict[tuple, figures.Panels]
+) -> PageFigure | None:
+    """The panels of a point, with the axes of all points."""
+    ends = collections.defaultdict(list)
+    for label, shown in panels[point]:
+        for curve in shown:
+            if curve.singles:
+                ends[curve.label].append(f"{label.partition(' (')[0]} {_span([y[-1] for _, y in curve.singles])}")
+    if not panels[point]:
         return None
     words = []
     for solver, its in list(ends.items())[:_SPELT]:
@@ -133,8 +143,8 @@ def _progress(comparison: Comparison, point: tuple, cost: str) -> PageFigure | N
     if len(ends) > _SPELT:
         words.append(f"the other {len(ends) - _SPELT} in the table of results")
     said = f"Against {AXES[cost]}. Ends, median (lowest to highest): {'; '.join(words) or 'every fit broke down'}."
-    title = comparison.title(point)
-    return pictured(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, panels, AXES[cost])
+    title, drawn = comparison.title(point), (panels[point], AXES[cost], list(panels.values()))
+    return pictured(f"curves-{cost}", f"{title}. {said}" if title else said, said, figures.curves, *drawn)
 
 
 def _curve(label: str, place: int, fits: list[ComparedFit], cost: str, name: str, least: dict) -> figures.Curve | None:

@@ -25,12 +25,17 @@ class Tried(NamedTuple):
 
 
 def tuned(comparison: Comparison) -> Iterator[Section]:
-    shown, edges = [], []
+    made, edges = [], []
     for name in comparison.drawn:
         trials = [fit for fit in comparison.trials if fit.name == name]
         trials = [fit for fit in trials if fit.point == trials[0].point]
         for key in dict.fromkeys(key for fit in trials for key in fit.record.tuned):
-            shown.append(_tried(comparison, name, key, [fit for fit in trials if key in fit.record.tuned]))
+            made.append((name, key, [fit for fit in trials if key in fit.record.tuned]))
+    alike: dict[str, np.ndarray] = {}
+    for *_, trials in made:
+        for label, values in _measured(comparison, trials).items():
+            alike[label] = np.concatenate([alike.get(label, values[:0]), values])
+    shown = [_tried(comparison, name, key, trials, alike) for name, key, trials in made]
     cells = []
     for (name, point, fold, key), values in fairness.choices(comparison).items():
         drawn = fairness.drawn_from(comparison, name, key)
@@ -142,15 +147,20 @@ def steps(trial: ComparedFit) -> list[Tried]:
     return [Tried(trial.record.tuned, *measured)]
 
 
-def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit]) -> Any:
+def _measured(comparison: Comparison, trials: list[ComparedFit]) -> dict[str, np.ndarray]:
+    """What came of the trials, of every step, by measure."""
     made = [tried for fit in trials for tried in steps(fit)]
-    x = np.array([tried.tuned[key] for tried in made], float)
     y = {
         "final loss L": np.array([tried.loss for tried in made], float),
         _validated(comparison): np.array([tried.validation for tried in made], float),
     }
+    return {label: values for label, values in y.items() if np.isfinite(values).any()} or y
+
+
+def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit], alike: dict) -> Any:
+    made = [tried for fit in trials for tried in steps(fit)]
+    x, y = np.array([tried.tuned[key] for tried in made], float), _measured(comparison, trials)
     metric = trials[0].record.metric
-    y = {label: values for label, values in y.items() if np.isfinite(values).any()} or y
     point = trials[0].point
     taken = fairness.choices(comparison).items()
     values = [value for which, each in taken if which[:2] + which[3:] == (name, point, key) for value in each]
@@ -169,7 +179,8 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
     drawn = fairness.drawn_from(comparison, name, key)
     if drawn and any(table.at_edge(key, value, *drawn) for value in values):
         said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
-    tried = figures.Trials(x, y, values, drawn, what, () if is_error(metric) else (_validated(comparison),))
+    plain = () if is_error(metric) else (_validated(comparison),)
+    tried = figures.Trials(x, y, values, drawn, what, plain, alike)
     return pictured(
         f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
     )
@@ -207,7 +218,8 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     if len(set(labels.values())) == 1 and len(others) == 1 and len(next(iter(others.values()))) <= _LINES:
         ((other, values),) = others.items()
         labels = {fit: f"{short(other)} {as_text(fit.values[other])}" for fit in fits}
-        places = {f"{short(other)} {as_text(value)}": place for place, value in enumerate(values)}
+        first = len(comparison.drawn)  # a look of their own: those of the solvers mean solvers
+        places = {f"{short(other)} {as_text(value)}": first + place for place, value in enumerate(values)}
     elif others:
         fits = [
             fit for fit in fits if all(fit.values.get(other) in (None, values[0]) for other, values in others.items())
