@@ -44,8 +44,8 @@ def equal_cost(comparison: Comparison) -> Iterator[Section]:
         words = [
             f"Validation {spelt(metric)}, the best that each fit had recorded by then, which `patience` would keep; "
             f"mean ± standard error over {'folds' if comparison.folds else 'seeds'}. A lead may be chance where the "
-            f"{share(replicates.SURE)} interval of the paired difference holds 0. The largest cost is the least that any "
-            "solver had spent at its end; – where a fit had no record yet."
+            f"{share(replicates.SURE)} interval of the paired difference holds 0. The largest cost is the least that "
+            "any solver had spent at its end; – where a fit had no record yet."
         ]
         yield Section("equal-cost", "At equal cost", [*map(Text, first + words), *blocks])
 
