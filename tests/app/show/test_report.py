@@ -13,7 +13,7 @@ import pytest
 import jals
 from jals.app.show import printing, report
 from jals.app.show.page import plots
-from jals.app.show.report import figures, gathering, reaching, table, words
+from jals.app.show.report import figures, gathering, reaching, sensitivity, table, words
 from jals.files.runs import folder
 from tests.support.pages import HOSTILE, Reader, check_in_browser
 from tests.support.records import made_run, write_fits
@@ -472,6 +472,47 @@ def test_same_records_same_bytes(tmp_path):
         assert page == tmp_path / out / "index.html"
         pages.append([file.read_bytes() for file in sorted((tmp_path / out).iterdir())])
     assert pages[0] == pages[1] and len(pages[0]) == 2
+
+
+def test_sections_that_say_nothing_are_absent(tmp_path, undrawn):
+    """One fit has no rival, no pair, no profile and no spread; one table is no set of problems, whatever its seeds."""
+    made_run(tmp_path / "one", solvers=("als",), folds=(None,), seeds=(0,), tuned=())
+    heads = re.findall("^## (.*)$", markdown(tmp_path / "one"), re.MULTILINE)
+    assert heads == ["Results", "Loss and validation by cost", "How it was run"]
+    assert "Bold" not in (tmp_path / "one" / "report" / "report.md").read_text(encoding="utf-8")
+    made_run(tmp_path / "seeds", folds=(None,), seeds=(0, 1, 2), tuned=())
+    assert "Performance profile" not in markdown(tmp_path / "seeds")
+    made_run(tmp_path / "folds", tuned=())
+    assert "Performance profile" in markdown(tmp_path / "folds")
+    record = made_run(tmp_path / "bare", folds=(None,), tuned=())
+    rewritten(tmp_path / "bare", record, lambda fit: fit["history"].update(validation=None))
+    text = markdown(tmp_path / "bare")
+    assert "## Loss by cost" in text and "## At equal cost" not in text and "To the best validation" not in text
+
+
+def test_panels_that_are_compared_have_the_same_axes():
+    small, large = (
+        [("loss", [figures.Curve("als", 0, [(x, y)], (x, y), [])])]
+        for x, y in ((np.array([1.0, 2]), np.array([1.0, 0.9])), (np.array([3.0, 900]), np.array([1e3, 1e-3])))
+    )
+    first, second = (figures.curves(each, "passes", [small, large]).axes[0] for each in (small, large))
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() == second.get_ylim()
+    assert first.get_yscale() == second.get_yscale() == "log"
+    rates, losses = np.array([1e-3, 1e-2]), [np.array([1.0, 2.0]), np.array([50.0, np.nan])]
+    alike = {"loss": np.concatenate(losses)}
+    tried = (figures.Trials(rates, {"loss": each}, [], None, alike=alike) for each in losses)
+    first, second = (figures.trials(each, 0, "rate").axes[0] for each in tried)
+    assert first.get_ylim() == pytest.approx(second.get_ylim()) and first.get_ylim()[1] > 50
+
+
+def test_a_look_means_a_solver_or_a_value_never_both(tmp_path, monkeypatch):
+    """Lines of one solver at values of a second axis do not look as the solver does."""
+    made_run(tmp_path, solvers=("als",), tuned=(), grid={"objective.reg": [0.1, 0.2], "solver.*.rank": [4, 8]})
+    seen = []
+    monkeypatch.setattr(sensitivity, "pictured", lambda *given: seen.append(given[4]))
+    list(sensitivity.axes(gathering.read([tmp_path])))
+    places = {dots.place for panels in seen for _, shown in panels for dots in shown}
+    assert len(places) == 2 and 0 not in places
 
 
 def test_twelve_solvers_look_different_without_colour():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jals.app.show.report import gathering, replicates, verdict
+from jals.app.show.report import gathering, overview, reaching, replicates, verdict
 from tests.support.records import made_run, write_fits
 
 SEEDS = {"folds": (None,), "seeds": (0, 1, 2), "tuned": ("adam",), "solvers": ("als", "adam")}
@@ -244,3 +244,66 @@ def test_no_fit_yet(tmp_path):
 def test_students_quantiles(freedom, share):
     stats = pytest.importorskip("scipy.stats")
     assert replicates.student(share, freedom) == pytest.approx(stats.t.ppf((1 + share) / 2, freedom), rel=1e-9)
+
+
+def drawn(place):
+    """The panels of the picture: [(label of the axis, {contestant: (x, low, high, note)})]."""
+    comparison, panels = gathering.read([place]), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overview, "pictured", lambda name, alt, caption, draw, shown: panels.extend(shown) or caption)
+        caption = overview.overview(comparison, verdict.of(comparison))
+    return caption, [(panel.xlabel, {row.label: row[2:] for row in panel.rows}) for panel in panels]
+
+
+def test_the_picture_holds_the_numbers_of_the_verdict(tmp_path):
+    errors = {"als": [0.90, 0.91, 0.92], "adam": [0.93, 0.942, 0.948], "sgd": around(0.99)}
+    found = run(tmp_path, errors, tuned=("adam", "sgd"))
+    caption, ((label, rows), (_, costs)) = drawn(tmp_path)
+    assert list(rows) == ["als", "adam", "sgd"] and list(costs) == ["als", "adam", "sgd"]
+    assert "test RMSE" in label and "lower is better" in label and "test RMSE minus that of als" in caption
+    assert rows["als"][0] == 0
+    assert rows["adam"][:3] == pytest.approx((-found.difference, -found.high, -found.low))
+
+
+def test_who_broke_down_or_never_came_is_drawn_as_such(tmp_path):
+    errors = {"als": around(0.9), "adam": around(0.95), "sgd": around(0.1)}
+    run(tmp_path, errors, diverged=[("sgd", 1)], tuned=("adam", "sgd"))
+    _, ((_, rows), (_, costs)) = drawn(tmp_path)
+    assert np.isnan(rows["sgd"][0]) and rows["sgd"][3] == "broke down, 1 of 3" and costs["sgd"][3] == "never"
+
+
+def test_one_far_away_does_not_squeeze_the_others(tmp_path):
+    bars = [overview.Bar(str(x), 0, x, x - 0.001, x + 0.001, "") for x in (0.0, 0.01, 0.02, 50.0)]
+    axes: Any = overview.standings([overview.Panel("", "", bars, True)]).axes[0]
+    assert axes.get_xlim()[1] < 0.1 and [line.get_marker() for line in axes.lines].count(">") == 1
+
+
+def test_there_is_no_picture_of_one_contestant(tmp_path):
+    run(tmp_path, {"als": [0.9]}, seeds=(0,), tuned=())
+    assert drawn(tmp_path) == (None, [])
+
+
+@pytest.mark.parametrize("below, own", [(True, False), (False, True)])
+def test_the_goal_is_a_solved_minimum_where_it_is_below_every_curve(tmp_path, below, own):
+    """One that some contestant went below belongs to another basin: there the contestant's own curve is the goal."""
+    record = made_run(tmp_path, **SEEDS)
+    least = min(min(fit["history"]["loss"]) for fit in record["fits"] if fit["trial"] is None)
+    solved = {"solver": "AndersonALS", "loss": least * (0.99 if below else 1.01), "stationarity": 1e-7, "reached": True}
+    key = next(fit["key"] for fit in record["fits"] if fit["trial"] is None)
+    made_run(tmp_path, **SEEDS, references=[solved | {"fit": key, "sweeps": 50, "passes": 100, "seconds": 1.0}])
+    comparison = gathering.read([tmp_path])
+    assert list(reaching.lowest(comparison).values()) == [solved["loss"] if below else least]
+    assert bool(reaching.unreferenced(comparison)) is own
+    assert ("the lowest loss that any of them reached" in verdict.of(comparison).text) is own
+
+
+def test_costs_to_an_error_are_those_of_the_curves(tmp_path):
+    """By loops: the first record whose validation metric is within 1 % of the best that either solver had."""
+    record = made_run(tmp_path, **SEEDS)
+    fits = [fit for fit in record["fits"] if fit["trial"] is None]
+    goal = 1.01 * min(min(fit["history"]["validation"]) for fit in fits)
+    found = reaching.reached(gathering.read([tmp_path]), "passes", 0.01, "validation")
+    for name in ("als", "adam"):
+        columns = [(fit["history"]["passes"], fit["history"]["validation"]) for fit in fits if fit["solver"] == name]
+        spent = [next(x for x, y in zip(*each, strict=True) if y <= goal) for each in columns]
+        assert found[name].median == np.median(spent)

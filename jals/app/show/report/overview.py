@@ -48,7 +48,8 @@ def overview(comparison: Comparison, found: Verdict) -> PageFigure | None:
     for each in contests:
         shown = [one for one in each.standings if one.behind is not None or one.name == each.leader][:most]
         shown += [one for one in each.standings if one.broken][: max(0, most - len(shown))]
-        xlabel = f"{each.measure} minus the leader's"
+        way = "lower" if is_error(comparison.metrics[0]) else "higher"
+        xlabel = f"{each.measure} minus the leader's ({way} is better)"
         errors = [one.behind.error for one in shown if one.behind is not None]
         places = decimals([one.behind.mean for one in shown if one.behind is not None], errors)
         bars = [_bar(comparison, one, row, places) for row, one in enumerate(shown)]
