@@ -194,7 +194,8 @@ def test_many_points_are_counted(tmp_path):
             fit["metrics"]["test"]["rmse"] = (0.95 if worse else 0.9) + EVEN[fit["seed"]]
     write_fits(tmp_path, record["fits"])
     headline = verdict.of(gathering.read([tmp_path])).headline
-    assert headline.startswith("At 4 of 5 points als has the better test RMSE") and "at 1 of 5 points adam" in headline
+    assert headline.startswith("At 4 of 5 points (reg 0.1, reg 0.2, reg 0.3 and reg 0.4) als has the better test RMSE")
+    assert "at 1 of 5 points (reg 0.5) adam" in headline
 
 
 def test_points_of_one_solver_are_its_contestants(tmp_path):
@@ -229,9 +230,9 @@ def test_who_comes_close_first_is_told_by_passes_and_seconds(tmp_path):
         count = len(fit["history"]["sweep"])
         fit["history"]["loss"] = [100 * (1 + 4 * (0.1 if fast else 0.5) ** at) for at in range(count)]
 
-    detail = run(tmp_path, {"als": around(0.9), "adam": around(0.95)}, paced).detail
-    assert "First within 1 % of the lowest loss that any of them reached: by passes als (9, adam 18)" in detail
-    assert "of the best RMSE on the validation part" in detail
+    found = run(tmp_path, {"als": around(0.9), "adam": around(0.95)}, paced)
+    assert found.cost.startswith("als is the first within 1 % of the lowest loss that any of them reached: in 9 passes")
+    assert "of the best RMSE on the validation part" in found.detail and "Above the lowest loss" in found.detail
 
 
 def test_no_fit_yet(tmp_path):

@@ -66,7 +66,7 @@ def handicap(comparison: Comparison, fits: list[ComparedFit], winner: list[Compa
     own, others = ({key for fit in some for key in fit.record.tuned} for some in (fits, winner))
     only = [short(key) for key in sorted(others - own) if key.startswith(_SHARED)]
     if only:
-        return f"{joined(only)} was tuned for the other only"
+        return f"{joined(only)} was not tuned, though the leader's was"
     edges = {}
     for fit in fits:
         for key, value in fit.record.tuned.items():
@@ -113,4 +113,4 @@ def _effort(comparison: Comparison, name: str) -> str:
 
 
 def _listed(given: dict[str, float]) -> str:
-    return joined([f"its {short(key)} {as_text(value)}" for key, value in given.items()])
+    return joined([f"{short(key)} {as_text(value)}" for key, value in given.items()])

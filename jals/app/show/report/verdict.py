@@ -54,9 +54,10 @@ class Verdict:
             does; "broke down": one alone ended; "one fit": no other to compare with; "nothing": nothing was measured;
             "several": see `parts`.
         headline: who, and by how much.
-        detail: what is left out, what the uncertainty is of, and who comes close at what cost.
+        cost: who comes close to the lowest loss first (else to the best validation metric), and at what cost.
+        detail: what is left out, what the uncertainty is of, and how low the losses were at last.
         conditions: on what data, by what budget, what was tuned and what was not.
-        text: all three.
+        text: all four.
         measure: "test RMSE".
         winner: who has the better number, in a "win", an "untuned rival", and where all others "broke down"; of
             "several" the winner of all parts, or None.
@@ -70,6 +71,7 @@ class Verdict:
 
     kind: Kind
     headline: str = ""
+    cost: str = ""
     detail: str = ""
     conditions: str = ""
     text: str = ""

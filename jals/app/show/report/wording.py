@@ -1,6 +1,5 @@
 """A verdict in words: each kind has its own, and all that they say is a fact of the verdict or of the records."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,29 +29,27 @@ class Wording:
     def one(self, found: "Verdict") -> dict[str, str]:
         """Of a single contest."""
         headline = getattr(self, f"_{found.kind.replace(' ', '_')}")(found)
-        parts = [*self._notes(found), self._doubt(found), self._baselines(found), *self._costs(found)]
-        return self._whole(headline, parts)
+        first, *others = [*self._costs(found), ""]
+        parts = [*self._notes(found), self._doubt(found), self._baselines(found), *others, self._ends(found)]
+        return self._whole(headline, parts, first)
 
     def several(self, whole: "Verdict") -> dict[str, str]:
         """Of several points or tables: a sentence each, or where they are many a count of each outcome."""
         if len(whole.parts) <= _POINTS:
             said = [f"{capital(each.at or 'elsewhere')}: {each.headline}" for each in whole.parts]
-            said += [note for each in whole.parts for note in self._notes(each)]
-            if len(whole.parts) <= 2:
-                said += [f"{capital(each.at)}: {cost}" for each in whole.parts for cost in self._costs(each)]
+            rest = [note for each in whole.parts for note in self._notes(each)]
+            rest += [f"{capital(each.at)}: {cost}" for each in whole.parts for cost in self._costs(each)[:1]]
         else:
-            said = list(self._counts(whole))
-        headline = said[0] if len(whole.parts) > _POINTS else " ".join(said[: len(whole.parts)])
-        rest = said[1:] if len(whole.parts) > _POINTS else said[len(whole.parts) :]
+            said, rest = [self._counts(whole)], []
         clear = max(whole.parts, key=lambda each: each.replicates)
-        return self._whole(headline, [*dict.fromkeys(rest), self._doubt(clear)])
+        return self._whole(" ".join(said), [*dict.fromkeys(rest), self._doubt(clear)])
 
-    def _whole(self, headline: str, parts: list[str]) -> dict[str, str]:
-        found = {"headline": headline, "detail": " ".join(filter(None, parts))}
+    def _whole(self, headline: str, parts: list[str], cost: str = "") -> dict[str, str]:
+        found = {"headline": headline, "cost": cost, "detail": " ".join(filter(None, parts))}
         found["conditions"] = f"Conditions: {setting.sentence(self._comparison)}"
         return found | {"text": " ".join(filter(None, found.values()))}
 
-    def _counts(self, whole: "Verdict") -> Iterator[str]:
+    def _counts(self, whole: "Verdict") -> str:
         """als wins at 7 of 10 points ..."""
         outcomes: dict[tuple, list[Verdict]] = {}
         for each in whole.parts:
@@ -69,8 +66,9 @@ class Wording:
                 "one fit": "there is nothing to compare",
                 "nothing": "nothing was measured",
             }[kind]
-            words.append(f"at {len(its)} of {all_} points {verb}{self._widest(its)}")
-        yield f"{capital('; '.join(words))}."
+            where = joined([each.at for each in its[:_POINTS]]) + (", …" if len(its) > _POINTS else "")
+            words.append(f"at {len(its)} of {all_} points ({where}) {verb}{self._widest(its)}")
+        return f"{capital('; '.join(words))}."
 
     def _widest(self, its: "list[Verdict]") -> str:
         """By how much, at least and at most."""
@@ -88,7 +86,7 @@ class Wording:
     def _untuned_rival(self, found: "Verdict") -> str:
         hurt = [each for each in found.standings if each.handicap]
         fair = [each.name for each in found.standings if each.behind is not None and not each.handicap]
-        said = "; ".join(f"of {each.name} {each.handicap}" for each in hurt)
+        said = "; ".join(f"{each.name}'s {each.handicap}" for each in hurt)
         names = joined([each.name for each in hurt])
         claim = f"It is better than {joined(fair)} by more than chance; " if fair else ""
         no = f"no win over {names}" if fair else f"This is no win over {names}"
@@ -212,7 +210,7 @@ class Wording:
         alone = found.kind == "broke down"
         said = [f"Left out, since fits of theirs broke down: {joined(lost)}."] if lost and not alone else []
         if found.kind in ("tie", "no replicates"):
-            said += [f"Of {each.name} {each.handicap}." for each in found.standings if each.handicap]
+            said += [f"{each.name}'s {each.handicap}." for each in found.standings if each.handicap]
         return said
 
     def _baselines(self, found: "Verdict") -> str:
@@ -238,22 +236,42 @@ class Wording:
         return [told for goal in reaching.GOALS if (told := self._cost(found.contest, goal))]
 
     def _cost(self, contest: tuple, goal: str) -> str:
-        comparison, parts = self._comparison, []
+        comparison, parts, firsts = self._comparison, [], []
         for cost in _COSTS:
             its = reaching.reached(comparison, cost, reaching.NEAR[0], goal, contest)
             order = sorted(its, key=lambda name: its[name].median)
             if len(order) > 1 and np.isfinite(its[order[0]].median):
                 first, second = its[order[0]], its[order[1]]
                 never = np.isinf(second.median)
-                told = f"{number(first.median, 3)}, {order[1]} {'never' if never else number(second.median, 3)}"
-                some = f"; first on {first.first} of {first.problems}" if first.first < first.problems else ""
-                parts.append(f"by {cost} {order[0]} ({told}{some})")
+                told = f"{order[1]} {'never' if never else number(second.median, 3)}"
+                some = f"; the first on {first.first} of {first.problems}" if first.first < first.problems else ""
+                parts.append(f"{number(first.median, 3)} {cost} ({told}{some})")
+                firsts.append(order[0])
         if not parts:
             return ""
-        near = share(reaching.NEAR[0])
+        near = f"within {share(reaching.NEAR[0])} of {self._goal(goal)}"
+        if len(set(firsts)) == 1:
+            return f"{firsts[0]} is the first {near}: in {joined(parts)}."
+        return f"The first {near}: {joined([f'{name} in {part}' for name, part in zip(firsts, parts, strict=True)])}."
+
+    def _goal(self, goal: str) -> str:
+        comparison = self._comparison
         if goal == "loss":
-            named = "the lowest loss that any of them reached" if reaching.unreferenced(comparison) else "the minimum"
-        else:
-            named = f"the best {spelt(comparison.watched) if comparison.watched else 'metric'} on the validation part"
-        return f"First within {near} of {named}: {joined(parts)}."
+            return "the lowest loss that any of them reached" if reaching.unreferenced(comparison) else "the minimum"
+        return f"the best {spelt(comparison.watched) if comparison.watched else 'metric'} on the validation part"
+
+    def _ends(self, found: "Verdict") -> str:
+        """How low the losses were at last, of the factors that were kept."""
+        least, ends = reaching.lowest(self._comparison), {}
+        for fit in self._comparison.fits:
+            if found.contest == fit.contest and not fit.broken and fit.loss is not None and fit.problem in least:
+                best = least[fit.problem]
+                ends.setdefault(fit.name, []).append((fit.loss - best) / abs(best))
+        if len(ends) < 2:
+            return ""
+        middle = {name: max(0.0, float(np.median(each))) for name, each in ends.items()}
+        order = sorted(middle, key=lambda name: middle[name])
+        told = [f"{name} {number(100 * middle[name], 2)} %" for name in order[:_POINTS]]
+        rest = f", the other {len(order) - _POINTS} more" if len(order) > _POINTS else ""
+        return f"Above {self._goal('loss')} at the end (median): {', '.join(told)}{rest}."
 
