@@ -24,6 +24,11 @@ def run(place, errors: dict[str, Any], change=lambda fit: None, metric="rmse", *
     return verdict.of(gathering.read([place]))
 
 
+def share(percent):
+    """As the words have it, with a space at which no line is broken."""
+    return f"{percent}\N{NO-BREAK SPACE}%"
+
+
 def around(mean, spread=EVEN):
     return [mean + each for each in spread]
 
@@ -35,7 +40,7 @@ def test_a_win_and_its_numbers(tmp_path):
     assert (found.kind, found.winner, found.rival, found.replicates, found.unit) == ("win", "als", "adam", 3, "seed")
     assert (found.difference, found.error) == pytest.approx((mean, error))
     assert (found.low, found.high) == pytest.approx((mean - 4.302653 * error, mean + 4.302653 * error))
-    assert found.headline.startswith("als has the lower test RMSE, 0.9100: 0.0300 below adam's 0.9400 (95 %")
+    assert found.headline.startswith(f"als has the lower test RMSE, 0.9100: 0.0300 below adam's 0.9400 ({share(95)}")
     assert "paired over 3 seeds" in found.headline and "on one split" in found.detail
 
 
@@ -112,6 +117,16 @@ def test_a_rival_at_the_edge_of_its_range_is_not_beaten(tmp_path):
     assert found.kind == "untuned rival" and "edge of its range" in found.headline
     found = run(tmp_path, {"als": around(0.95), "adam": around(0.9)}, edge)
     assert (found.kind, found.winner) == ("win", "adam")
+
+
+def test_a_leader_at_the_edge_is_named_where_it_ties(tmp_path):
+    def edge(fit):
+        if fit["trial"] is None and fit["tuned"]:
+            fit["tuned"] = {"hyper.learning_rate": 0.09}
+
+    found = run(tmp_path, {"als": [0.903, 0.909, 0.921], "adam": [0.90, 0.91, 0.92]}, edge)
+    assert (found.kind, found.leader) == ("tie", "adam")
+    assert "adam's learning_rate was chosen at the edge" in found.detail
 
 
 def test_fair_rivals_are_told_from_untuned_ones(tmp_path):
@@ -231,7 +246,8 @@ def test_who_comes_close_first_is_told_by_passes_and_seconds(tmp_path):
         fit["history"]["loss"] = [100 * (1 + 4 * (0.1 if fast else 0.5) ** at) for at in range(count)]
 
     found = run(tmp_path, {"als": around(0.9), "adam": around(0.95)}, paced)
-    assert found.cost.startswith("als is the first within 1 % of the lowest loss that any of them reached: in 9 passes")
+    first = f"als is the first within {share(1)} of the lowest loss that any of them reached: in 9 passes (adam 18)"
+    assert found.cost.startswith(first)
     assert "of the best RMSE on the validation part" in found.detail and "Above the lowest loss" in found.detail
 
 

@@ -150,7 +150,7 @@ def _judged(comparison: Comparison, at: str, contest: tuple | None, fits: dict[s
         if name in order and name != leader:
             behind = replicates.difference(numbers[name], numbers[order[0]], len(order) - 1)
         close = behind is not None and (not behind.certain or behind.mean <= replicates.SAME * abs(means[order[0]]))
-        handicap = fairness.handicap(comparison, fits[name], fits[leader]) if behind is not None and leader else ""
+        handicap = fairness.handicap(comparison, fits[name], fits[leader]) if name in order and leader else ""
         mean = sign * means[name] if name in means else None
         standings.append(Standing(name, mean, behind, close or name == leader, len(fits[name]), broken[name], handicap))
     found = Verdict(

@@ -84,7 +84,7 @@ class Wording:
         return f"{self._lead(found)} ({self._interval(found)})."
 
     def _untuned_rival(self, found: "Verdict") -> str:
-        hurt = [each for each in found.standings if each.handicap]
+        hurt = [each for each in self._rivals(found) if each.handicap]
         fair = [each.name for each in found.standings if each.behind is not None and not each.handicap]
         said = "; ".join(f"{each.name}'s {each.handicap}" for each in hurt)
         names = joined([each.name for each in hurt])
@@ -271,7 +271,7 @@ class Wording:
             return ""
         middle = {name: max(0.0, float(np.median(each))) for name, each in ends.items()}
         order = sorted(middle, key=lambda name: middle[name])
-        told = [f"{name} {number(100 * middle[name], 2)} %" for name in order[:_POINTS]]
+        told = [f"{name} {share(float(f'{middle[name]:.2g}'))}" for name in order[:_POINTS]]
         rest = f", the other {len(order) - _POINTS} more" if len(order) > _POINTS else ""
         return f"Above {self._goal('loss')} at the end (median): {', '.join(told)}{rest}."
 

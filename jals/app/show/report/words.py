@@ -117,8 +117,8 @@ def counted(count: int, noun: str) -> str:
 
 
 def share(part: float) -> str:
-    """1 %"""
-    return f"{100 * part:g} %"
+    """1 %, which no line is broken in."""
+    return f"{100 * part:.6g}\N{NO-BREAK SPACE}%"
 
 
 def capital(text: str) -> str:
