@@ -213,6 +213,14 @@ def test_many_points_are_counted(tmp_path):
     assert "at 1 of 5 points (reg 0.5) adam" in headline
 
 
+def test_at_all_points_alike(tmp_path):
+    points = {"objective.reg": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    errors = {"als": around(0.9), "adam": around(0.95), "sgd": around(0.1)}
+    found = run(tmp_path, errors, diverged=[("sgd", 1)], tuned=("adam", "sgd"), grid=points)
+    assert (found.winner, found.headline[:40]) == ("als", "At all 5 points als has the better test ")
+    assert found.detail.count("broke down: sgd (1 of 3)") == 1
+
+
 def test_points_of_one_solver_are_its_contestants(tmp_path):
     record = made_run(tmp_path, **(SEEDS | {"solvers": ("als",), "tuned": ()}), grid={"objective.reg": [0.1, 0.2, 0.3]})
     for fit in record["fits"]:

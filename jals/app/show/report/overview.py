@@ -109,7 +109,7 @@ def standings(panels: list[Panel]) -> Figure:
     ratios = [len(panel.rows) + 0.4 for panel in panels]
     axes = np.ravel(figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios))
     limits = _limits([row for panel in panels if panel.zero for row in panel.rows])
-    for panel, its in zip(panels, axes, strict=True):
+    for place, (panel, its) in enumerate(zip(panels, axes, strict=True)):
         right: dict[str, Any] = {"transform": its.get_yaxis_transform(), "clip_on": False}
         for row, bar in enumerate(panel.rows):
             style: dict[str, Any] = figures.look(bar.place) | {"ls": "", "ms": 6}
@@ -126,7 +126,8 @@ def standings(panels: list[Panel]) -> Figure:
         its.set_ylim(len(panel.rows) - 0.5, -0.5)
         its.grid(axis="y", visible=False)
         its.tick_params(axis="y", length=0)
-        its.set_xlabel(panel.xlabel)
+        below = [each.xlabel for each in panels[place + 1 : place + 2]]
+        its.set_xlabel("" if below == [panel.xlabel] else panel.xlabel)
         its.set_title(panel.title)
         if panel.zero:
             its.axvline(0, color=INK, lw=1, zorder=0)

@@ -49,11 +49,14 @@ def curves(comparison: Comparison) -> Iterator[Section]:
             blocks.append(Pictures(shown))
     if not blocks:
         return
-    words = [
-        "Cost and excess loss are on logarithmic axes; a start at cost 0 lies left of them. Thick: the median of a "
-        "solver's fits at equal cost, one that has stopped keeping its last value; thin: its single fits, or where "
-        "they are many the band from the lowest to the highest. × is where a fit broke down (the median leaves it out)."
-    ]
+    words = ["Cost and excess loss are on logarithmic axes; a start at cost 0 lies left of them."]
+    if len(comparison.fits) > len({(fit.point, fit.name) for fit in comparison.fits}):
+        words[0] += (
+            " Thick: the median of a solver's fits at equal cost, one that has stopped keeping its last value; thin: "
+            "its single fits, or where they are many the band from the lowest to the highest."
+        )
+    if any(fit.broken for fit in comparison.fits):
+        words[0] += " × is where a fit broke down (a median leaves it out)."
     if len(reaching.lowest(comparison)):
         words.append(f"Excess loss is {_EXCESS}. {_of_best(comparison)}")
     if any(fit.record.history.validation is not None for fit in comparison.fits):
@@ -93,8 +96,8 @@ def _of_best(comparison: Comparison) -> str:
         some = f"On {len(own)} of {len(reaching.lowest(comparison))} problems L_best" if solved else "L_best"
         told.append(
             f"{some} is the lowest loss that any contestant reached on the same data, objective, rank and fold, not a "
-            "minimum: the fit that reached it ends at 0, below the axis, and is the first at a goal that it set "
-            "itself. `jals report RUN --reference` solves for the minimum."
+            "minimum: the fit that reached it ends at 0, below the axis, and sets the goal that it is measured by. "
+            "`jals report RUN --reference` solves for the minimum."
         )
     return " ".join(told)
 

@@ -112,7 +112,7 @@ def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[lis
     open_ = [fit for fit in comparison.unfinished if fit.run == place]
     trials = sum(fit.record.trial is not None for fit in fits)
     facts = {
-        "fits": f"{len(fits) - trials:,} fits and {trials:,} tuning trials ended, {len(open_):,} unfinished",
+        "fits": _ended(len(fits) - trials, trials, len(open_)),
         "seeds": ", ".join(map(str, sorted({fit.seed for fit in fits}))),
         "folds": ", ".join(map(str, sorted({fit.fold for fit in fits if fit.fold is not None}))),
         "fit": ", ".join(
@@ -132,6 +132,11 @@ def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[lis
         "status": record.status,
     }
     return ([Cell(name), Cell(text)] for name, text in facts.items() if text)
+
+
+def _ended(fits: int, trials: int, unfinished: int) -> str:
+    ended = [counted(fits, "fit")] + ([counted(trials, "tuning trial")] if trials else [])
+    return f"{joined(ended)} ended" + (f", {unfinished:,} unfinished" if unfinished else "")
 
 
 def _tuning(tune: dict | None) -> str:

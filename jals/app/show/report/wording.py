@@ -37,10 +37,10 @@ class Wording:
         """Of several points or tables: a sentence each, or where they are many a count of each outcome."""
         if len(whole.parts) <= _POINTS:
             said = [f"{capital(each.at or 'elsewhere')}: {each.headline}" for each in whole.parts]
-            rest = [note for each in whole.parts for note in self._notes(each)]
-            rest += [f"{capital(each.at)}: {cost}" for each in whole.parts for cost in self._costs(each)[:1]]
+            rest = [f"{capital(each.at)}: {cost}" for each in whole.parts for cost in self._costs(each)[:1]]
         else:
             said, rest = [self._counts(whole)], []
+        rest += [note for each in whole.parts for note in self._notes(each)]
         clear = max(whole.parts, key=lambda each: each.replicates)
         return self._whole(" ".join(said), [*dict.fromkeys(rest), self._doubt(clear)])
 
@@ -66,8 +66,10 @@ class Wording:
                 "one fit": "there is nothing to compare",
                 "nothing": "nothing was measured",
             }[kind]
-            where = joined([each.at for each in its[:_POINTS]]) + (", …" if len(its) > _POINTS else "")
-            words.append(f"at {len(its)} of {all_} points ({where}) {verb}{self._widest(its)}")
+            at = [each.at for each in its]
+            named = joined(at) if len(at) <= _POINTS else f"{', '.join(at[:_POINTS])}, …"
+            where = f"at all {all_} points" if len(its) == all_ else f"at {len(its)} of {all_} points ({named})"
+            words.append(f"{where} {verb}{self._widest(its)}")
         return f"{capital('; '.join(words))}."
 
     def _widest(self, its: "list[Verdict]") -> str:
