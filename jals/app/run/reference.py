@@ -28,7 +28,7 @@ from .data import Tables
 from .lock import FolderLock, Follower
 
 STATIONARITY = 1e-6  # of a certificate: where a fit counts as converged
-_BETWEEN, _MOST = 50, 5000  # sweeps from one certificate to the next, and in all
+BETWEEN, MOST = 50, 5000  # sweeps from one certificate to the next, and in all
 
 
 def solve(held: FolderLock | Follower, console: Console) -> None:
@@ -90,8 +90,8 @@ def _solved(place: Path, lead: ComparedFit, planned: plan.PlannedFit, tables: Ta
         problem = table.in_float64(lead.fold)
         start = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), saved.factors)
         solver, result = jals.AndersonALS(rank=start.rank), start
-        for sweeps in range(_BETWEEN, _MOST + 1, _BETWEEN):
-            result = jals.fit(solver, problem, objective, sweeps=sweeps, init=result, loss_every=_BETWEEN)
+        for sweeps in range(BETWEEN, MOST + 1, BETWEEN):
+            result = jals.fit(solver, problem, objective, sweeps=sweeps, init=result, loss_every=BETWEEN)
             stationarity = float(jals.certify(result.factors, problem, objective).stationarity)
             if not stationarity > STATIONARITY:
                 break
