@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 
 import jals
-from jals.app.show.report import competitors, equal_cost, table
+from jals.app.show.report import competitors, equal_cost, gathering, reaching, table
 from jals.metrics import is_error
 
 HERE = Path(__file__).parent
@@ -28,12 +28,12 @@ def taken(place: Path) -> dict[str, Any]:
     Raises:
         StorageError: when there is no run in the folder, or it has not ended.
     """
-    comparison = competitors.read([place])
+    comparison = gathering.read([place])
     (run,) = comparison.runs
     record, trials = run.record, comparison.trials
     if record.status != "finished":
         raise jals.StorageError(f"{place} holds a run that has not ended: run its command again.")
-    least = table.lowest(comparison)
+    least = reaching.lowest(comparison)
     scores = _trials(trials)
     rows = []
     for row in table.rows(comparison):
@@ -46,7 +46,7 @@ def taken(place: Path) -> dict[str, Any]:
         if comparable:
             found["excess"] = float(np.mean([(fit.loss or 0.0) / least[fit.problem] - 1 for fit in comparable]))
             for cost in ("seconds", "passes"):
-                costs = [table.first_cost(fit, cost, 0.01, least[fit.problem]) for fit in comparable]
+                costs = [reaching.first_cost(fit, cost, 0.01, least[fit.problem]) for fit in comparable]
                 found[f"near_{cost}"] = float(np.median(costs))
             losses = np.array([fit.loss for fit in comparable])
             found["losses"] = [float(losses.min()), float(losses.max())]

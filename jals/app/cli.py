@@ -137,14 +137,22 @@ def build() -> "typer.Typer":
     def report(
         runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of runs.")],
         out: Annotated[Path | None, typer.Option(help="Where to; for one run, its folder report/.")] = None,
+        reference: Annotated[
+            bool, typer.Option("--reference", help="First solve each problem to a minimum, to measure losses against.")
+        ] = False,
     ) -> None:
-        """Compare the fits of runs: index.html to look at, report.md to paste."""
+        """Compare the fits of runs: index.html to look at, report.md to paste. Both begin with the verdict."""
         from ..files.runs import folder
         from .show.report import write
 
         def work(console: "Console") -> int:
             if out is None and len(runs) > 1:
                 raise jals.ConfigError("several runs: say with --out where their report is to go.")
+            if reference:
+                from .run.reference import solve_in
+
+                for place in runs:
+                    solve_in(place, console)
             page = write(runs, out or runs[0] / folder.REPORT)
             console.print(f"wrote {page} and, beside it, report.md", soft_wrap=True)
             return 0

@@ -218,7 +218,7 @@ def tables(config: Config) -> dict[str, Any]:
 
 def decisive(config: Config) -> dict[str, Any]:
     """The same without what decides no result: the question, and where the output goes."""
-    apart: Any = {"question": True, "output": {"folder", "factors", "certificate"}} | WITHOUT_EFFECT
+    apart: Any = {"question": True, "output": {"folder", "factors", "certificate", "reference"}} | WITHOUT_EFFECT
     return config.model_dump(mode="json", exclude_none=True, exclude=apart)
 
 

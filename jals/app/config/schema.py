@@ -225,6 +225,9 @@ class OutputConfig(ConfigTable):
     factors: bool = True  # false: not kept, and `jals certify` has nothing to check again
     # false: no certificates, which at large ranks take longer than inexact fits; `jals certify` makes them afterwards
     certificate: bool = True
+    # true: at the end each problem is solved once more, from the best fit's factors to a minimum: what the report then
+    # measures losses against; `jals report --reference` does it afterwards
+    reference: bool = False
     # Of validation and test parts, beside RMSE and MAE: "ndcg@10", "auc". Without: see `measures.ranked`.
     metrics: list[Metric] | None = None
     # From which value on a held-out entry counts as relevant in a ranking. Without: every value > 0 does.
@@ -305,6 +308,8 @@ class Config(ConfigTable):
         if self.problem.missing == "zeros" and self.objective.preset == "hu_koren":
             wrong = "an entry of value 0 is an observed pair there, of confidence 1: every pair would be one"
             found.append(("problem.missing", f'does not go with preset = "hu_koren", as {wrong}.'))
+        if self.output.reference and not self.output.factors:
+            found.append(("output.reference", "starts from factors, which output.factors = false does not keep."))
         if self.score.item_power is not None and self.of_ratings:
             for key in ("bias", "center"):
                 if getattr(self.objective, key):
@@ -336,6 +341,8 @@ class Config(ConfigTable):
         if asked(self):
             key = "output.metrics" if self.output.metrics else "fit.metric"
             found.append((key, "ranks all items that a user has not seen, which no one of several processes knows."))
+        if self.output.reference:
+            found.append(("output.reference", "is solved for in one process: leave it out."))
         if self.problem != ProblemConfig():
             found.append(("problem", "is another than that of several devices: leave the table out."))
         return found

@@ -111,6 +111,10 @@ class SplitTable:
         folds = len(self.folds) if self.masked else 1
         return forecast_bytes(ratings, self._config.layout, self._measured.fit.dtype, folds)
 
+    def in_float64(self, number: int | None) -> jals.Problem:
+        """The problem of a fold, by itself and its numbers in float64, which needs jax's switch."""
+        return jals.Problem.build(in_dtype(self._entries(number), "float64"), layout=self._config.layout)
+
     def _entries(self, which: Any) -> jals.Ratings:
         ratings = self.data.ratings if which == "whole" else self.folds[which].train
         return with_zeros(ratings) if self._config.missing == "zeros" else ratings
@@ -153,11 +157,15 @@ def read_data(config: Config) -> datasets.Dataset:
         data = given.read(config)
     else:
         data = datasets.load(named) if named else open_data(source.path or "", **source.reading())
-    ratings = data.ratings
-    columns = {"value": ratings.value, "weight": ratings.weight}
-    cast = {name: None if column is None else column.astype(config.fit.dtype) for name, column in columns.items()}
-    made = data._replace(ratings=dataclasses.replace(ratings, **cast))
+    made = data._replace(ratings=in_dtype(data.ratings, config.fit.dtype))
     return GivenTable(made, data.part, data.candidates) if isinstance(data, GivenTable) else made
+
+
+def in_dtype(ratings: jals.Ratings, dtype: str) -> jals.Ratings:
+    """The table with its numbers in a dtype."""
+    columns = {"value": ratings.value, "weight": ratings.weight}
+    cast = {name: None if column is None else column.astype(dtype) for name, column in columns.items()}
+    return dataclasses.replace(ratings, **cast)
 
 
 def open_data(path: str, **reading: Any) -> datasets.Dataset:

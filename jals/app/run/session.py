@@ -22,7 +22,7 @@ from ..show.progress_bar import Watch
 from ..study import best_fit, plan
 from ..study.plan import PlannedFit, Study
 from ..study.search import Search
-from . import baselines, checkpoint, gradient_tuning, ranks, scores
+from . import baselines, checkpoint, gradient_tuning, ranks, reference, scores
 from .data import SplitTable, Tables
 from .fit_group import FitGroup
 from .keeper import Keeper, Keeping, over_budget
@@ -75,6 +75,8 @@ class Session:
             found = ranks.from_first(lambda: self.finish(stopped))
             printing.print_results(self.console, self.place, found)
         if stopped is None and ranks.is_first():  # who presses Ctrl-C wants to leave
+            if self.config.output.reference:
+                reference.solve(self.held, self.console)
             with printing.spinner_during(self.console, "drawing the page"):
                 self.draw()
         self.held.check()

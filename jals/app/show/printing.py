@@ -108,13 +108,13 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     measured = [("test", name) for name in ranked[:_RANKED]] if ranked else _SCORES
     headings = [f"{part}\n{_heading(name)}" for part, name in measured]
     if len(fits) > LINES or any(fit.point for fit in fits) or len({fit.seed for fit in fits}) > 1:
-        from .report import competitors
+        from .report import gathering
         from .report import table as statistics
 
         shown = [name for part, name in measured if part == "test"][:2]
         errors = [heading for name in shown for heading in (f"test\n{_heading(name)}", "± se")]
         table = _table("", "fits", *errors, "statio-\nnarity")
-        for row in statistics.rows(competitors.read([place])):
+        for row in statistics.rows(gathering.read([place])):
             if row.fits:
                 means = [row.means.get(statistics.tested(name)) for name in shown]
                 both = [(math.nan, math.nan) if mean is None else mean[:2] for mean in means]

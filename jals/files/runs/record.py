@@ -224,6 +224,26 @@ class BaselineRecord(_Kept):
     ranking: RankingRecord
 
 
+class ReferenceRecord(_Kept):
+    """A minimum of the loss that a fit was on its way to: where a solver that goes on from its factors, in float64,
+    comes to a stationary point.
+
+    Attributes:
+        fit: the key of the fit, that of the lowest loss on its problem.
+        stationarity: as a certificate has it, at the end.
+        reached: whether that is as low as was asked for; else the budget of sweeps ended the solve.
+    """
+
+    fit: str
+    solver: str
+    loss: float
+    stationarity: float
+    reached: bool
+    sweeps: Count
+    passes: Count
+    seconds: float
+
+
 class Program(_Kept):
     """Fits that shared a compiled program, or one that ran alone. `first` is the key of the first of several."""
 
@@ -268,6 +288,7 @@ class RunRecord(_Kept):
     data: list[DataRecord] = []
     programs: list[Program] = []
     loops: dict[str, Loop] = {}
+    references: list[ReferenceRecord] = []
     baselines: list[BaselineRecord] = []
     seal: Seal | None = None
 

@@ -13,7 +13,7 @@ import pytest
 import jals
 from jals.app.show import printing, report
 from jals.app.show.page import plots
-from jals.app.show.report import competitors, figures, table, words
+from jals.app.show.report import figures, gathering, reaching, sensitivity, table, words
 from jals.files.runs import folder
 from tests.support.pages import HOSTILE, Reader, check_in_browser
 from tests.support.records import made_run, write_fits
@@ -64,7 +64,7 @@ def md_table(text, title):
 
 def test_means_are_over_folds_with_seeds_averaged_first(plain):
     place, record = plain
-    rows = {row.name: row for row in table.rows(competitors.read([place]))}
+    rows = {row.name: row for row in table.rows(gathering.read([place]))}
     for solver in ("als", "adam"):
         grid = np.full((2, 2), np.nan)
         losses = np.full((2, 2), np.nan)
@@ -110,19 +110,19 @@ def test_the_highest_ranking_is_the_best_be_it_a_baselines(tmp_path, undrawn):
 
 def test_baselines_are_means_over_folds(tmp_path):
     record = made_run(tmp_path, ranked=RANKED, baselines=("popular",))
-    (row,) = table.baseline_rows(competitors.read([tmp_path]))
+    (row,) = table.baseline_rows(gathering.read([tmp_path]))
     a, b = (each["metrics"]["test"]["auc"] for each in record["baselines"])
     assert row.means["test auc"] == pytest.approx(((a + b) / 2, abs(a - b) / 2, 2, 2))
 
 
 def test_pairs_are_won_by_the_higher_ranking(tmp_path):
-    record = made_run(tmp_path, ranked=RANKED, tuned=())
-    found = {each.name: each for each in table.paired(competitors.read([tmp_path]), "ndcg@10")}
+    record = made_run(tmp_path, ranked=RANKED, tuned=(), folds=(None,), seeds=(0, 1, 2, 3))
+    found = {each.name: each for each in table.paired(gathering.read([tmp_path]), "ndcg@10")}
     score = lambda fit: fit["metrics"]["test"]["ndcg@10"]  # noqa: E731
     reference = {(fit["fold"], fit["seed"]): score(fit) for fit in final(record, "als")}
     for name, pair in found.items():
         assert pair.wins == sum(score(fit) > reference[fit["fold"], fit["seed"]] for fit in final(record, name))
-    assert any(2 * pair.wins != pair.pairs for pair in found.values())
+    assert any(2 * pair.wins != pair.replicates for pair in found.values())
 
 
 @pytest.mark.parametrize("ranked", [RANKED, ()])
@@ -164,7 +164,7 @@ def test_rankings_are_told_by_length_user_item_and_loss(tmp_path, undrawn):
 
 def test_means_are_over_seeds_without_folds(tmp_path):
     record = made_run(tmp_path, folds=(None,), seeds=(3, 4, 5), tuned=())
-    (row, *_) = table.rows(competitors.read([tmp_path]))
+    (row, *_) = table.rows(gathering.read([tmp_path]))
     errors = [fit["metrics"]["test"]["mae"] for fit in final(record, "als")]
     mean = sum(errors) / 3
     spread = (sum((each - mean) ** 2 for each in errors) / 2) ** 0.5
@@ -173,27 +173,39 @@ def test_means_are_over_seeds_without_folds(tmp_path):
 
 def test_paired_differences(plain):
     place, record = plain
-    found = {each.name: each for each in table.paired(competitors.read([place]))}
+    found = {each.name: each for each in table.paired(gathering.read([place]))}
     assert set(found) == {"adam", "sgd", "adamw"}
     reference = {(fit["fold"], fit["seed"]): fit["metrics"]["test"]["rmse"] for fit in final(record, "als")}
     for solver in found:
-        against = [
-            fit["metrics"]["test"]["rmse"] - reference[fit["fold"], fit["seed"]]
-            for fit in final(record, solver)
-            if "test" in fit["metrics"]
-        ]
+        against: dict[int, list[float]] = {0: [], 1: []}
+        for fit in final(record, solver):
+            if "test" in fit["metrics"]:
+                against[fit["fold"]].append(fit["metrics"]["test"]["rmse"] - reference[fit["fold"], fit["seed"]])
+        assert [len(each) for each in against.values()] == [1 if solver == "sgd" else 2] * 2
+        first, second = (float(np.mean(each)) for each in against.values())
+        mean, error = (first + second) / 2, abs(first - second) / 2
         pair = found[solver]
-        assert pair.pairs == len(against) == (2 if solver == "sgd" else 4)
-        assert pair.mean == pytest.approx(np.mean(against))
-        assert pair.error == pytest.approx(np.sqrt(np.var(against, ddof=1) / len(against)))
-        assert pair.wins == sum(each < 0 for each in against)
+        assert pair[2:6] == pytest.approx((mean, error, mean - 12.7062 * error, mean + 12.7062 * error), rel=1e-5)
+        assert (pair.replicates, pair.wins) == (2, (first < 0) + (second < 0))
+
+
+def test_points_are_paired_by_themselves(tmp_path, undrawn):
+    """Another λ is no replicate: on one fold and seed there are no paired differences at all."""
+    made_run(tmp_path / "a", tuned=(), folds=(None,), seeds=(0, 1, 2), grid={"objective.reg": [0.1, 0.3]})
+    found = table.paired(gathering.read([tmp_path / "a"]))
+    assert [(each.name, each.point[-1][0][1], each.replicates) for each in found] == [
+        (name, reg, 3) for reg in (0.1, 0.3) for name in ("adam", "sgd", "adamw")
+    ]
+    assert md_table(markdown(tmp_path / "a"), "Paired differences to als")["adam"]["point"] == "reg 0.3"
+    made_run(tmp_path / "b", tuned=(), folds=(None,), seeds=(0,), grid={"objective.reg": [0.1, 0.3]})
+    assert "## Paired differences" not in markdown(tmp_path / "b")
 
 
 def test_reference_is_the_first_als(tmp_path):
     made_run(tmp_path / "late", solvers=("adam", "als"), tuned=())
     made_run(tmp_path / "none", solvers=("sgd", "adam"), tuned=())
-    assert competitors.read([tmp_path / "late"]).reference == "als"
-    assert competitors.read([tmp_path / "none"]).reference == "sgd"
+    assert gathering.read([tmp_path / "late"]).reference == "als"
+    assert gathering.read([tmp_path / "none"]).reference == "sgd"
 
 
 def costs_by_loops(record, cost, within):
@@ -214,9 +226,9 @@ def costs_by_loops(record, cost, within):
 @pytest.mark.parametrize("cost", ["seconds", "passes", "operations"])
 def test_profile_and_medians(plain, cost):
     place, record = plain
-    comparison = competitors.read([place])
+    comparison = gathering.read([place])
     expected = costs_by_loops(record, cost, 0.01)
-    profiles = {each.name: each for each in table.profiles(comparison, cost)}
+    profiles = {each.name: each for each in reaching.profiles(comparison, cost)}
     assert set(profiles) == {"als", "adam", "sgd"}
     for name, profile in profiles.items():
         assert profile.problems == 4
@@ -226,7 +238,7 @@ def test_profile_and_medians(plain, cost):
             assert (below[-1] if len(below) else 0) == pytest.approx(share)
     for within in (0.01, 0.001):
         expected = costs_by_loops(record, cost, within)
-        for name, reached in table.reached(comparison, cost, within).items():
+        for name, reached in reaching.reached(comparison, cost, within).items():
             spent = np.array([each[name] for each in expected.values()])
             assert reached.never == np.isinf(spent).sum()
             assert reached.median == pytest.approx(np.median(np.where(np.isinf(spent), 1e300, spent)), rel=1e-9) or (
@@ -239,22 +251,22 @@ def test_losses_compare_on_one_objective_data_rank_and_fold_only(tmp_path):
     first = made_run(tmp_path / "a", solvers=("als", "adam"), tuned=())
     made = made_run(tmp_path / "b", solvers=("sgd", "adamw"), tuned=(), objective={"reg": 0.3})
     rewritten(tmp_path / "b", made, lambda fit: fit["history"].update(loss=[1.0] * len(fit["history"]["loss"])))
-    same = competitors.read([tmp_path / "a"])
-    both = competitors.read([tmp_path / "a", tmp_path / "b"])
-    assert len(table.lowest(same)) == 2 and len(table.lowest(both)) == 4
-    assert table.lowest(same).items() <= table.lowest(both).items()
-    for least in table.lowest(same).values():
+    same = gathering.read([tmp_path / "a"])
+    both = gathering.read([tmp_path / "a", tmp_path / "b"])
+    assert len(reaching.lowest(same)) == 2 and len(reaching.lowest(both)) == 4
+    assert reaching.lowest(same).items() <= reaching.lowest(both).items()
+    for least in reaching.lowest(same).values():
         assert least > 1000
-    assert {name for each in table.costs(both, "passes", 0.01).values() for name in each} == {"als", "adam"}
+    assert {name for each in reaching.costs(both, "passes", 0.01).values() for name in each} == {"als", "adam"}
     assert {pair.name for pair in table.paired(both)} == {"adam", "sgd", "adamw"}  # errors compare nonetheless
     rewritten(tmp_path / "a", first, lambda fit: fit.update(own_minimiser=fit["solver"] == "adam"))
-    assert {fit.name for fit in competitors.read([tmp_path / "a"]).fits if fit.loss is None} == {"adam"}
+    assert {fit.name for fit in gathering.read([tmp_path / "a"]).fits if fit.loss is None} == {"adam"}
 
 
 def test_another_minimiser_and_a_broken_fit_reach_no_loss(tmp_path):
     record = made_run(tmp_path, tuned=(), diverged=[("sgd", 0), ("sgd", 1)])
-    before = competitors.read([tmp_path])
-    least = table.lowest(before)
+    before = gathering.read([tmp_path])
+    least = reaching.lowest(before)
 
     def low(fit):
         count = len(fit["history"]["loss"])
@@ -265,20 +277,20 @@ def test_another_minimiser_and_a_broken_fit_reach_no_loss(tmp_path):
             fit["history"]["loss"] = [floor * 1.0001] * count
 
     rewritten(tmp_path, record, low)
-    after = competitors.read([tmp_path])
-    assert table.lowest(after) == least
-    reached = table.reached(after, "passes", 0.01)
+    after = gathering.read([tmp_path])
+    assert reaching.lowest(after) == least
+    reached = reaching.reached(after, "passes", 0.01)
     assert set(reached) == {"als", "adam", "sgd"}
-    assert reached["sgd"] == (np.inf, 4, 4) and reached["als"].never == 0
+    assert reached["sgd"] == (np.inf, 4, 0, 4) and reached["als"].never == 0
 
 
 def test_runs_name_solvers_only_where_they_clash(tmp_path):
     made_run(tmp_path / "a", solvers=("als", "adam"), tuned=())
     made_run(tmp_path / "b", solvers=("als", "sgd"), tuned=())
     made_run(tmp_path / "c", solvers=("als", "momentum"), tuned=(), data="other")
-    found = competitors.read([tmp_path / name for name in "abc"])
+    found = gathering.read([tmp_path / name for name in "abc"])
     assert found.names == ["a/als", "adam", "b/als", "sgd", "als", "momentum"]
-    assert competitors.read([tmp_path / "a", tmp_path / "a"]).names == ["als", "adam"]
+    assert gathering.read([tmp_path / "a", tmp_path / "a"]).names == ["als", "adam"]
 
 
 def test_axes_of_one_solver_are_its_variants(tmp_path):
@@ -288,9 +300,9 @@ def test_axes_of_one_solver_are_its_variants(tmp_path):
         fit["point"] = fit["point"] if fit["solver"] == "adam" else {}
         kept.setdefault((fit["solver"], fit["fold"], fit["seed"], str(fit["point"])), fit)
     rewritten(tmp_path, record | {"fits": list(kept.values())}, lambda fit: None)
-    found = competitors.read([tmp_path])
+    found = gathering.read([tmp_path])
     assert found.names == ["als", "adam (batch_size 32)", "adam (batch_size 64)"]
-    assert [(pair.name, pair.pairs) for pair in table.paired(found)] == [(name, 4) for name in found.names[1:]]
+    assert [(pair.name, pair.replicates) for pair in table.paired(found)] == [(name, 2) for name in found.names[1:]]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -460,6 +472,47 @@ def test_same_records_same_bytes(tmp_path):
         assert page == tmp_path / out / "index.html"
         pages.append([file.read_bytes() for file in sorted((tmp_path / out).iterdir())])
     assert pages[0] == pages[1] and len(pages[0]) == 2
+
+
+def test_sections_that_say_nothing_are_absent(tmp_path, undrawn):
+    """One fit has no rival, no pair, no profile and no spread; one table is no set of problems, whatever its seeds."""
+    made_run(tmp_path / "one", solvers=("als",), folds=(None,), seeds=(0,), tuned=())
+    heads = re.findall("^## (.*)$", markdown(tmp_path / "one"), re.MULTILINE)
+    assert heads == ["Results", "Loss and validation by cost", "How it was run"]
+    assert "Bold" not in (tmp_path / "one" / "report" / "report.md").read_text(encoding="utf-8")
+    made_run(tmp_path / "seeds", folds=(None,), seeds=(0, 1, 2), tuned=())
+    assert "Performance profile" not in markdown(tmp_path / "seeds")
+    made_run(tmp_path / "folds", tuned=())
+    assert "Performance profile" in markdown(tmp_path / "folds")
+    record = made_run(tmp_path / "bare", folds=(None,), tuned=())
+    rewritten(tmp_path / "bare", record, lambda fit: fit["history"].update(validation=None))
+    text = markdown(tmp_path / "bare")
+    assert "## Loss by cost" in text and "## At equal cost" not in text and "To the best validation" not in text
+
+
+def test_panels_that_are_compared_have_the_same_axes():
+    small, large = (
+        [("loss", [figures.Curve("als", 0, [(x, y)], (x, y), [])])]
+        for x, y in ((np.array([1.0, 2]), np.array([1.0, 0.9])), (np.array([3.0, 900]), np.array([1e3, 1e-3])))
+    )
+    first, second = (figures.curves(each, "passes", [small, large]).axes[0] for each in (small, large))
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() == second.get_ylim()
+    assert first.get_yscale() == second.get_yscale() == "log"
+    rates, losses = np.array([1e-3, 1e-2]), [np.array([1.0, 2.0]), np.array([50.0, np.nan])]
+    alike = {"loss": np.concatenate(losses)}
+    tried = (figures.Trials(rates, {"loss": each}, [], None, alike=alike) for each in losses)
+    first, second = (figures.trials(each, 0, "rate").axes[0] for each in tried)
+    assert first.get_ylim() == pytest.approx(second.get_ylim()) and first.get_ylim()[1] > 50
+
+
+def test_a_look_means_a_solver_or_a_value_never_both(tmp_path, monkeypatch):
+    """Lines of one solver at values of a second axis do not look as the solver does."""
+    made_run(tmp_path, solvers=("als",), tuned=(), grid={"objective.reg": [0.1, 0.2], "solver.*.rank": [4, 8]})
+    seen = []
+    monkeypatch.setattr(sensitivity, "pictured", lambda *given: seen.append(given[4]))
+    list(sensitivity.axes(gathering.read([tmp_path])))
+    places = {dots.place for panels in seen for _, shown in panels for dots in shown}
+    assert len(places) == 2 and 0 not in places
 
 
 def test_twelve_solvers_look_different_without_colour():

@@ -6,7 +6,7 @@ from ....data.sources import as_path
 from ....errors import StorageError
 from ....files.runs import folder
 from ..page import templates
-from . import competitors, equal_cost, ranking, results, sections, sensitivity, setting, words
+from . import equal_cost, gathering, overview, ranking, results, sections, sensitivity, setting, verdict, words
 
 MARKDOWN = "report.md"
 _SECTIONS = (
@@ -36,13 +36,14 @@ def write(places: list[Path], out: Path) -> Path:
     Raises:
         StorageError: when a folder is not that of a run, or `out` cannot be written to.
     """
-    comparison, out = competitors.read(places), as_path(out)
-    questions = setting.questions(comparison)
+    comparison, out = gathering.read(places), as_path(out)
+    questions, answer = setting.questions(comparison), verdict.of(comparison)
     fitted = {
-        "title": questions[0] if len(questions) == 1 else f"Comparison of {words.counted(len(comparison.fits), 'fit')}",
+        "title": questions[0] if len(questions) == 1 else setting.title(comparison),
         "questions": questions if len(questions) > 1 else [],
         "runs": comparison.runs,
-        "sentence": setting.sentence(comparison),
+        "verdict": answer,
+        "picture": overview.overview(comparison, answer),
         "state": setting.state(comparison),
         "sections": [section for make in _SECTIONS for section in make(comparison)],
     }

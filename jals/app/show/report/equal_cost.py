@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ....metrics import is_error, spelt
+from . import replicates
 from .competitors import ComparedFit, Comparison
 from .sections import AXES
-from .words import Cell, Section, Text, decimals, make_table, number, with_error
+from .words import Cell, Section, Text, decimals, make_table, number, share, with_error
 
 COSTS = ("seconds", "passes")
 SHARES = (1 / 16, 1 / 4, 1)  # of the cost that all have spent
@@ -16,12 +17,13 @@ _PANELS = 4  # points with a table of their own
 
 
 class Ahead(NamedTuple):
-    """Of one solver at equal cost: mean over fits and its standard error at each of the budgets; NaN where some fit has
-    no record yet."""
+    """Of one solver at equal cost: mean over folds or seeds and its standard error at each of the budgets, NaN where
+    some fit has no record yet; and each fit's number at the last of them."""
 
     name: str
     means: list[float]
     errors: list[float]
+    last: list[tuple[ComparedFit, float]]
 
 
 def equal_cost(comparison: Comparison) -> Iterator[Section]:
@@ -41,8 +43,9 @@ def equal_cost(comparison: Comparison) -> Iterator[Section]:
     if blocks:
         words = [
             f"Validation {spelt(metric)}, the best that each fit had recorded by then, which `patience` would keep; "
-            "mean ± standard error over fits. The largest cost is the least that any solver had spent at its end; – "
-            "where a fit had no record yet."
+            f"mean ± standard error over {'folds' if comparison.folds else 'seeds'}. A lead may be chance where the "
+            f"{share(replicates.SURE)} interval of the paired difference holds 0. The largest cost is the least that "
+            "any solver had spent at its end; – where a fit had no record yet."
         ]
         yield Section("equal-cost", "At equal cost", [*map(Text, first + words), *blocks])
 
@@ -61,9 +64,9 @@ def standings(comparison: Comparison, point: tuple, cost: str) -> tuple[list[flo
     budgets, rows = [share * spent for share in SHARES], []
     for name in (name for name in comparison.names if name in fits):
         reached = np.array([[_best(fit, cost, budget, metric) for budget in budgets] for fit in fits[name]])
-        n = len(reached)
-        errors = reached.std(axis=0, ddof=1) / n**0.5 if n > 1 else np.full(len(budgets), np.nan)
-        rows.append(Ahead(name, reached.mean(axis=0).tolist(), errors.tolist()))
+        at = [replicates.over(zip(fits[name], column, strict=True)) for column in reached.T]
+        means, errors = [float(each.mean()) for each in at], [replicates.standard_error(each) for each in at]
+        rows.append(Ahead(name, means, errors, list(zip(fits[name], reached[:, -1].tolist(), strict=True))))
     return budgets, rows
 
 
@@ -82,14 +85,11 @@ def _verdict(rows: list[Ahead], metric: str) -> str:
     if len(ended) < 2:
         return f"only {ended[0].name} has a record" if ended else "none has a record"
     best, second = ended[:2]
-    apart = abs(best.means[-1] - second.means[-1])
-    unsure = float(np.hypot(best.errors[-1], second.errors[-1]))
     told = f"{best.name} has {number(best.means[-1], 3)}, {second.name} {number(second.means[-1], 3)}"
-    if np.isnan(unsure):
+    apart = replicates.difference(second.last, best.last, len(ended) - 1)
+    if apart is None or apart.replicates < 2:
         return f"{told}; one fit each, so chance is not known"
-    if apart > 2 * unsure:
-        return told
-    return f"{told}, {number(apart / unsure, 2) if unsure else 0} standard errors apart, which may be chance"
+    return told if apart.certain else f"{told}, which may be chance"
 
 
 def _table(budgets: list[float], rows: list[Ahead], cost: str, metric: str):

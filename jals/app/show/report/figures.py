@@ -1,6 +1,7 @@
 """The figures of a report, drawn as those of a run's page are. A solver has one colour, dash and marker in all of them:
 the markers alone tell twelve apart, without colour."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ class Curve(NamedTuple):
     broken: list[tuple[np.ndarray, np.ndarray]]
 
 
+Panels = list[tuple[str, list[Curve]]]  # (what is measured, its curves)
+
+
 class Dots(NamedTuple):
     """A solver's (or a value's) numbers: `y` at `x`, with a standard error, or NaN."""
 
@@ -54,6 +58,7 @@ class Trials(NamedTuple):
         range: from where to where it was drawn, or None.
         what: "trial", or of a descent "step".
         plain: those of y that are shares, and go on an axis that is not logarithmic.
+        alike: what the figures beside it show of the same measures: their axes are to be the same.
     """
 
     x: np.ndarray
@@ -62,6 +67,7 @@ class Trials(NamedTuple):
     range: tuple[float, float] | None
     what: str = "trial"
     plain: tuple[str, ...] = ()
+    alike: dict[str, np.ndarray] | None = None
 
 
 def floor(number: int) -> int:
@@ -83,10 +89,12 @@ def look(place: int) -> dict[str, Any]:
     }
 
 
-def curves(panels: list[tuple[str, list[Curve]]], xlabel: str) -> Figure:
+def curves(panels: Panels, xlabel: str, alike: Sequence[Panels] = ()) -> Figure:
     """Panels one above the other, axes logarithmic unless numbers span little: the median of a solver's fits with its
-    markers, and behind it every fit where they are few, else the band that holds them all."""
+    markers, and behind it every fit where they are few, else the band that holds them all. `alike` are the panels of
+    all figures that are to have the same axes."""
     figure, axes = _stack(len(panels), 2.5)
+    every = [(label, curve) for each in (*alike, panels) for label, shown in each for curve in shown]
     for (ylabel, shown), its in zip(panels, axes, strict=True):
         for curve in shown:
             style = look(curve.place)
@@ -107,8 +115,10 @@ def curves(panels: list[tuple[str, list[Curve]]], xlabel: str) -> Figure:
             step = max(1, len(x) // 6)
             its.plot(x, y, label=curve.label, markevery=(curve.place % step if len(x) > step else 0, step), **style)
         its.set_ylabel(ylabel)
-        _logs(its, "y", [y for each in shown for _, y in [*each.singles, *each.broken]], 1.5)
-        _logs(its, "x", [x for each in shown for x, _ in [*each.singles, *each.broken]], 3)
+        lines = [line for label, curve in every if label == ylabel for line in [*curve.singles, *curve.broken]]
+        _logs(its, "y", [y for _, y in lines], 1.5)
+        _logs(its, "x", [x for x, _ in lines], 3)
+        _reach(its, np.concatenate([x for x, _ in lines]), np.concatenate([y for _, y in lines]))
     axes[-1].set_xlabel(xlabel)
     _key(figure, {each.label: each.place for _, shown in panels for each in shown})
     return figure
@@ -146,8 +156,10 @@ def trials(tried: Trials, place: int, xlabel: str) -> Figure:
             its.axvline(number, color=INK, lw=1.2, ls="--", gid="chosen")
         its.margins(y=0.18)
         its.set_ylabel(ylabel)
+        together = np.concatenate([y, (tried.alike or {}).get(ylabel, y)])
         if ylabel not in tried.plain:
-            _logs(its, "y", [y], 4)
+            _logs(its, "y", [together], 4)
+        _reach(its, np.resize(tried.x, len(together)), together)
     last = axes[-1]
     last.set_xlabel(xlabel)
     low, high = tried.range or (tried.x.min(), tried.x.max())
@@ -304,6 +316,16 @@ def _logs(axes: Any, axis: str, columns: list[np.ndarray], span: float) -> None:
         log(axes, axis, numbers)
     elif len(numbers) and numbers.max() >= 1000:
         getattr(axes, f"{axis}axis").set_major_formatter(tick_label)
+
+
+def _reach(axes: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Axes that hold these points too, as far as they have a place on a log axis."""
+    there = np.isfinite(x) & np.isfinite(y)
+    for column, scale in ((x, axes.get_xscale()), (y, axes.get_yscale())):
+        there &= (column > 0) | (scale != "log")
+    if there.any():
+        axes.update_datalim(np.column_stack([x[there], y[there]]))
+        axes.autoscale_view()
 
 
 def _key(figure: Figure, labels: dict[str, int]) -> None:

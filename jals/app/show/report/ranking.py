@@ -7,10 +7,10 @@ import numpy as np
 
 from ....files.runs.record import Bin, RankingRecord
 from ....metrics import is_error, spelt
-from . import figures, table
+from . import figures, reaching
 from .competitors import ComparedFit, Comparison
 from .sections import pictured
-from .words import Pictures, Section, Text, number
+from .words import Pictures, Section, Text, capital, number
 
 _PANELS = 3  # metrics against k
 _FEW = 10  # users or entries, below which a bin is no evidence
@@ -85,7 +85,7 @@ def _breakdowns(comparison: Comparison, shown: list[tuple[str, int, RankingRecor
         labels = [f"{low:,}" if low == high else f"{low:,}–{high:,}" for low, high in bins]
         said = "; ".join(f"{label} {_ends(dots)}" for label, _, dots in made)
         caption = f"{measured} by the training entries of the {side}, fewest and most: {said}."
-        caption = caption[:1].upper() + caption[1:] if name == "popularity" else caption
+        caption = capital(caption) if name == "popularity" else caption
         xlabel = f"training entries of the {side}"
         numbers = [counts[each] for each in bins]
         yield pictured(
@@ -116,7 +116,7 @@ def _against_loss(comparison: Comparison) -> Any:
     metric = comparison.watched
     if metric is None or is_error(metric):
         return None
-    least, lines, said = table.lowest(comparison), [], []
+    least, lines, said = reaching.lowest(comparison), [], []
     for place, name in enumerate(comparison.drawn):
         fit = _first(comparison, name)
         if fit is None or not fit.comparable or fit.problem not in least:

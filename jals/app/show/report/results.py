@@ -1,10 +1,11 @@
 """The results of a report: the table of all that competes, and paired differences to the reference."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from ....metrics import is_error
-from . import table
+from . import replicates, table
 from .competitors import Comparison
 from .words import (
     LONG,
@@ -18,6 +19,7 @@ from .words import (
     joined,
     make_table,
     number,
+    share,
     with_error,
 )
 
@@ -74,11 +76,14 @@ def results(comparison: Comparison) -> Iterator[Section]:
             Text(f"At the first point, {titles[rows[0].point]}:"), make_table(columns, first + floor, ""), whole
         ]
     notes = [_replication(comparison, rows, unit)]
-    notes.append(
+    compared = (
         "Bold: the best mean, of an error or a loss the lowest, of a ranking metric the highest, among rows that share "
         "the test part, and for the loss also objective and rank"
-        + (", rows with a fit that broke down left aside." if broken else ".")
-        + " RMSE and MAE are of unclipped predictions on the test part, which no choice was made by; loss is that of "
+        + (", rows with a fit that broke down left aside. " if broken else ". ")
+    )
+    notes.append(
+        (compared if any(bold.values()) else "")
+        + "RMSE and MAE are of unclipped predictions on the test part, which no choice was made by; loss is that of "
         "the factors kept, over the training part. Sweeps, passes and seconds are means up to where each fit stopped, "
         "stationarity is the worst of the row's fits."
     )
@@ -165,45 +170,44 @@ def _replication(comparison: Comparison, rows: list[table.Row], unit: str) -> st
 
 
 def differences(comparison: Comparison) -> Iterator[Section]:
+    """Of replicates only: of a single pair the table of results says as much."""
     blocks: list[Any] = []
     names = [table.tested(metric) for metric in comparison.metrics[:_METRICS]]
     title = f"Paired differences to {comparison.reference}"
     for metric, name in zip(comparison.metrics, names, strict=False):
-        pairs = table.paired(comparison, metric)
+        pairs = [each for each in table.paired(comparison, metric) if each.replicates > 1]
         if pairs:
             better = "below" if is_error(metric) else "above"
             blocks += [Text(f"{name} minus that of {comparison.reference}: {better} 0 the solver is better.")]
-            blocks.append(_paired(pairs, title))
+            blocks.append(_paired(comparison, pairs, title))
     if not blocks:
         return
+    unit = "fold" if comparison.folds else "seed"
     notes = [
-        "Over pairs of fits with the same fold, seed and point. A pair counts as a win where the solver's is the "
-        "better. ± is the standard error over pairs."
+        f"A row is of one point: a {unit} is a replicate, another point is another question. Both fits of a pair have "
+        f"the same {unit}{', and seeds are averaged within each fold first' if comparison.folds else ''}. ± is the "
+        f"standard error; by Student's t the interval holds the difference with {share(replicates.SURE)} probability, "
+        "of each row by itself."
     ]
     if comparison.folds:
-        notes.append(
-            "Pairs of one fold share their data: with several seeds or points a fold, they are fewer independent "
-            "witnesses than their number says."
-        )
+        notes.append("Training parts of folds overlap, so both are somewhat too small.")
     else:
         notes.append(
             "All pairs are on one split: seeds measure the randomness of initialisation, not that of the data, and "
-            "± says nothing about another split."
+            "the interval says nothing about another split."
         )
     yield Section("differences", title, [*blocks, *map(Text, notes)])
 
 
-def _paired(pairs: list[table.Paired], title: str) -> ReportTable | Folded:
-    several = len({each.data for each in pairs}) > 1
+def _paired(comparison: Comparison, pairs: list[table.Paired], title: str) -> ReportTable | Folded:
     places = decimals([each.mean for each in pairs], [each.error for each in pairs])
-    cells = [
-        [
-            Cell(each.name),
-            Cell(each.data if several else ""),
-            Cell(*with_error(each.mean, each.error, places, "+")),
-            Cell(str(each.pairs)),
-            Cell(f"{each.wins} of {each.pairs}"),
-        ]
-        for each in pairs
-    ]
-    return make_table(["solver:", "data:", "difference", "pairs", "wins"], cells, title)
+    cells = []
+    for each in pairs:
+        low, high = (with_error(end, math.nan, places, "+")[0] for end in (each.low, each.high))
+        of = str(each.replicates)
+        line = each.name, comparison.title(each.point), with_error(each.mean, each.error, places, "+")
+        cells.append([Cell(line[0]), Cell(line[1]), Cell(*line[2]), Cell(f"{low} to {high}"), Cell(of)])
+        cells[-1].append(Cell(f"{each.wins} of {of}"))
+    unit = "folds" if comparison.folds else "seeds"
+    columns = ["solver:", "point:", "difference", f"{share(replicates.SURE)} interval", unit, "better in"]
+    return make_table(columns, cells, title)

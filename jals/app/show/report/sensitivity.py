@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ....metrics import RMSE, as_error, is_error, spelt
-from . import figures, table
+from . import fairness, figures, table
 from .competitors import ComparedFit, Comparison, as_text, short
 from .sections import pictured
 from .words import Cell, Folded, Pictures, Section, Text, brief, counted, joined, make_table, number
@@ -25,15 +25,20 @@ class Tried(NamedTuple):
 
 
 def tuned(comparison: Comparison) -> Iterator[Section]:
-    shown, edges = [], []
+    made, edges = [], []
     for name in comparison.drawn:
         trials = [fit for fit in comparison.trials if fit.name == name]
         trials = [fit for fit in trials if fit.point == trials[0].point]
         for key in dict.fromkeys(key for fit in trials for key in fit.record.tuned):
-            shown.append(_tried(comparison, name, key, [fit for fit in trials if key in fit.record.tuned]))
+            made.append((name, key, [fit for fit in trials if key in fit.record.tuned]))
+    alike: dict[str, np.ndarray] = {}
+    for *_, trials in made:
+        for label, values in _measured(comparison, trials).items():
+            alike[label] = np.concatenate([alike.get(label, values[:0]), values])
+    shown = [_tried(comparison, name, key, trials, alike) for name, key, trials in made]
     cells = []
-    for (name, point, fold, key), values in choices(comparison).items():
-        drawn = drawn_from(comparison, name, key)
+    for (name, point, fold, key), values in fairness.choices(comparison).items():
+        drawn = fairness.drawn_from(comparison, name, key)
         for value in values:
             edge = bool(drawn) and table.at_edge(key, value, *drawn)
             edges += [f"{key} of {name}"] if edge else []
@@ -90,7 +95,8 @@ def _spent(comparison: Comparison) -> list[Any]:
         found = [tried.validation for fit in trials for tried in steps(fit) if tried.tuned == numbers]
         known = [each for each in found if each is not None]
         best = min(known, key=lambda each: as_error(metric, each), default=None)
-        made, tune = [fit.record.descent.steps for fit in trials if fit.record.descent], _tune(comparison, run)
+        made = [fit.record.descent.steps for fit in trials if fit.record.descent]
+        tune = fairness.tuning(comparison, run)
         tried = sum(made) if made else len(trials)
         most = tune.get("trials", tried)  # fewer where seconds ended it, or integers repeated
         cells.append(
@@ -141,41 +147,22 @@ def steps(trial: ComparedFit) -> list[Tried]:
     return [Tried(trial.record.tuned, *measured)]
 
 
-def choices(comparison: Comparison) -> dict[tuple, list[float]]:
-    """{(solver, point, fold, number): values chosen}, seeds together."""
-    found: dict[tuple, dict[float, None]] = {}
-    for fit in comparison.fits:
-        for key, value in fit.record.tuned.items():
-            found.setdefault((fit.name, fit.point, fit.fold, key), {})[value] = None
-    return {which: list(values) for which, values in found.items()}
-
-
-def _tune(comparison: Comparison, run: int) -> dict:
-    return comparison.runs[run].config.get("tune", {})
-
-
-def drawn_from(comparison: Comparison, name: str, key: str) -> tuple[float, float] | None:
-    """The range of a tuned number of a solver."""
-    fit = next(fit for fit in comparison.fits + comparison.trials if fit.name == name)
-    ranges = _tune(comparison, fit.run).get("range", {})
-    for whole in (f"solver.{fit.record.solver}.{key}", f"solver.*.{key}", f"solver.{key}", key):
-        if whole in ranges:
-            low, high = ranges[whole]
-            return low, high
-    return None
-
-
-def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit]) -> Any:
+def _measured(comparison: Comparison, trials: list[ComparedFit]) -> dict[str, np.ndarray]:
+    """What came of the trials, of every step, by measure."""
     made = [tried for fit in trials for tried in steps(fit)]
-    x = np.array([tried.tuned[key] for tried in made], float)
     y = {
         "final loss L": np.array([tried.loss for tried in made], float),
         _validated(comparison): np.array([tried.validation for tried in made], float),
     }
+    return {label: values for label, values in y.items() if np.isfinite(values).any()} or y
+
+
+def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit], alike: dict) -> Any:
+    made = [tried for fit in trials for tried in steps(fit)]
+    x, y = np.array([tried.tuned[key] for tried in made], float), _measured(comparison, trials)
     metric = trials[0].record.metric
-    y = {label: values for label, values in y.items() if np.isfinite(values).any()} or y
     point = trials[0].point
-    taken = choices(comparison).items()
+    taken = fairness.choices(comparison).items()
     values = [value for which, each in taken if which[:2] + which[3:] == (name, point, key) for value in each]
     what = "step" if trials[0].record.descent else "trial"
     said = f"{name}, {key}: {counted(len(made), what)} from {brief(x.min())} to {brief(x.max())}"
@@ -189,10 +176,11 @@ def _tried(comparison: Comparison, name: str, key: str, trials: list[ComparedFit
     said += f"; chosen {joined([brief(value) for value in dict.fromkeys(values)])}." if values else "; none chosen."
     other = key.startswith("objective.") and any(tried.loss is not None for tried in made)
     said += " Each value is another loss: the lowest says nothing." if other else ""
-    drawn = drawn_from(comparison, name, key)
+    drawn = fairness.drawn_from(comparison, name, key)
     if drawn and any(table.at_edge(key, value, *drawn) for value in values):
         said += f" ⚠ At the edge of its range, {brief(drawn[0])} to {brief(drawn[1])}."
-    tried = figures.Trials(x, y, values, drawn, what, () if is_error(metric) else (_validated(comparison),))
+    plain = () if is_error(metric) else (_validated(comparison),)
+    tried = figures.Trials(x, y, values, drawn, what, plain, alike)
     return pictured(
         f"tuned-{name}-{key}", said, said, figures.trials, tried, comparison.drawn.index(name), f"{key} of {name}"
     )
@@ -230,7 +218,8 @@ def _lines(comparison: Comparison, axis: str) -> Iterator[tuple[Any, str]]:
     if len(set(labels.values())) == 1 and len(others) == 1 and len(next(iter(others.values()))) <= _LINES:
         ((other, values),) = others.items()
         labels = {fit: f"{short(other)} {as_text(fit.values[other])}" for fit in fits}
-        places = {f"{short(other)} {as_text(value)}": place for place, value in enumerate(values)}
+        first = len(comparison.drawn)  # a look of their own: those of the solvers mean solvers
+        places = {f"{short(other)} {as_text(value)}": first + place for place, value in enumerate(values)}
     elif others:
         fits = [
             fit for fit in fits if all(fit.values.get(other) in (None, values[0]) for other, values in others.items())

@@ -9,8 +9,9 @@ import tomli_w
 from ....files.runs.record import DataRecord
 from ...config.trials import is_signed
 from ..console import printable
+from . import fairness
 from .competitors import MOST, ComparedRun, Comparison, as_text, short, words
-from .words import Cell, Code, Folded, Section, Text, brief, counted, joined, make_table, number
+from .words import Cell, Code, Folded, Section, Text, brief, capital, counted, joined, make_table, number
 
 
 def questions(comparison: Comparison) -> list[str]:
@@ -18,8 +19,14 @@ def questions(comparison: Comparison) -> list[str]:
     return [" ".join(question.split()) for question in asked if question]
 
 
+def title(comparison: Comparison) -> str:
+    """Of a report whose runs ask no question, or several."""
+    fits = len(comparison.fits)
+    return f"Comparison of {counted(fits, 'fit')}" if fits > 1 else "Report on one fit" if fits else "No fit yet"
+
+
 def sentence(comparison: Comparison) -> str:
-    """Who was fitted to what, how often."""
+    """Under which conditions: who was fitted to what, how often, by what budget, and what was tuned."""
     fits = comparison.fits or comparison.trials or comparison.unfinished
     tables = {
         (table.name, table.entries): f"{table.name} ({_shape(table)})"
@@ -31,9 +38,14 @@ def sentence(comparison: Comparison) -> str:
     for name in ("objective", "split"):
         stated = dict.fromkeys(words(run.config[name]) for run in comparison.runs)
         parts.append(f"{name} {joined(list(stated))}")
-    for axis in dict.fromkeys(axis for fit in fits for axis in fit.values):
+    axes = list(dict.fromkeys(axis for fit in fits for axis in fit.values))
+    if not any(short(axis) == "rank" for axis in axes):
+        ranks = dict.fromkeys(str(fit.record.rank) for fit in fits)
+        parts += [f"rank {joined(list(ranks))}"] if ranks else []
+    for axis in axes:
         values = dict.fromkeys(as_text(fit.values[axis]) for fit in fits if axis in fit.values)
         parts.append(f"{short(axis)} {joined(list(values))}" if len(values) <= 8 else f"{len(values)} {short(axis)}s")
+    parts.append(f"budget {joined(list(dict.fromkeys(_budget(run.config['fit']) for run in comparison.runs)))} a fit")
     parts += [counted(len(comparison.folds), "fold")] if comparison.folds else []
     parts.append(counted(len({fit.seed for fit in fits}), "seed"))
     done = counted(len(comparison.fits), "fit")
@@ -41,7 +53,19 @@ def sentence(comparison: Comparison) -> str:
         descents = sum(fit.record.descent is not None for fit in comparison.trials)
         made = {"tuning trial": len(comparison.trials) - descents, "descent": descents}
         done += "".join(f" and {counted(count, noun)}" for noun, count in made.items() if count)
-    return f"{'; '.join(parts)}: {done}."
+    return f"{'; '.join(parts)}: {done}. {capital(fairness.sentence(comparison))}."
+
+
+def _budget(settings: dict[str, Any]) -> str:
+    """What ends a fit: 12 sweeps or tol 1e-05."""
+    nouns = {"sweeps": "sweep", "passes": "pass", "seconds": "second"}
+    given = {key: settings.get(key) for key in (*nouns, "tol", "patience")}
+    limits = [
+        f"{as_text(value)} {key if value != 1 else nouns[key]}" if key in nouns else f"{key} {as_text(value)}"
+        for key, value in given.items()
+        if value is not None
+    ]
+    return " or ".join(limits) or "the default"
 
 
 def state(comparison: Comparison) -> list[str]:
@@ -88,7 +112,7 @@ def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[lis
     open_ = [fit for fit in comparison.unfinished if fit.run == place]
     trials = sum(fit.record.trial is not None for fit in fits)
     facts = {
-        "fits": f"{len(fits) - trials:,} fits and {trials:,} tuning trials ended, {len(open_):,} unfinished",
+        "fits": _ended(len(fits) - trials, trials, len(open_)),
         "seeds": ", ".join(map(str, sorted({fit.seed for fit in fits}))),
         "folds": ", ".join(map(str, sorted({fit.fold for fit in fits if fit.fold is not None}))),
         "fit": ", ".join(
@@ -108,6 +132,11 @@ def _facts(comparison: Comparison, run: ComparedRun, place: int) -> Iterator[lis
         "status": record.status,
     }
     return ([Cell(name), Cell(text)] for name, text in facts.items() if text)
+
+
+def _ended(fits: int, trials: int, unfinished: int) -> str:
+    ended = [counted(fits, "fit")] + ([counted(trials, "tuning trial")] if trials else [])
+    return f"{joined(ended)} ended" + (f", {unfinished:,} unfinished" if unfinished else "")
 
 
 def _tuning(tune: dict | None) -> str:

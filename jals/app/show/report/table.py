@@ -1,5 +1,4 @@
-"""The statistics of a comparison: means over folds or seeds, paired differences, and what it costs to come close to
-the lowest loss."""
+"""The statistics of a comparison: means over folds or seeds, and paired differences."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,9 +7,8 @@ import numpy as np
 
 from ....metrics import RMSE, as_error, spelt
 from ...config.trials import is_signed
+from . import replicates
 from .competitors import ComparedBaseline, ComparedFit, Comparison
-
-NEAR = (0.01, 0.001)  # how far above the lowest loss counts as there
 
 
 class Measure(NamedTuple):
@@ -67,32 +65,17 @@ class BaselineRow(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """A metric of the test part of a solver minus that of the reference, over pairs of the same table, split, fold,
-    seed and point."""
+    """A metric of the test part of a solver minus that of the reference at one point of the grid, over folds, or over
+    seeds on one split: `low` to `high` is where the difference lies by Student's t."""
 
     name: str
-    data: str
+    point: tuple
     mean: float
     error: float
-    pairs: int
-    wins: int  # pairs in which the solver's is the better
-
-
-class Profile(NamedTuple):
-    """Dolan and Moré's: `share[k]` of the problems are reached at `ratio[k]` times the best solver's cost, or less."""
-
-    name: str
-    ratio: np.ndarray
-    share: np.ndarray
-    problems: int
-
-
-class Reached(NamedTuple):
-    """The median cost over problems, a problem never reached counting as infinite."""
-
-    median: float
-    never: int
-    problems: int
+    low: float
+    high: float
+    replicates: int
+    wins: int  # replicates in which the solver's is the better
 
 
 def tested(metric: str) -> str:
@@ -115,11 +98,8 @@ def mean(fits: Iterable[Any], measure: Measure) -> Mean | None:
     found = [(fit, number) for fit in fits if (number := measure.of(fit)) is not None]
     if not found:
         return None
-    groups: dict[object, list[float]] = {}
-    for fit, number in found:
-        groups.setdefault(("seed", fit.seed) if fit.fold is None else fit.fold, []).append(number)
-    numbers = np.array([np.mean(group) for group in groups.values()])
-    error = numbers.std(ddof=1) / np.sqrt(len(numbers)) if len(numbers) > 1 else np.nan
+    numbers = replicates.over(found)
+    error = replicates.standard_error(numbers)
     if len(found) == 1 and measure.metric is not None:
         own = found[0][0].metric_error(measure.metric)
         error = np.nan if own is None else own
@@ -176,88 +156,20 @@ def best(rows: list[Row], column: str, measure: Measure, baselines: list[Baselin
 
 
 def paired(comparison: Comparison, metric: str = RMSE) -> list[Paired]:
-    """Every other solver against the reference."""
+    """Every other solver against the reference, at every point by itself."""
     measure = measures(comparison)[tested(metric)]
-    whole = [(fit, error) for fit in comparison.fits if not fit.broken and (error := measure.of(fit)) is not None]
-    reference = {fit.instance: error for fit, error in whole if fit.name == comparison.reference}
     found = []
-    for data in dict.fromkeys(fit.data for fit, _ in whole):
+    contests: dict[tuple, dict[str, list[tuple[ComparedFit, float]]]] = {}
+    for fit in comparison.fits:
+        if not fit.broken and (number := measure.of(fit)) is not None:
+            contests.setdefault(fit.contest, {}).setdefault(fit.name, []).append((fit, number))
+    for numbers in contests.values():
         for name in comparison.names:
-            against = [
-                error - reference[fit.instance]
-                for fit, error in whole
-                if fit.name == name != comparison.reference and fit.data == data and fit.instance in reference
-            ]
-            if against:
-                error = np.std(against, ddof=1) / np.sqrt(len(against)) if len(against) > 1 else np.nan
-                wins = sum(measure.as_error(each) < 0 for each in against)
-                found.append(Paired(name, data, float(np.mean(against)), float(error), len(against), wins))
+            own, other = numbers.get(name, []), numbers.get(comparison.reference or "", [])
+            if name != comparison.reference and (of := replicates.difference(own, other)) is not None:
+                wins = of.below if measure.as_error(1) > 0 else of.above
+                found.append(Paired(name, own[0][0].point, of.mean, of.error, of.low, of.high, of.replicates, wins))
     return found
-
-
-def lowest(comparison: Comparison) -> dict[tuple, float]:
-    """The lowest loss that any fit recorded, by problem: of all seeds and solvers that minimise it."""
-    found: dict[tuple, float] = {}
-    for fit in comparison.fits:
-        losses = fit.column("loss")
-        if fit.comparable and losses is not None and np.isfinite(losses).any():
-            found[fit.problem] = min(found.get(fit.problem, np.inf), float(np.nanmin(losses)))
-    return found
-
-
-def first_cost(fit: ComparedFit, cost: str, within: float, least: float) -> float:
-    """What the fit had cost at the first record whose loss is at most `within` of |least| above `least`, else inf.
-
-    A fit that broke down never gets there: its factors are of no use."""
-    losses, spent = fit.column("loss"), fit.column(cost)
-    if losses is None or spent is None or fit.broken:
-        return np.inf
-    there = np.flatnonzero(losses - least <= within * abs(least))
-    return float(spent[there[0]]) if len(there) else np.inf
-
-
-def costs(comparison: Comparison, cost: str, within: float) -> dict[tuple, dict[str, float]]:
-    """{problem: {solver: cost}}, a problem being table, objective, rank, fold, seed and point: those on which two
-    solvers or more can be compared."""
-    least = lowest(comparison)
-    found: dict[tuple, dict[str, float]] = {}
-    for fit in comparison.fits:
-        if fit.comparable and fit.problem in least and fit.column(cost) is not None:
-            problem = fit.problem, fit.instance
-            found.setdefault(problem, {})[fit.name] = first_cost(fit, cost, within, least[fit.problem])
-    return {problem: each for problem, each in found.items() if len(each) > 1}
-
-
-def profiles(comparison: Comparison, cost: str, within: float = NEAR[0]) -> list[Profile]:
-    """One for each solver, over the problems that it has a fit of."""
-    ratios: dict[str, list[float]] = {}
-    for each in costs(comparison, cost, within).values():
-        least = min(each.values())
-        for name, spent in each.items():
-            ratio = np.inf if np.isinf(spent) else 1.0 if spent == least else spent / least if least > 0 else np.inf
-            ratios.setdefault(name, []).append(ratio)
-    found = []
-    for name in comparison.names:
-        if name in ratios:
-            finite = np.sort([ratio for ratio in ratios[name] if np.isfinite(ratio)])
-            share = np.arange(1, len(finite) + 1) / len(ratios[name])
-            found.append(Profile(name, finite, share, len(ratios[name])))
-    return found
-
-
-def reached(comparison: Comparison, cost: str, within: float) -> dict[str, Reached]:
-    found: dict[str, list[float]] = {}
-    for each in costs(comparison, cost, within).values():
-        for name, spent in each.items():
-            found.setdefault(name, []).append(spent)
-    return {name: Reached(_median(spent), int(np.isinf(spent).sum()), len(spent)) for name, spent in found.items()}
-
-
-def _median(numbers: list[float]) -> float:
-    """The mean of the two middle ones is infinite as soon as one is."""
-    ordered = sorted(numbers)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def at_edge(key: str, chosen: float, low: float, high: float) -> bool:

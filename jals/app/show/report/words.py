@@ -116,6 +116,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def share(part: float) -> str:
+    """1 %, which no line is broken in."""
+    return f"{100 * part:.6g}\N{NO-BREAK SPACE}%"
+
+
+def capital(text: str) -> str:
+    """With a large first letter, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def joined(words: list[str]) -> str:
     """a, b and c"""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
