@@ -107,7 +107,7 @@ def _run(
     fits = []
     if earlier is not None:
         run.started, run.wall_seconds, run.loops = earlier.run.started, earlier.run.wall_seconds, earlier.run.loops
-        run.baselines = earlier.run.baselines
+        run.baselines, run.references = earlier.run.baselines, earlier.run.references
         if not extend:
             run.data, run.programs, fits = earlier.run.data, earlier.run.programs, earlier.fits
     session = Session(held, config, folder.StoredRun(run, fits, None), started - run.wall_seconds, console)

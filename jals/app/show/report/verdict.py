@@ -117,7 +117,8 @@ def _contests(comparison: Comparison) -> list[tuple[str, tuple | None, dict[str,
     groups: dict[tuple, dict[str, list[ComparedFit]]] = {}
     for fit in comparison.fits:
         own = tuple(each for each in fit.setting if not each[0].startswith(_HELD_OUT))
-        label = spelt(own) or comparison.title(fit.point)
+        label = ", ".join(filter(None, [fit.name if len(comparison.names) > 1 else "", spelt(own)]))
+        label = label or comparison.title(fit.point)
         groups.setdefault((fit.data, fit.split), {}).setdefault(label, []).append(fit)
     found = []
     for (data, _), names in groups.items():
@@ -130,34 +131,24 @@ def _contests(comparison: Comparison) -> list[tuple[str, tuple | None, dict[str,
 def _judged(comparison: Comparison, at: str, contest: tuple | None, fits: dict[str, list[ComparedFit]]) -> Verdict:
     metric = comparison.metrics[0] if comparison.metrics else RMSE
     measure = table.measures(comparison)[table.tested(metric)]
-    numbers: dict[str, list[tuple[ComparedFit, float]]] = {}
-    for name, its in fits.items():
-        of_fits = [(fit, measure.of(fit)) for fit in its if not fit.broken]
-        numbers[name] = [(fit, measure.as_error(number)) for fit, number in of_fits if number is not None]
-    broken = {name: sum(fit.broken for fit in its) for name, its in fits.items()}
-    whole = [name for name in fits if numbers[name] and not broken[name]]
-    done = [{(fit.fold, fit.seed) for fit, _ in numbers[name]} for name in whole]
-    shared = set.intersection(*done) if done else set()
-    for name in whole:  # on the same folds and seeds, or a mean may have had the easier ones
-        numbers[name] = [each for each in numbers[name] if (each[0].fold, each[0].seed) in shared]
-    means = {name: float(replicates.over(numbers[name]).mean()) for name in whole} if shared else {}
+    numbers = _errors(fits, measure)
+    means = {name: float(replicates.over(its).mean()) for name, its in numbers.items()}
     order = sorted(means, key=lambda name: means[name])
-    sign = 1 if is_error(metric) else -1
-    standings = []
+    leader, sign, standings = order[0] if order else None, 1 if is_error(metric) else -1, []
     for name in [*order, *(name for name in fits if name not in order)]:
-        leader = order[0] if order else None
         behind = None
-        if name in order and name != leader:
-            behind = replicates.difference(numbers[name], numbers[order[0]], len(order) - 1)
+        if leader is not None and name in order and name != leader:
+            behind = replicates.difference(numbers[name], numbers[leader], len(order) - 1)
         close = behind is not None and (not behind.certain or behind.mean <= replicates.SAME * abs(means[order[0]]))
         handicap = fairness.handicap(comparison, fits[name], fits[leader]) if name in order and leader else ""
         mean = sign * means[name] if name in means else None
-        standings.append(Standing(name, mean, behind, close or name == leader, len(fits[name]), broken[name], handicap))
+        broken = sum(fit.broken for fit in fits[name])
+        standings.append(Standing(name, mean, behind, close or name == leader, len(fits[name]), broken, handicap))
     found = Verdict(
         _kind(standings, order),
         measure=table.tested(metric),
-        leader=order[0] if order else None,
-        replicates=len(replicates.over(numbers[order[0]])) if order else 0,
+        leader=leader,
+        replicates=len(replicates.over(numbers[leader])) if leader else 0,
         unit="fold" if any(fit.fold is not None for its in fits.values() for fit in its) else "seed",
         standings=tuple(standings),
         at=at,
@@ -173,6 +164,20 @@ def _judged(comparison: Comparison, at: str, contest: tuple | None, fits: dict[s
         mean = -sign * to.mean
         found = dataclasses.replace(found, rival=nearest.name, difference=mean, error=error, low=low, high=high)
     return dataclasses.replace(found, **Wording(comparison).one(found))
+
+
+def _errors(fits: dict[str, list[ComparedFit]], measure: table.Measure) -> dict[str, list[tuple[ComparedFit, float]]]:
+    """Of contestants none of whose fits broke down (a mean would leave the hard cases out), the measure as an error on
+    the folds and seeds that all of them have (or one may have had the easier ones)."""
+    found = {}
+    for name, its in fits.items():
+        numbers = [(fit, number) for fit in its if (number := measure.of(fit)) is not None]
+        if numbers and not any(fit.broken for fit in its):
+            found[name] = [(fit, measure.as_error(number)) for fit, number in numbers]
+    done = [{(fit.fold, fit.seed) for fit, _ in its} for its in found.values()]
+    shared = set.intersection(*done) if done else set()
+    kept = {name: [each for each in its if (each[0].fold, each[0].seed) in shared] for name, its in found.items()}
+    return kept if shared else {}
 
 
 def _kind(standings: list[Standing], order: list[str]) -> Kind:
