@@ -143,6 +143,17 @@ def print_results(console: Console, place: Path, found: StoredRun) -> None:
     if not ranked and not config.of_ratings:
         console.print(f"With {config.objective.preset} an error {_OF_PAIRS}: `jals evaluate` measures one.")
     _verdict(console, fits)
+    if len(fits) > 1:
+        _answer(console, place)
+
+
+def _answer(console: Console, place: Path) -> None:
+    """What the report begins with."""
+    from .report import gathering, verdict
+
+    found = verdict.of(gathering.read([place]))
+    if found.kind not in ("one fit", "nothing"):
+        console.print(found.headline, soft_wrap=True)
 
 
 def _print_baselines(console: Console, made: list[BaselineRecord], ranked: list[str]) -> None:

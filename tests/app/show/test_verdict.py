@@ -1,11 +1,15 @@
 """The verdict of a report: each outcome has its own words, and they follow from the records alone."""
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jals.app.show import printing
+from jals.app.show.console import Console
 from jals.app.show.report import gathering, overview, reaching, replicates, verdict
+from jals.files.runs import folder
 from tests.support.records import made_run, write_fits
 
 SEEDS = {"folds": (None,), "seeds": (0, 1, 2), "tuned": ("adam",), "solvers": ("als", "adam")}
@@ -332,3 +336,16 @@ def test_costs_to_an_error_are_those_of_the_curves(tmp_path):
         columns = [(fit["history"]["passes"], fit["history"]["validation"]) for fit in fits if fit["solver"] == name]
         spent = [next(x for x, y in zip(*each, strict=True) if y <= goal) for each in columns]
         assert found[name].median == np.median(spent)
+
+
+def test_the_terminal_ends_with_the_headline(tmp_path):
+    found = run(tmp_path / "two", {"als": around(0.9), "adam": around(0.95)})
+    assert printed(tmp_path / "two").endswith(found.headline + "\n")
+    one = run(tmp_path / "one", {"als": around(0.9)})
+    assert one.kind == "one fit" and one.headline not in printed(tmp_path / "one")
+
+
+def printed(place):
+    console = Console(file=io.StringIO(), width=80)
+    printing.print_results(console, place, folder.read(place, factors=False))
+    return console.file.getvalue()
