@@ -251,19 +251,18 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(config, whole, tmp_p
             same(whole, place)
             runs, place = runs + 1, tmp_path / str(runs + 1)
             continue
-        if draw.random() < 0.8:
+        if at_work := draw.random() < 0.8:
             note = place / folder.NOTE
             seen = note.read_bytes() if note.exists() else b""
             while run.poll() is None and not (note.exists() and note.read_bytes() != seen):
                 time.sleep(0.01)
-            kept += 1
         else:
             waited(place / folder.RESULT, run)
         time.sleep(draw.uniform(0, 2))
         chosen = draw.choice([run.pid, *processes_of(run)])
         if run.poll() is None:
             os.kill(chosen, signal.SIGKILL)
-            killed += 1
+            killed, kept = killed + 1, kept + at_work
         output, code = ended(run)
         assert code in (0, LOST, -signal.SIGKILL), (code, output)
         time.sleep(0.5)  # those whose parent was killed end by themselves
