@@ -1,6 +1,6 @@
 """jals: differentiable matrix factorization by alternating least squares, in JAX."""
 
-from . import baselines, datasets, errors, experiment, metrics, presets, recommend, tuning
+from . import baselines, datasets, errors, experiment, metrics, plot, presets, recommend, tuning
 from .data import split
 from .data.ratings import Ratings
 from .data.readers import read_ratings
@@ -112,6 +112,7 @@ __all__ = [
     "normal",
     "partition",
     "plan",
+    "plot",
     "predict",
     "presets",
     "protocol",
