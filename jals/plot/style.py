@@ -30,7 +30,6 @@ BLUE, RED = "#0072b2", "#d55e00"  # Okabe and Ito's colours, which colour-blind 
 SERIES = (BLUE, RED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", "--", ":", "-.")
 DARK = {INK: "#e3e7eb", FAINT: "#3b424a", PAPER: "#15191e", BLUE: "#58a9df", RED: "#f0883e"}
-DPI = 200  # of pictures of pixels
 _STYLE: Any = {
     "svg.hashsalt": "jals",
     "font.size": 9,
@@ -62,7 +61,7 @@ class Drawn(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """The picture, and the size in CSS pixels to show it at."""
-        return png(self), dict(zip(("width", "height"), css_pixels(self), strict=True))
+        return png(self, 144), dict(zip(("width", "height"), css_pixels(self), strict=True))
 
 
 def drawn(draw: Callable[..., Figure], *arguments: Any, **options: Any) -> Figure:
@@ -77,9 +76,9 @@ def drawn_in(axes: Any, draw: Callable[..., Any], *arguments: Any) -> None:
     draw(*map(_as_they_are, arguments), axes=axes)
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = 200) -> bytes:
     pixels = io.BytesIO()
-    figure.savefig(pixels, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(pixels, format="png", dpi=dpi, metadata={"Software": None})
     return pixels.getvalue()
 
 
