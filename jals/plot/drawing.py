@@ -18,6 +18,7 @@ from .style import (
     above,
     colours,
     few_letters,
+    is_dark,
     legend,
     log,
     look,
@@ -180,7 +181,9 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
     for place in bins:
         above(lower, place + 0.5, 0, few_letters(int(counts[place])))
     ticks = np.arange(bins[0], bins[-1] + 2)
-    lower.set_xticks(ticks, [few_letters(int(edge), 0) for edge in edges[ticks]])
+    for its in (upper, lower) if axes is not None else (lower,):
+        its.set_xticks(ticks, [few_letters(int(edge), 0) for edge in edges[ticks]])
+        its.set_xlim(*lower.get_xlim())
     xlabel = f"training entries of the {side} (each bin from its left number)"
     lower.set(xlabel=xlabel, ylabel=counted.replace(" ", "\n"), yticks=[])
     upper.set_ylabel("RMSE")
@@ -191,14 +194,15 @@ def error_by_degree(lines: list[tuple[str, ErrorByDegree]], side: str, counted: 
 
 
 def item_map(items: ItemMap, entries: np.ndarray, named: Named, axes: Any = None) -> Figure:
-    """A dot an item, those with most entries on top and the darker; of those `named` the first that have room."""
+    """A dot an item, those with most entries on top; of those `named` the first that have room."""
     (its,) = panels(axes, 1, (WIDTH, 4.2))
     ink, _, paper = colours(its)
     rows = items.drawn[::-1]
     place, counts = items.place(rows), entries[rows]
     if len(np.unique(counts)) > 1:
         low, high = int(counts.min()), int(counts.max())
-        dots = its.scatter(*place.T, c=counts, norm=LogNorm(low, high), s=12, lw=0, alpha=0.8, cmap="cividis_r")
+        shades: Any = {"norm": LogNorm(low, high), "cmap": "cividis" if is_dark(paper) else "cividis_r"}
+        dots = its.scatter(*place.T, c=counts, s=12, lw=0, alpha=0.8, **shades)
         bar = its.figure.colorbar(dots, ax=its, label="entries of the item", shrink=0.8)
         ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1000, 3000, 10**4, 10**5, 10**6) if low <= tick <= high]
         bar.set_ticks(ticks or [low, high], labels=[few_letters(tick) for tick in ticks or [low, high]])

@@ -14,7 +14,7 @@ import numpy as np
 
 try:
     import matplotlib
-    from matplotlib.colors import LogNorm  # noqa: F401 - and what else comes from here, so that one message serves all
+    from matplotlib.colors import LogNorm, to_rgb  # noqa: F401 - and what else comes from here, so that one message serves all
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch  # noqa: F401
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter  # noqa: F401
@@ -122,9 +122,16 @@ def panels(axes: Any, count: int, size: tuple[float, float], **options: Any) -> 
     return given
 
 
-def colours(axes: Any) -> tuple[str, str, Any]:
-    """(ink, faint lines, paper) of the style that holds."""
-    return matplotlib.rcParams["text.color"], matplotlib.rcParams["grid.color"], axes.get_facecolor()
+def colours(axes: Any) -> tuple[str, Any, Any]:
+    """(ink, faint, paper) of the style that holds; faint lies between the other two."""
+    ink, paper = matplotlib.rcParams["text.color"], axes.get_facecolor()
+    if isinstance(axes.figure, Drawn):
+        return ink, FAINT, paper
+    return ink, tuple(0.2 * np.array(to_rgb(ink)) + 0.8 * np.array(to_rgb(paper))), paper
+
+
+def is_dark(colour: Any) -> bool:
+    return float(np.mean(to_rgb(colour))) < 0.5
 
 
 def look(place: int) -> dict[str, Any]:

@@ -123,6 +123,10 @@ def test_names_on_the_map_are_of_the_busiest_and_cover_no_other(made):
     assert len(whole.axes) == 1 and not whole.axes[0].texts  # nothing to colour by, no names
 
 
+def lightness(colour: Any) -> float:
+    return float(np.mean(matplotlib.colors.to_rgb(colour)))
+
+
 def test_a_figure_has_our_style_and_given_axes_have_theirs(made):
     before = dict(matplotlib.rcParams)
     plain = call(made, "residuals")._repr_png_()
@@ -131,6 +135,14 @@ def test_a_figure_has_our_style_and_given_axes_have_theirs(made):
         axes = Figure().subplots()
         call(made, "residuals", ax=axes)
         assert axes.lines[-1].get_color() == "#ffff00"  # the line at zero, which black would hide on black
+        upper, lower = Figure().subplots(2)
+        call(made, "error_by_degree", ax=(upper, lower))
+        bars, words = lower.patches[0].get_facecolor(), lower.texts[0].get_color()
+        assert lightness(words) > 3 * lightness(bars)  # they stand on the bars
+        assert upper.get_xlim() == lower.get_xlim() and list(upper.get_xticks()) == list(lower.get_xticks())
+        dots = call(made, "item_map", ax=Figure().subplots()).collections[0]
+        few, many = (lightness(dots.cmap(share)) for share in (0.0, 1.0))
+        assert many > 2 * few
     assert dict(matplotlib.rcParams) == before
 
 
