@@ -15,6 +15,7 @@ from jals.fitting.grids import Grid
 from jals.fitting.paths import Path
 from jals.tuning.descent import Steps
 from jals.tuning.scores import SquaredError
+from tests.support import shown
 
 
 class Cells(html.parser.HTMLParser):
@@ -45,19 +46,17 @@ class Cells(html.parser.HTMLParser):
 
 
 @functools.cache
-def fitted():
-    ratings = jals.datasets.synthetic(30, 20, 3, 0.4, noise=0.3, bias=True)[0].ratings
-    problem = jals.Problem.build(ratings, layout="segmented")
-    objective = jals.als_wr(0.1, bias=True, center=True)
-    return problem, ratings, objective, jals.fit(jals.ALS(3), problem, objective, sweeps=24, validation=ratings)
+def made():
+    """(ratings, result, certificate)"""
+    data, factors = jals.datasets.synthetic(30, 20, 3, 0.4, noise=0.3, bias=True)
+    return data.ratings, shown.result(factors, 24), shown.certificate(factors)
 
 
 @functools.cache
 def objects():
     """{what: (object, cells that its table has)}"""
-    problem, ratings, objective, result = fitted()
+    ratings, result, certificate = made()
     factors, history = result.factors, result.history
-    certificate = jals.certify(factors, problem, objective)
     short = dataclasses.replace(result, history=jals.History(*(column[:3] for column in vars(history).values())))
     failed = jals.FitError("", sweep=1, side=None, row=None, result=None)
     grid, path = Grid([[result, short], [failed, short]], "map", "", {}), Path([short, failed])
@@ -106,7 +105,8 @@ def test_a_grid_has_a_line_an_objective():
 
 
 def test_tuned_and_its_steps():
-    problem, _, objective, result = fitted()
+    ratings, result, _ = made()
+    problem, objective = jals.Problem.build(ratings), jals.explicit(0.1)
     numbers = [{"reg_user": 0.1, "reg_item": 0.2}, {"reg_user": 0.12, "reg_item": 0.24}]
     steps = Steps([1, 2], [0.9, 0.875], [0.81, 0.765625], [40, 52], [0.1, 0.2], numbers)
     tuned = jals.Tuned(objective, problem, result.factors, {}, steps, 2, "steps", 7, SquaredError(), passes=52)
@@ -123,7 +123,7 @@ def test_tuned_and_its_steps():
 
 
 def test_a_long_history_is_no_longer():
-    *_, result = fitted()
+    _, result, _ = made()
     rows = Cells(result.history._repr_html_()).rows
     assert [row[0] for row in rows[2:-1]] == ["0", "3", "5", "8", "11", "13", "16", "19", "21", "24"]
     assert rows[-1] == ["10 of 25 records"]
@@ -131,17 +131,15 @@ def test_a_long_history_is_no_longer():
 
 
 def test_what_is_traced_or_stands_for_it_is_its_line():
-    problem, _, objective, result = fitted()
-    shown = []
+    _, result, certificate = made()
+    left_out, _ = objects()["LeaveOneOut"]
+    lines = []
 
-    def look(factors):
-        proof = jals.certify(factors, problem, objective)
-        left_out = jals.leave_one_out(factors, problem, objective)
-        shown.extend(each._repr_html_() for each in (factors, proof, left_out))
-        return proof.stationarity
+    def look(*traced):
+        lines.extend(each._repr_html_() for each in traced)
 
-    jax.eval_shape(look, result.factors)
-    assert [text.partition("(")[0] for text in shown] == ["<code>Factors", "<code>Certificate", "<code>LeaveOneOut"]
+    jax.eval_shape(look, result.factors, certificate, left_out)
+    assert [text.partition("(")[0] for text in lines] == ["<code>Factors", "<code>Certificate", "<code>LeaveOneOut"]
     _, structure = jax.tree.flatten(result.factors)
     places = (None, 0, "*", object(), jax.ShapeDtypeStruct((3,), jnp.float32))
     for place in places:
@@ -150,12 +148,11 @@ def test_what_is_traced_or_stands_for_it_is_its_line():
 
 
 def test_a_certificate_says_what_it_cannot_judge():
-    problem, _, objective, result = fitted()
-    broken = jals.Factors(**{**vars(result.factors), "user": result.factors.user * jnp.nan})
-    rows = Cells(jals.certify(broken, problem, objective)._repr_html_()).rows
+    *_, certificate = made()
+    item = certificate.item.at[:3].set(jnp.array([jnp.nan, jnp.inf, 2e-5], jnp.float32))
+    rows = Cells(dataclasses.replace(certificate, item=item)._repr_html_()).rows
     assert rows[0] == ["certificate does not hold"]
-    items = next(row for row in rows if row[0] == "items, fresh update")
-    assert int(items[-1].replace(",", "")) > 0
+    assert ["items, fresh update", "20", "inf", "2", "1"] in rows
 
 
 def test_cells_are_escaped_and_rows_are_few():

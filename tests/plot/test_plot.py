@@ -1,5 +1,6 @@
 """`jals.plot`: what each figure shows of what it was given, in figures of its own and in axes of the caller's."""
 
+import dataclasses
 import io
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 import jals
 from jals.plot import summaries
-from tests.support import needs
+from tests.support import needs, shown
 
 needs("plot")
 
@@ -24,12 +25,10 @@ TITLES = [f"The film with the number {i}" for i in range(40)]
 @pytest.fixture(scope="module")
 def made():
     """(train, test, objective, results by name, certificate)"""
-    data, _ = jals.datasets.synthetic(60, 40, 3, 0.4, noise=0.3, seed=1, bias=True, skew=0.7)
+    data, factors = jals.datasets.synthetic(60, 40, 3, 0.4, noise=0.3, seed=1, bias=True, skew=0.7)
     train, test = jals.split.random(data.ratings, test_fraction=0.25, seed=0)
-    problem, objective = jals.Problem.build(train), jals.als_wr(0.1, bias=True, center=True)
-    solver = jals.ALS(3)
-    results = {f"seed {n}": jals.fit(solver, problem, objective, 4, validation=test, loss_every=n) for n in (1, 2)}
-    return train, test, objective, results, jals.certify(results["seed 1"].factors, problem, objective)
+    results = {f"seed {n}": shown.result(factors, 4, every=n, seed=n) for n in (1, 2)}
+    return train, test, jals.als_wr(0.1, bias=True, center=True), results, shown.certificate(factors)
 
 
 def call(made, name: str, **at: Any) -> Any:
@@ -149,7 +148,7 @@ def test_a_figure_has_our_style_and_given_axes_have_theirs(made):
 def test_what_cannot_be_drawn_is_refused(made):
     train, test, objective, results, proof = made
     one = results["seed 1"]
-    bare = jals.fit(jals.ALS(3), jals.Problem.build(train), objective, 1, loss_every=0)
+    bare = dataclasses.replace(one, history=jals.History([1], [np.nan], [0.1], [2], [np.nan]))
     refused = {
         "no loss was recorded: fit with loss_every=1": lambda: jals.plot.loss(bare),
         "neither loss nor validation": lambda: bare.plot(),
