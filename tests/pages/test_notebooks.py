@@ -16,6 +16,7 @@ from matplotlib.image import imread  # noqa: E402 - of the extra
 
 FOLDER = ROOT / "docs/notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LONG = ("als_against_adam",)  # left to `make test-long`: hundreds of steps of Adam
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def runner():
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in NOTEBOOKS]
+)
 @pytest.mark.usefixtures("as_a_reader", "fresh_caches")
 def test_a_notebook_shows_what_is_stored(path, runner):
     """All that does not depend on the machine: see `told`."""
