@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import baselines, datasets, errors, experiment, metrics, presets, recommend, tuning
+    from . import baselines, datasets, errors, experiment, metrics, plot, presets, recommend, tuning
     from .caching import enable_cache
     from .data import split
     from .data.ratings import Ratings
@@ -66,6 +66,7 @@ _MODULES = {
     "metrics": "metrics",
     "native": "rows.native",
     "normal": "rows.normal",
+    "plot": "plot",
     "presets": "presets",
     "protocol": "solvers.protocol",
     "recommend": "recommend",
@@ -178,6 +179,7 @@ __all__ = [
     "normal",
     "partition",
     "plan",
+    "plot",
     "predict",
     "presets",
     "protocol",

@@ -5,6 +5,8 @@ import os
 from typing import Any, NamedTuple
 
 from .data.sources import as_path
+from .errors import check_choice
+from .html import Table, brief, draw
 
 _WHICH = ("key", "solver", "fold", "seed", "trial")
 _HISTORY = ("sweep", "loss", "seconds", "passes", "operations", "validation")
@@ -15,10 +17,13 @@ _TYPES = {
     "Float64": ("compile_seconds", "loss", "passes", "seconds", "operations", "validation", "stationarity"),
     "Boolean": ("own_minimiser", "converged"),
 }
+# The same types as pandas has them: those that know a missing value, of numbers that are whole or true too.
+_OF_PANDAS = {"String": "string", "Int64": "Int64", "Float64": "float64", "Boolean": "boolean"}
+BACKENDS = ("polars", "pandas")
 
 
 class Loaded(NamedTuple):
-    """A run as two polars data frames; what was not measured, or is not finite, is null.
+    """A run as two data frames, of polars or of pandas; what was not measured, or is not finite, is null.
 
     Attributes:
         fits: a row a fit, trials and unfinished fits among them, in the order in which they ended. Columns:
@@ -44,22 +49,47 @@ class Loaded(NamedTuple):
     fits: Any
     sweeps: Any
 
+    def __repr__(self) -> str:
+        """How many rows and columns the frames have."""
+        sizes = (f"{name} {len(frame):,} x {len(frame.columns):,}" for name, frame in self._asdict().items())
+        return f"Loaded({', '.join(sizes)})"
 
-def load(run: str | os.PathLike) -> Loaded:
+    def _repr_html_(self) -> str:
+        fits: dict[str, list[int]] = {}
+        columns = (self.fits[name].to_list() for name in ("solver", "trial", "error_message"))
+        for solver, trial, error in zip(*columns, strict=True):
+            counts = fits.setdefault(solver, [0, 0, 0])
+            counts[0] += 1
+            counts[1] += isinstance(trial, int)
+            counts[2] += isinstance(error, str)
+        rows = [(solver, *map(brief, counts)) for solver, counts in fits.items()]
+        note = f".fits has {len(self.fits.columns):,} columns; .sweeps {len(self.sweeps):,} rows, one a record"
+        return draw(Table("fits of a run", rows, ("solver", "fits", "of them trials", "broke down"), note))
+
+
+def load(run: str | os.PathLike, backend: str = "polars") -> Loaded:
     """The fits of a run and their histories, from the folder that `jals run` made.
 
+    Args:
+        run: the folder.
+        backend: whose data frames: "polars", or "pandas", whose columns then are "string", "Int64", "float64" and
+            "boolean", with `pandas.NA` for null (NaN in those of float64).
+
     Raises:
-        StorageError: when it is not the folder of a run, or damaged; ImportError: without the extra `cli`.
+        StorageError: when it is not the folder of a run, or damaged; ArgumentError: for another backend; ImportError:
+            without the extra `cli`, or pandas.
     """
     from .files.runs import folder
 
+    check_choice("backend", backend, BACKENDS)
     fits = folder.read(as_path(run), factors=False).all
     records = [
         {name: getattr(fit, name) for name in _WHICH} | {name: of[place] for name, of in fit.history.columns().items()}
         for fit in fits
         for place in range(len(fit.history.sweep))
     ]
-    return Loaded(_frame([_row(fit) for fit in fits], _ALWAYS), _frame(records, (*_WHICH, *_HISTORY)))
+    columns = _columns([_row(fit) for fit in fits], _ALWAYS), _columns(records, (*_WHICH, *_HISTORY))
+    return Loaded(*map(_of_pandas if backend == "pandas" else _of_polars, columns))
 
 
 _ALWAYS = (
@@ -90,21 +120,30 @@ def _row(fit: Any) -> dict[str, Any]:
     }
 
 
-def _frame(rows: list[dict], always: tuple[str, ...]) -> Any:
-    """A polars frame of what the rows hold, and of columns that are always there; null where a row has nothing."""
+def _columns(rows: list[dict], always: tuple[str, ...]) -> dict[str, tuple[list, str]]:
+    """(values, type) of what the rows hold by name, and of columns that are always there; None where a row has
+    nothing."""
+    fixed = {name: kind for kind, names in _TYPES.items() for name in names}
+    found = {}
+    for name in _merged([list(always), *map(list, rows)]):
+        values = [row.get(name) for row in rows]
+        found[name] = (values, fixed[name]) if name in fixed else _typed(values)
+    return found
+
+
+def _of_polars(columns: dict[str, tuple[list, str]]) -> Any:
     from .data.frames import polars
 
     pl = polars()
-    fixed = {name: getattr(pl, kind) for kind, names in _TYPES.items() for name in names}
-    names = _merged([list(always), *map(list, rows)])
-    series = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if name in fixed:
-            series.append(pl.Series(name, values, fixed[name], strict=False))
-        else:
-            series.append(pl.Series(name, *_typed(values, pl)))
-    return pl.DataFrame(series)
+    return pl.DataFrame([pl.Series(name, of, getattr(pl, kind), strict=False) for name, (of, kind) in columns.items()])
+
+
+def _of_pandas(columns: dict[str, tuple[list, str]]) -> Any:
+    try:
+        import pandas as pd
+    except ImportError as missing:
+        raise ImportError('backend="pandas" needs pandas: pip install pandas') from missing
+    return pd.DataFrame({name: pd.Series(of, dtype=_OF_PANDAS[kind]) for name, (of, kind) in columns.items()})
 
 
 def _merged(orders: list[list[str]]) -> list[str]:
@@ -121,10 +160,10 @@ def _merged(orders: list[list[str]]) -> list[str]:
     return merged
 
 
-def _typed(values: list, pl: Any) -> tuple[list, Any]:
+def _typed(values: list) -> tuple[list, str]:
     """The values, and a type that holds all of them: what a grid mixes becomes text."""
     kinds = {type(value) for value in values} - {type(None)}
-    for held, dtype in (({bool}, pl.Boolean), ({int}, pl.Int64), ({int, float}, pl.Float64), ({str}, pl.String)):
+    for held, kind in (({bool}, "Boolean"), ({int}, "Int64"), ({int, float}, "Float64"), ({str}, "String")):
         if kinds <= held:
-            return values, dtype if kinds else pl.Float64
-    return [each if each is None or isinstance(each, str) else json.dumps(each) for each in values], pl.String
+            return values, kind if kinds else "Float64"
+    return [each if each is None or isinstance(each, str) else json.dumps(each) for each in values], "String"

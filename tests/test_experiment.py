@@ -89,6 +89,37 @@ def test_axes_that_mix_types_become_text(tmp_path):
     assert set(fits["fit.d"]) == {1.0, 1.5}
 
 
+def test_pandas_has_what_polars_has(run):
+    """Value by value, nulls included; and columns of kinds that know a missing value."""
+    pd = pytest.importorskip("pandas")
+    place, _ = run
+    ours, theirs = (experiment.load(place, backend=backend) for backend in ("polars", "pandas"))
+    for name in ours._fields:
+        frame, other = getattr(ours, name), getattr(theirs, name)
+        assert isinstance(other, pd.DataFrame) and list(other.columns) == frame.columns
+        for column in frame.columns:
+            values = [None if pd.isna(each) else each for each in other[column].to_list()]
+            assert values == frame[column].to_list(), column
+    kinds = {column: str(theirs.fits[column].dtype) for column in ("fold", "own_minimiser", "loss", "solver")}
+    assert kinds == {"fold": "Int64", "own_minimiser": "boolean", "loss": "float64", "solver": "string"}
+    assert theirs.fits["trial"].isna().any() and ours.fits["trial"].is_null().any()
+    assert theirs._repr_html_() == ours._repr_html_() and repr(theirs) == repr(ours)
+    with pytest.raises(jals.ArgumentError, match="backend is 'pyarrow'"):
+        experiment.load(place, backend="pyarrow")
+
+
+def test_a_notebook_shows_how_many_fits_of_each_solver(run):
+    place, record = run
+    found = experiment.load(place)
+    text = found._repr_html_()
+    for solver in {fit["solver"] for fit in record["fits"]}:
+        own = [fit for fit in record["fits"] if fit["solver"] == solver]
+        counts = len(own), sum(fit["trial"] is not None for fit in own), sum(fit["error"] is not None for fit in own)
+        row = "".join(f'<td style="text-align: left">{cell}</td>' for cell in (solver, *counts))
+        assert row in text, solver
+    assert repr(found) == f"Loaded(fits {len(found.fits)} x {found.fits.width}, sweeps {len(found.sweeps):,} x 11)"
+
+
 def test_no_fits_yet_and_no_run(tmp_path):
     made_run(tmp_path, seeds=(), tuned=())
     found = experiment.load(tmp_path)

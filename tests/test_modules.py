@@ -41,8 +41,8 @@ def strange(tree: ast.Module):
 
 # The rooms from the lowest up: each uses those before it, and what lies beside it.
 ROOMS = (
-    *("errors", "clock", "caching", "forks", "devices", "reals", "data", "partitioned"),
-    *("model", "presets", "metrics", "baselines"),
+    *("errors", "html", "clock", "caching", "forks", "devices", "reals", "data", "partitioned"),
+    *("model", "presets", "metrics", "plot", "baselines"),
     *("rows", "files", "solvers", "recommend", "planning"),
     *("fitting", "diagnostics", "derivatives", "tuning", "datasets", "experiment"),
     *("app.config", "app.study", "app.show", "app.run", "app.commands", "app"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError, DataError, EntryError, check_choice
+from ..html import MANY, Table, from_to, shown
 from . import grouping
 from .entries import checked_ids, checked_numbers, checked_time
 
@@ -169,6 +170,19 @@ class Ratings:
         density = len(self) / (self.num_users * self.num_items)
         shape = f"{self.num_users:,} users x {self.num_items:,} items"
         return f"Ratings({shape}, {len(self):,} entries, {density:.2%} full)"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        cells = self.num_users * self.num_items
+        rows = [("users", f"{self.num_users:,}"), ("items", f"{self.num_items:,}")]
+        rows.append(("entries", f"{len(self):,}, {len(self) / cells:.2%} of all pairs" if cells else "0"))
+        for name in ("value", "weight", "time"):
+            column = getattr(self, name)
+            if column is not None:
+                known = name != "time" and 0 < len(self) <= MANY
+                ends = f"{from_to(column.min(), column.max())}, " if known else ""
+                rows.append((f"{name}s", f"{ends}{column.dtype}"))
+        return Table("ratings", rows)
 
     @property
     def source_index(self) -> np.ndarray:

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..devices import match_varying, told_exhausted
 from ..errors import is_traced
+from ..html import Table, shown
 from ..model.factors import Factors, in_brief
 from ..model.objectives import Objective, loss
 from ..model.places import SIDES
@@ -73,6 +75,17 @@ class Certificate:
         """Whether every fresh update meets the bound, and (unless False) the rows updated last too. A NaN fails."""
         return bool(_all_within(list(self._errors(last_updated).values()), self.bound))
 
+    def errors(self) -> dict[str, jax.Array]:
+        """The backward errors of each kind, by its name in tables and pictures."""
+        fresh = {"users, fresh update": self.user, "items, fresh update": self.item}
+        return fresh | {f"{self.last}s as given": self.last_updated}
+
+    def plot(self, *, required: bool = True, ax: Any = None) -> Any:
+        """Histograms of the backward errors beside the bound: `jals.plot.certificate`."""
+        from .. import plot
+
+        return plot.certificate(self, required=required, ax=ax)
+
     def _errors(self, last_updated: bool = True) -> dict[str, jax.Array]:
         errors = {"user": self.user, "item": self.item}
         return errors | {"last_updated": self.last_updated} if last_updated else errors
@@ -82,10 +95,24 @@ class Certificate:
         parts = {name: leaf for name, leaf in vars(self).items() if name != "last"}
         if not all(isinstance(leaf, jax.Array) and not is_traced(leaf) for leaf in parts.values()):
             return f"Certificate({', '.join(f'{name} {in_brief(leaf)}' for name, leaf in parts.items())})"
-        verdict = "holds" if self.holds() else "holds of updates" if self.holds(last_updated=False) else "does not hold"
         worst = [f"{side} {float(jnp.max(error)):.1e}" for side, error in self._errors().items()]
         worst += [f"bound {self.bound:.0e}", f"stationarity {float(jnp.max(self.stationarity)):.1e}"]
-        return f"Certificate({verdict}: {', '.join(worst)})"
+        return f"Certificate({self._verdict()}: {', '.join(worst)})"
+
+    def _verdict(self) -> str:
+        return "holds" if self.holds() else "holds of updates" if self.holds(last_updated=False) else "does not hold"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        rows = []
+        for kind, error in self.errors().items():
+            error = np.asarray(error)
+            known, over = error[~np.isnan(error)], int((error > self.bound).sum())
+            worst = f"{known.max():.1e}" if len(known) else ""
+            rows.append((kind, f"{error.size:,}", worst, f"{over:,}", f"{error.size - len(known):,}"))
+        head = ("backward errors", "rows", "largest", f"over the bound {self.bound:.0e}", "unjudged")
+        stationarity = f"stationarity {np.max(np.asarray(self.stationarity)):.1e}"
+        return Table(f"certificate {self._verdict()}", rows, head, f"{stationarity} (0 at a stationary point)")
 
     def __str__(self) -> str:
         """What holds, the largest backward errors, and the rows that could not be judged."""

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import check_choice
-from ..model.factors import Factors, remainder
+from ..html import MANY, Table, brief, from_to, shown
+from ..model.factors import Factors, in_brief, remainder
 from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..rows import normal, rowsolve
@@ -43,6 +45,24 @@ class LeaveOneOut(NamedTuple):
     prediction: jax.Array
     residual: jax.Array
     weight: jax.Array
+
+    def __repr__(self) -> str:
+        """Dtypes and shapes, and no numbers."""
+        parts = {name: each for name, each in self._asdict().items() if each is not None}
+        return f"LeaveOneOut({', '.join(f'{name} {in_brief(each)}' for name, each in parts.items())})"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        rows = [("entries", f"{self.residual.size:,}")]
+        if self.residual.size <= MANY:
+            residual, weight = (np.asarray(each, np.float64) for each in (self.residual, self.weight))
+            known = np.isfinite(residual) & (weight > 0)
+            square = np.average(residual[known] ** 2, weights=weight[known]) if known.any() else np.nan
+            rows.append(("RMSE, each left out", brief(np.sqrt(square))))
+            rows.append(("without an answer", f"{np.count_nonzero(~np.isfinite(residual)):,}"))
+            if self.leverage is not None:
+                rows.append(("leverage", from_to(*np.nanquantile(np.asarray(self.leverage, np.float64), (0, 1)))))
+        return Table("leave one out", rows)
 
     @property
     def mean_squared_error(self) -> jax.Array:

@@ -13,7 +13,8 @@ from ..data.ratings import Ratings
 from ..devices import memory_bytes
 from ..errors import ArgumentError, FitError, Interrupted, check_choice
 from ..forks import check_jax
-from ..metrics import RMSE, as_error
+from ..html import Table, from_to, shown, some_of
+from ..metrics import RMSE, as_error, spelt
 from ..model.objectives import Objective
 from ..model.problem import Problem
 from ..reals import one_real
@@ -74,6 +75,25 @@ class Outcomes:
         failed = sum(isinstance(outcome, FitError) for outcome in jax.tree.leaves(self.results))
         size = " x ".join(map(str, self.loss.shape))
         return f"{type(self).__name__}({size} fits, {failed} broke down)"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        """A line an objective: its fits' sweeps and, where they were validated, how."""
+        each = [outcomes if isinstance(outcomes, list) else [outcomes] for outcomes in self.results]
+        fitted = [outcome for outcomes in each for outcome in outcomes if isinstance(outcome, Result)]
+        validation = np.reshape(self.validation, (len(each), -1))
+        known = np.isfinite(validation)
+        rows, places = [], some_of(len(each))
+        for place in places:
+            done = [last_value(outcome, "sweep") for outcome in each[place] if isinstance(outcome, Result)]
+            counts = [place, len(each[place]), len(each[place]) - len(done)]
+            ranges = [done, *([validation[place, known[place]]] if known.any() else [])]
+            rows.append([*counts, *(from_to(min(its), max(its)) if len(its) else "" for its in ranges)])
+        head = ["objective", "fits", "without a result", "sweeps"]
+        head += [f"validation {spelt(fitted[0].metric)}"] if known.any() else []
+        few = [f"{len(places)} of {len(each):,} objectives"] if len(places) < len(each) else []
+        best = [f"the best: objective {self.best_place()[0]}"] if known.any() else []
+        return Table(type(self).__name__.lower(), rows, head, "; ".join([*few, *best]))
 
 
 def last_value(outcome: Result | FitError | None, name: str) -> float:

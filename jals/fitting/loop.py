@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from ..errors import ArgumentError, DataError, FitError, Interrupted
+from ..html import Table, brief, from_to, shown, some_of
 from ..reals import one_real
 from ..solvers.protocol import check_kind, check_whole
 from .progress import shown
@@ -23,12 +26,39 @@ class Columns:
     def records(self) -> int:
         return len(next(iter(vars(self).values())))
 
+    def __repr__(self) -> str:
+        """How many records there are, and the first and the last of every column of numbers."""
+        said = [f"{name} {from_to(column[0], column[-1], _digits(name))}" for name, column in self._numbers().items()]
+        return f"{type(self).__name__}({', '.join([f'{self.records} records', *said])})"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        numbers, places = self._numbers(), some_of(self.records)
+        rows = [[brief(column[place], _digits(name)) for name, column in numbers.items()] for place in places]
+        note = f"{len(places)} of {self.records:,} records" if len(places) < self.records else ""
+        return Table(type(self).__name__.lower(), rows, list(numbers), note)
+
+    def _numbers(self) -> dict[str, list]:
+        """The columns that hold a finite number; of one of dicts a column for each of their keys."""
+        found = {}
+        for name, column in vars(self).items():
+            if column and isinstance(column[0], dict):
+                found |= {key: [record[key] for record in column] for key in column[0]}
+            else:
+                found[name] = column
+        return {name: column for name, column in found.items() if np.isfinite(np.array(column, float)).any()}
+
     def last(self) -> Any:
         return self.record(**{name: column[-1] for name, column in vars(self).items()})
 
     def with_record(self, record: Any) -> Self:
         """A longer history. This one stays as it is: whoever holds it never sees half a record."""
         return type(self)(**{name: [*column, getattr(record, name)] for name, column in vars(self).items()})
+
+
+def _digits(name: str) -> int:
+    """Of a column, as many as say something."""
+    return 3 if name == "seconds" else 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,11 @@ from .. import clock
 from ..data.ratings import Ratings
 from ..devices import told_exhausted
 from ..errors import ArgumentError, FitError
+from ..html import Table, from_to, shown
 from ..metrics import RMSE, as_error, spelt
 from ..model.factors import Factors
 from ..model.objectives import Objective, loss
+from ..model.places import SIDES
 from ..model.problem import Problem
 from ..model.streamed import REFUSAL, Streamed
 from ..solvers.protocol import (
@@ -38,6 +40,17 @@ from .streaming import Streaming
 from .validation import check_metric, measure_of
 from .vanished import vanished, warn_if_vanished
 
+# Why a fit stopped, for readers.
+REASONS = {
+    "sweeps": "as many as were asked for",
+    "tol": "the loss settled (tol)",
+    "patience": "validation was no longer better (patience)",
+    "callback": "a callback stopped it",
+    "failed": "it broke down",
+    "interrupted": "it was interrupted",
+    RUNNING: "under way",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -50,7 +63,7 @@ class Record:
     validation: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class History(Columns):
     """One record at the start (sweep 0) and one after every `loss_every` sweeps; parallel lists.
 
@@ -120,6 +133,26 @@ class Result:
                 said += [f"{what} {number:.6g}"] if np.isfinite(number) else []
             said.append(f"{self.history.seconds[-1]:.3g} s and {self.compile_seconds:.3g} s of compiling")
         return f"Result({', '.join(said)}: {self.factors!r})"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        """What `repr` says, with what it was at the start."""
+        rows = [("ended", f"after {self.done:,} sweeps: {REASONS.get(self.reason, self.reason)}")]
+        if self.sweep in self.history.sweep:
+            at, names = self.best(), {"loss": "loss", "validation": f"validation {spelt(self.metric)}"}
+            ends = {names[name]: getattr(self.history, name) for name in names}
+            rows += [(name, from_to(column[0], column[at])) for name, column in ends.items() if np.isfinite(column[at])]
+            rows.append(("seconds", f"{self.history.seconds[-1]:.3g}, and {self.compile_seconds:.3g} of compiling"))
+        users, items = (self.factors.num_rows(side) for side in SIDES)
+        size = f"{users:,} users, {items:,} items, rank {self.factors.rank:,}"
+        rows.append(("factors", f"of sweep {self.sweep:,}: {size}"))
+        return Table("result of a fit", rows)
+
+    def plot(self, across: str = "sweep", *, ax: Any = None) -> Any:
+        """Loss and validation along the way: `jals.plot.history`."""
+        from .. import plot
+
+        return plot.history(self, across, ax=ax)
 
     @property
     def done(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, check_choice, is_traced
 from ..forks import check_jax
+from ..html import Table, shown
 from ..model.factors import Factors, consistent
 from .formulas import AT_K, METRICS, OF_TOPS, Lists, auc
 from .places import Plan, Wanted, sides
@@ -46,6 +47,13 @@ class Ranking:
             return f"{key} {self.mean[key]:.4f}" + (f" ± {error:.4f}" if np.isfinite(error) else "")
 
         return f"Ranking({', '.join(map(said, self.mean))}: {len(self.user):,} users, {self.left_out:,} left out)"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        sure = {key: f"{error:.4f}" if np.isfinite(error) else "" for key, error in self.stderr.items()}
+        rows = [(key, f"{mean:.4f}", sure[key]) for key, mean in self.mean.items()]
+        note = f"{len(self.user):,} users; {self.left_out:,} have nothing to find and are left out"
+        return Table("ranking", rows, ("metric", "mean over users", "standard error"), note)
 
     def minus(self, other: "Ranking") -> "Ranking":
         """The differences to another ranking of the same users, metric by metric (those that both have): `mean`, and

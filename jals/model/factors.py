@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError, is_traced
 from ..forks import check_jax
+from ..html import Table, shown
 from ..reals import FLOATS, float_dtype, is_number, reals
 from .places import SIDES, Places
 
@@ -41,6 +42,14 @@ class Factors:
         """Dtypes and shapes; of the mean its value. Never the numbers of a row."""
         said = [f"{name} {in_brief(part)}" for name, part in self.parts().items()]
         return f"Factors({', '.join(said)}{'' if self.places is None else f', {self.places}'})"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        biased = "" if self.user_bias is None else ", each with a bias"
+        rows = [(f"{side}s", f"{self.num_rows(side):,} rows of {self.rank:,} numbers{biased}") for side in SIDES]
+        rows += [] if self.mean is None else [("mean", in_brief(self.mean))]
+        rows.append(("numbers", np.dtype(self.dtype).name))
+        return Table("factors", rows, note="" if self.places is None else str(self.places))
 
     def parts(self) -> dict[str, jax.Array]:
         """The arrays that there are, by name."""

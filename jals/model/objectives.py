@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import ArgumentError, check_choice, is_traced
 from ..reals import as_floats, check_fits_dtype, reals
 from .counts import POWERS, SIDES, entry_counts, weights_of_rows
-from .factors import CHUNK, Factors, remainder, score_terms, widened
+from .factors import CHUNK, Factors, in_brief, remainder, score_terms, widened
 from .feedback import KINDS, POSITIVE, Entry, check_values, entry_of
 from .problem import Problem
 from .sharded import Sharded
@@ -43,7 +43,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Objective:
     """The loss's numbers (traced leaves) and form (static). Make one with a preset: `explicit`, `als_wr`, `hu_koren`,
     `ials` or `wals`.
@@ -98,6 +98,14 @@ class Objective:
     unobserved_power_user: Any = None
     unobserved_power_item: Any = None
     by_place: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __repr__(self) -> str:
+        """The kind of feedback and what is given; of what is by row dtype and shape."""
+        numbers = {name: getattr(self, name) for name in (*NUMBERS, *PRIORS)}
+        said = [f"{name} {in_brief(number)}" for name, number in numbers.items() if number is not None]
+        said += [name for name in ("bias", "center", "by_place") if getattr(self, name)]
+        said += [f"count of {self.count}"] if self.count != COUNTS[0] else []
+        return f"Objective({self.feedback}: {', '.join(said)})"
 
     def entry(self, value: Any, weight: Any) -> Entry:
         """(w, t, q) of entries with these values and weights, v g_u h_i: see `weighed`."""

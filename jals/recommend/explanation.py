@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.ratings import Ratings
 from ..errors import ArgumentError, is_traced
+from ..html import Table, draw
 from ..model.factors import Factors, checked_ids, predict
 from ..model.objectives import Objective
 from ..model.problem import Problem
@@ -52,6 +53,14 @@ class Explanation(NamedTuple):
         said += [f"{len(self.item) - _SHOWN:,} more"] if len(self.item) > _SHOWN else []
         said += [f"offset {self.offset:.4g}", f"stale {self.stale:.2g}"]
         return f"Explanation(score {self.score:.4g}: {', '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        rows: list[Any] = [(int(item), f"{adds:+.4g}") for item, adds in zip(self.item, self.contribution, strict=True)]
+        rest = self.contribution[_SHOWN:]
+        rows[_SHOWN:] = [(f"{len(rest):,} others", f"{rest.sum():+.4g}")] if len(rest) else []
+        rows.append(("mean, bias, prior", f"{self.offset:+.4g}"))
+        stale = f"the row as given scores {self.stale:+.2g} beside it"
+        return draw(Table(f"score {self.score:.4g}, as a sum", rows, ("item", "adds"), stale))
 
 
 def explain(factors: Factors, problem: Problem, objective: Objective, user: int, item: int) -> Explanation:

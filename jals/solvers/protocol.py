@@ -36,6 +36,11 @@ class State(NamedTuple):
     factors: Factors
     memory: Any = None
 
+    def __repr__(self) -> str:
+        """The factors, and how many arrays are carried beside them."""
+        carried = len(jax.tree.leaves(self.memory))
+        return f"State({self.factors!r}{f', memory of {carried} arrays' if carried else ''})"
+
 
 class Info(NamedTuple):
     """What a sweep says about itself, a scalar each.

@@ -19,6 +19,7 @@ from ..fitting import single as fitting
 from ..fitting.loop import RUNNING, Columns, StopRules, fit_error, run_single
 from ..fitting.vanished import MESSAGE, warn_if_vanished
 from ..forks import check_jax
+from ..html import Table, brief, from_to, shown
 from ..metrics import HeldOut
 from ..model.factors import Factors
 from ..model.objectives import Objective
@@ -56,7 +57,7 @@ class Step:
     numbers: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Steps(Columns):
     """The history of `tune`, one record a step; parallel lists.
 
@@ -144,6 +145,19 @@ class Tuned:
         error = f"{self.score.name} {self.history.score[at]:.4f}" if ranked else f"RMSE {self.history.rmse[at]:.4f}"
         done = f"best of {self.done} steps: {self.step}, held-out {error}"
         return f"Tuned({done}, {self.passes:,} passes: {numbers})"
+
+    @shown
+    def _repr_html_(self) -> Table:
+        rows = [("steps", f"{self.done:,} ({self.reason}), {self.passes:,} passes over the training entries")]
+        if self.step:
+            at = self.best()
+            rows.append(("the best step", f"{self.step:,}"))
+            rows.append(("held-out RMSE", from_to(self.history.rmse[0], self.history.rmse[at])))
+            if type(self.score) is not SquaredError:
+                rows.append((self.score.name, from_to(self.history.score[0], self.history.score[at])))
+            rows += [(name, brief(number)) for name, number in self.history.numbers[at].items()]
+        unseen = f"{self.unseen:,} validation entries are of users or items without training entries"
+        return Table("tuned", rows, note=unseen if self.unseen else "")
 
 
 def tune(

@@ -11,7 +11,6 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 from tests.support import ROOT
@@ -53,15 +52,6 @@ def run(page: Path, text: str) -> None:
             exec(code, names)
         if block.output is not None:
             assert printed.getvalue() == block.output, f"{page.name}, the block at line {block.line + 1}"
-
-
-@pytest.fixture
-def as_a_reader(monkeypatch, tmp_path):
-    """A fresh process in an empty folder, as near as may be: without the x64 of the tests."""
-    monkeypatch.chdir(tmp_path)
-    jax.config.update("jax_enable_x64", False)
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

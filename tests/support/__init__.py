@@ -16,6 +16,7 @@ _PACKAGES = {
     "docs": ("material", "mkdocstrings"),
     "explore": ("dash",),
     "optuna": ("optuna",),
+    "plot": ("matplotlib",),
     "safetensors": ("safetensors",),
     "tables": ("polars", "narwhals"),
 }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PURPOSES = {
     "cli": "the command line: experiments from TOML files",
     "tables": "CSV and Parquet files, data frames",
+    "plot": "figures of fits: jals.plot",
     "partition": "tables larger than memory, cut into shards",
     "distributed": "runs by several processes",
     "safetensors": "factors in .safetensors files",

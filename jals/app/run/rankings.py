@@ -11,9 +11,9 @@ import jals
 from ...errors import ArgumentError, ConfigError
 from ...files.runs.record import Bin, RankingRecord, finite
 from ...metrics import Evaluation, metric_parts
+from ...plot.summaries import degree_edges, degrees, observed
 from ..config.measures import asked
 from ..config.schema import Config
-from ..show.page.summaries import degree_edges, degrees, observed
 
 _AT = (1, 2, 5, 10, 20, 50, 100)  # places up to which the record knows how a fit does
 _SIDES = ("user", "item")

@@ -13,15 +13,9 @@ import rich.table
 from rich.segment import Segment
 from rich.text import Text
 
-# Control characters (C0, DEL, C1), what else ends a line, what turns the order of letters round, halves of characters.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from ...html import printable
+
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")  # the last is typer's
-
-
-def printable(text: Any, lines: bool = False) -> str:
-    """A text in which whatever a terminal or a browser would obey rather than show is written as in Python: \\x1b. With
-    `lines` its line breaks stay: those of a text of ours, not of an id or a title."""
-    return _UNPRINTABLE.sub(lambda found: "\n" if lines and found[0] == "\n" else repr(found[0])[1:-1], str(text))
 
 
 class Console(rich.console.Console):

@@ -9,8 +9,8 @@ from rich.console import Console
 import jals
 from jals.app.commands import explore as room
 from jals.app.commands.explore.answers import Answers
-from jals.app.commands.explore.item_map import ItemMap
 from jals.app.commands.explore.search import Finder
+from jals.plot.item_map import ItemMap
 from jals.recommend import explanation, folding
 from tests.support import needs
 from tests.support.commands import jals_command

@@ -28,8 +28,8 @@ needs("explore")
 
 from jals.app.commands.explore import figure, page, serving  # noqa: E402 - they need Dash
 from jals.app.commands.explore.answers import Answers  # noqa: E402
-from jals.app.commands.explore.item_map import ItemMap  # noqa: E402
 from jals.app.commands.explore.search import Finder  # noqa: E402
+from jals.plot.item_map import ItemMap  # noqa: E402
 
 
 def made_up(objective=None, users=400, items=300, titles=None):

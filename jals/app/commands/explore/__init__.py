@@ -64,8 +64,8 @@ def explored(place: Path, served: Served, titles: Path | None = None) -> "Explor
     Raises:
         DataError: for a file of titles that is not there, cannot be read, or names none of the items.
     """
+    from ....plot.item_map import ItemMap
     from .answers import Answers
-    from .item_map import ItemMap
     from .page import Explored
     from .search import Finder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .item_map import ItemMap
+from ....plot.item_map import ItemMap
 from .parts import shown
 from .search import Finder
 

@@ -12,9 +12,9 @@ from flask import Flask
 
 import jals
 
+from ....plot.item_map import ItemMap
 from . import figure, parts
 from .answers import Answers
-from .item_map import ItemMap
 from .search import Finder
 
 MARKED = 100  # of a user's items on the map

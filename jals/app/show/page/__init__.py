@@ -22,12 +22,13 @@ from ....files.runs import folder
 from ....files.runs.record import FitRecord, RunRecord, label
 from ....metrics import is_error, spelt
 from ....model.feedback import KINDS
+from ....plot import summaries
 from ....recommend.candidates import least_entries
 from ...config.schema import Config
 from ...study import best_fit
 from ...study.best_fit import Ranking
 from ..console import printable
-from . import gallery, summaries
+from . import gallery
 from .gallery import DrawnFit, PageFigure
 
 TOP = 10  # items of a list

@@ -10,10 +10,9 @@ import numpy as np
 import jals
 
 from ....files.runs.record import FitRecord
-from ....metrics import RMSE, is_error, spelt
-from . import plots, summaries
-
-_ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work"}
+from ....metrics import RMSE
+from ....plot import summaries
+from . import plots
 
 
 class DrawnFit(NamedTuple):
@@ -51,32 +50,23 @@ def curves(fits: list[FitRecord]) -> Iterator[PageFigure]:
     """Loss and validation metric, by sweeps and by seconds: what of them the histories hold."""
     metrics = {fit.metric for fit in fits}
     metric = metrics.pop() if len(metrics) == 1 else RMSE
-    watched = spelt(metric)
     histories = [(fit.solver, fit.history.columns()) for fit in first_fits(fits)]
-    for name, ylabel in {"loss": "loss L", "validation": f"{watched} of validation entries"}.items():
-        for across, xlabel in _ACROSS.items():
-            lines = [
-                plots.Line(label, np.array(history[across]), np.array(history[name], float))
-                for label, history in histories
-                if name in history and across in history and np.isfinite(np.array(history[name], float)).any()
-            ]
-            if lines:
-                last = "; ".join(f"{line.label}: {line.y[0]:,.6g} to {line.y[-1]:,.6g}" for line in lines)
+    for name in ("loss", "validation"):
+        for across in ("sweep", "seconds"):
+            shown = summaries.progress(histories, name, across, metric)
+            if shown is not None:
+                last = "; ".join(f"{line.label}: {line.y[0]:,.6g} to {line.y[-1]:,.6g}" for line in shown.lines)
                 yield PageFigure(
                     f"{name}-by-{across}",
-                    f"{ylabel} against {xlabel}, first to last: {last}.",
-                    f"{ylabel[:1].upper() + ylabel[1:] if name == 'loss' else ylabel} against {xlabel}.",
-                    plots.picture(plots.curves, lines, xlabel, ylabel, name != "loss" and not is_error(metric)),
+                    f"{shown.ylabel} against {shown.xlabel}, first to last: {last}.",
+                    f"{_capital(shown.ylabel) if name == 'loss' else shown.ylabel} against {shown.xlabel}.",
+                    plots.picture(plots.curves, *shown),
                 )
 
 
 def certificates(drawn: list[DrawnFit]) -> Iterator[PageFigure]:
     """One picture a fit, all on the same axis."""
-    errors = [
-        {"users, fresh update": user, "items, fresh update": item, f"{proof.last}s as given": proof.last_updated}
-        for proof in (one.certificate for one in drawn)
-        for user, item in [(proof.user, proof.item)]
-    ]
+    errors = [one.certificate.errors() for one in drawn]
     edges = {
         bound: summaries.error_edges([np.asarray(error) for sides in errors for error in sides.values()], bound)
         for bound in {one.certificate.bound for one in drawn}
@@ -127,7 +117,7 @@ def residuals(drawn: list[DrawnFit], scored: list[dict[str, summaries.Scored]]) 
             f"residuals-{_file(one.label)}",
             f"Boxes of residuals by value, {one.label}. Median at the lowest and the highest value: {medians}.",
             f"{one.label}. Median residual at the lowest and the highest value: {medians}.",
-            plots.picture(plots.residuals, bands, "value of the entry" if edges is None else "value (bin edges)"),
+            plots.picture(plots.residuals, bands, summaries.value_label(edges)),
             place,
         )
 

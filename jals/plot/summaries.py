@@ -1,20 +1,42 @@
-"""The numbers behind the figures of a run's page: NumPy on the host, seconds for tens of millions of entries."""
+"""The numbers behind the figures: NumPy on the host, seconds for tens of millions of entries."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-import jals
+from ..data.ratings import Ratings
+from ..metrics import is_error, spelt
+from ..model.factors import Factors, predict
+from ..model.objectives import Objective
 
-SAMPLE = 1_000_000  # entries of a part that are predicted for the page
+ACROSS = {"sweep": "sweeps", "seconds": "seconds of solver work", "passes": "passes over the entries"}
+SAMPLE = 1_000_000  # entries of a part that are predicted for a figure
 _DISTINCT = 12  # up to so many different values have a residual band each
 _BINS = 10  # and more are put into so many bins
 _BLOCKS = 64  # rows and columns of the density's picture
 _POINTS = 300  # of a degree distribution's curve
 FEW = 10  # fewer entries have no box and no interval: they are drawn hollow
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Line(NamedTuple):
+    """A line of a plot: its name, and its points."""
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+class Curves(NamedTuple):
+    """Lines of one panel. `level`: the numbers are shares, and go on an axis that is not logarithmic."""
+
+    lines: list[Line]
+    xlabel: str
+    ylabel: str
+    level: bool
 
 
 class Scored(NamedTuple):
@@ -86,17 +108,31 @@ class Density(NamedTuple):
     num_items: int
 
 
-def observed(ratings: jals.Ratings) -> np.ndarray | slice:
+def progress(
+    histories: Sequence[tuple[str, Mapping[str, Any]]], name: str, across: str, metric: str
+) -> Curves | None:
+    """The column "loss" or "validation" of labelled histories against another of their columns, of those that have it;
+    None where none has."""
+    lines = [
+        Line(label, np.array(columns[across]), np.array(columns[name], float))
+        for label, columns in histories
+        if name in columns and across in columns and np.isfinite(np.array(columns[name], float)).any()
+    ]
+    ylabel = "loss L" if name == "loss" else f"{spelt(metric)} of validation entries"
+    return Curves(lines, ACROSS[across], ylabel, name != "loss" and not is_error(metric)) if lines else None
+
+
+def observed(ratings: Ratings) -> np.ndarray | slice:
     """Picks the entries of weight > 0; the others count as missing."""
     return slice(None) if ratings.weight is None else ratings.weight > 0
 
 
-def degrees(ratings: jals.Ratings, side: str) -> np.ndarray:
+def degrees(ratings: Ratings, side: str) -> np.ndarray:
     """Entries of every row of a side, `(rows,)`."""
     return np.bincount(getattr(ratings, side)[observed(ratings)], minlength=getattr(ratings, f"num_{side}s"))
 
 
-def scored(factors: jals.Factors, part: jals.Ratings, objective: jals.Objective) -> Scored:
+def scored(factors: Factors, part: Ratings, objective: Objective) -> Scored:
     """The entries of a part, or `SAMPLE` of them drawn with seed 0, predicted."""
     which = np.arange(len(part))[observed(part)]
     total = len(which)
@@ -105,7 +141,7 @@ def scored(factors: jals.Factors, part: jals.Ratings, objective: jals.Objective)
     user, item, value = part.user[which], part.item[which], part.value[which]
     weight = np.ones_like(value) if part.weight is None else part.weight[which]
     target = np.asarray(objective.entry(jnp.asarray(value), jnp.asarray(weight)).t, np.float64)
-    residual = target - np.asarray(jals.predict(factors, user, item), np.float64)
+    residual = target - np.asarray(predict(factors, user, item), np.float64)
     return Scored(user, item, value, weight, residual, total)
 
 
@@ -127,7 +163,7 @@ def error_edges(errors: list[np.ndarray], bound: float) -> np.ndarray:
     return np.log10(bound) + np.arange(np.floor(logs.min()) - 1, np.ceil(logs.max()) + 2) / 5
 
 
-def spectrum(factors: jals.Factors) -> np.ndarray:
+def spectrum(factors: Factors) -> np.ndarray:
     """The singular values of X Yᵀ, largest first, float64 `(min(rank, users, items),)`.
 
     From the triangles of both factors' QR: X Yᵀ itself, users times items, is never made.
@@ -142,6 +178,11 @@ def residual_edges(value: np.ndarray) -> np.ndarray | None:
     if len(np.unique(value)) <= _DISTINCT:
         return None
     return np.unique(np.quantile(value, np.linspace(0, 1, _BINS + 1)))
+
+
+def value_label(edges: np.ndarray | None) -> str:
+    """What the axis of values is called."""
+    return "value of the entry" if edges is None else "value (bin edges)"
 
 
 def residual_bands(value: np.ndarray, residual: np.ndarray, values: np.ndarray, edges: np.ndarray | None) -> Bands:
@@ -192,7 +233,7 @@ def at_least(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return each, share
 
 
-def density(ratings: jals.Ratings) -> Density:
+def density(ratings: Ratings) -> Density:
     """The share of pairs observed in blocks of users and items sorted by degree."""
     which = observed(ratings)
     places, sizes = [], []
