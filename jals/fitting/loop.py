@@ -12,7 +12,7 @@ from ..errors import ArgumentError, DataError, FitError, Interrupted
 from ..html import Table, brief, from_to, shown, some_of
 from ..reals import one_real
 from ..solvers.protocol import check_kind, check_whole
-from .progress import shown
+from .progress import showing
 
 RUNNING = "running"  # the `reason` of a result that is under way
 
@@ -151,7 +151,7 @@ def run_rounds(
     now: list[Any] = []
     try:
         label = asked.progress if isinstance(asked.progress, str) else "fit" * asked.progress
-        with memory(lambda: _settled(now, lambda _: "failed") or None), shown(label) as watch:
+        with memory(lambda: _settled(now, lambda _: "failed") or None), showing(label) as watch:
             now = start()
             for prepare in begin:
                 now = prepare(now)

@@ -85,7 +85,7 @@ def left_in_words(seconds: float | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def shown(label: str) -> Iterator[Callable[[Any], None] | None]:
+def showing(label: str) -> Iterator[Callable[[Any], None] | None]:
     """Yields what is to be called with what callbacks see; None without a label. Nothing that goes wrong with the
     showing, such as a closed pipe, ends a fit."""
     if not label:
