@@ -46,6 +46,10 @@ def _work(plan: "Plan") -> Iterator[str]:
     for kind, sent in work.sent.items():
         what = f"{kind}, {work.collectives[kind]:,} times"
         yield f"  {what:<32}{in_units(round(sent)):>24}{seconds(plan.sent[kind]):>14}"
+    counts = {kind: count for kind, count in work.collectives.items() if count}
+    if counts:
+        early = (f"{kind} {work.begun_early.get(kind, 0):,} of {count:,}" for kind, count in counts.items())
+        yield f"  begun before they are waited for: {', '.join(early)}"
     if not work.sent:
         yield f"  {'interconnect':<32}{'nothing is sent':>24}"
     if work.unestimated:

@@ -62,6 +62,8 @@ class Work(NamedTuple):
         unestimated: how many calls of kernels that the compiler does not look into, by name: their operations are not
             counted.
         loops: of loops with an unknown number of rounds, each counted once, the names.
+        begun_early: of the collectives, how many are begun before they are waited for, so that other work may go on
+            beside them, by kind.
     """
 
     sent: dict[str, float]
@@ -70,6 +72,7 @@ class Work(NamedTuple):
     operations: dict[str, float]
     unestimated: dict[str, int]
     loops: list[str]
+    begun_early: dict[str, int] = {}  # noqa: RUF012 - never altered
 
 
 def work(text: str) -> Work:
@@ -81,7 +84,8 @@ def work(text: str) -> Work:
         return {key[1]: number(count) for key, count in sorted(total.items()) if key[0] == what and count}
 
     loops = list(of("loop"))
-    return Work(of("sent"), of("collective", round), total["memory", ""], of("operations"), of("call", round), loops)
+    sent, begun = of("sent"), of("begun early", round)
+    return Work(sent, of("collective", round), total["memory", ""], of("operations"), of("call", round), loops, begun)
 
 
 Totals = defaultdict[tuple[str, str], float]  # by what is counted, and its kind
@@ -118,11 +122,16 @@ class _Walk:
                     total[key] = max(total[key], count)  # of each the branch with the most
         elif opcode in ("call", "async"):
             for name in it.called("to_apply", "calls", "called_computation"):
-                _add(total, self.computation(name))
+                inside = self.computation(name)
+                _add(total, inside)
+                if it.opcode == "async-start":
+                    for kind in COLLECTIVES:
+                        total["begun early", kind] += inside["collective", kind]
         elif opcode in COLLECTIVES:
             count = len(here.operands(it))  # what is begun holds its operands, its results, and what it needs to end
             begun = it.opcode != opcode and opcode != "all-reduce"
-            self._collective(here, it, opcode, it.arrays[count : 2 * count] if begun else it.arrays, total)
+            made = it.arrays[count : 2 * count] if begun else it.arrays
+            self._collective(here, it, opcode, made, total, early=it.opcode != opcode)
         elif it.opcode == "fusion":
             inner = self.module.computations[it.called("calls")[0]]
             total["memory", ""] += self._fused_traffic(inner)
@@ -141,18 +150,24 @@ class _Walk:
             elif it.opcode in COLLECTIVES:
                 channel = re.search(r"channel_id=(\d+)", it.attributes)
                 key = it.opcode, channel[1] if channel else it.name
+                again, devices = (*key, "again"), self._group(it)
+                kind, made = _scattered(here, it, devices)
                 if key not in seen:
                     seen.add(key)
-                    self._collective(here, it, *_scattered(here, it, self._group(it)), total)
+                    self._collective(here, it, kind, made, total)
+                elif again not in seen:  # so the first has begun it
+                    seen.add(again)
+                    total["begun early", kind] += devices > 1
             else:
                 self._arithmetic(here, it, total)
 
     def _collective(
-        self, here: Computation, it: Instruction, kind: str, made: tuple[Array, ...], total: Totals
+        self, here: Computation, it: Instruction, kind: str, made: tuple[Array, ...], total: Totals, early: bool = False
     ) -> None:
         devices, arrays = self._group(it), here.operands(it)
         total["sent", kind] += COLLECTIVES[kind](devices, sum(array.bytes for array in arrays))
         total["collective", kind] += devices > 1
+        total["begun early", kind] += devices > 1 and early
         total["memory", ""] += sum(array.main for array in (*arrays, *made))
 
     def _group(self, it: Instruction) -> int:

@@ -227,6 +227,7 @@ def test_a_tpus_program():
     found = work(TPU)
     rows = 8 * 128 * FLOAT  # 64 numbers lie in a tile of 128
     assert found.collectives == {"all-gather": 5, "reduce-scatter": 5}  # from 2 to 7; begun and ended, sent once
+    assert found.begun_early == {"all-gather": 5}
     assert found.sent == {"all-gather": 5 * 15 * rows, "reduce-scatter": 5 * 15 / 16 * 16 * rows}
     assert found.operations == {"bf16": 5 * 2 * 5 * 8 * 16 * 16}  # each of a batch meets its own partner alone
     assert found.unestimated == {"Cholesky": 5}
@@ -260,3 +261,29 @@ ENTRY %main (x: f32[2,3,10], k: f32[5,3,3]) -> f32[2,5,{out.shape[-1]}] {{
 }}
 """
     assert work(text).operations == {"f32": 2 * pairs * 2 * 5 * 3}
+
+
+GPU = """\
+HloModule jit_f, is_scheduled=true, num_partitions=4
+
+%sent (a: f32[8,64]) -> f32[8,64] {
+  %a = f32[8,64]{1,0} parameter(0)
+  ROOT %swapped = f32[8,64]{1,0} all-to-all(%a), channel_id=3, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+ENTRY %main (p: f32[8,64]) -> f32[32,64] {
+  %p = f32[8,64]{1,0} parameter(0)
+  %begun = ((f32[8,64]{1,0}), f32[8,64]{1,0}) async-start(%p), calls=%sent
+  %rows = f32[8,64]{1,0} async-done(%begun), calls=%sent
+  %waited = f32[8,64]{1,0} all-to-all(%rows), channel_id=4, replica_groups={{0,1,2,3}}, dimensions={0}
+  %start = (f32[8,64]{1,0}, f32[32,64]{1,0}) all-gather-start(%waited), channel_id=1, replica_groups={{0,1,2,3}}, \\
+dimensions={0}
+  ROOT %done = f32[32,64]{1,0} all-gather-done(%start)
+}
+"""
+
+
+def test_what_is_begun_early_is_told_from_what_is_waited_for():
+    found = work(GPU)
+    assert found.collectives == {"all-gather": 1, "all-to-all": 2}
+    assert found.begun_early == {"all-gather": 1, "all-to-all": 1}

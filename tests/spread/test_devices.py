@@ -1,4 +1,4 @@
-"""Runs what needs eight devices, each file in a process of its own: how many there are is settled when jax starts."""
+"""Runs what needs several devices, each file in a process of its own: how many there are is settled when jax starts."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 FILES = sorted(Path(__file__).parent.glob("on_*.py"))
+COUNTS = {"on_two_": 2, "on_eight_": 8, "on_sixty_four_": 64}
 QUICK = "on_eight_uses"  # on the floor too
 
 
@@ -16,7 +17,7 @@ QUICK = "on_eight_uses"  # on the floor too
     [pytest.param(path, marks=[] if path.stem == QUICK else [pytest.mark.newest], id=path.stem) for path in FILES],
 )
 def test_on_several_devices(path):
-    devices = 2 if path.stem.startswith("on_two") else 8
+    (devices,) = (count for name, count in COUNTS.items() if path.stem.startswith(name))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment["NPROC"] = str(4 * devices)  # the pool is to be larger than the devices: see docs/scaling.md
