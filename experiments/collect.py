@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 
 import jals
-from jals.app.show.report import competitors, equal_cost, gathering, reaching, table
+from jals.app.show.report import competitors, equal_cost, gathering, reaching, table, verdict
 from jals.metrics import is_error
 
 HERE = Path(__file__).parent
@@ -70,6 +70,7 @@ def taken(place: Path) -> dict[str, Any]:
             "fits": len(comparison.fits),
             "trials": len(trials),
             "broken_trials": sum(fit.broken for fit in trials),
+            "verdict": _said(verdict.of(comparison)),
             "rows": rows,
             "paired": [each._asdict() for each in table.paired(comparison)],
             "equal_cost": _standings(comparison),
@@ -77,6 +78,12 @@ def taken(place: Path) -> dict[str, Any]:
             "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
         }
     )
+
+
+def _said(found: verdict.Verdict) -> dict[str, Any]:
+    """What the report begins with, by rule from the records."""
+    facts = ("kind", "winner", "leader", "rival", "difference", "low", "high", "replicates", "unit")
+    return {name: getattr(found, name) for name in (*facts, "headline", "cost", "detail")}
 
 
 def _standings(comparison: competitors.Comparison) -> dict[str, Any]:

@@ -8,6 +8,7 @@ pytest.importorskip("jinja2", reason='studies need the extra "cli"')
 pytest.importorskip("matplotlib", reason='studies need the extra "cli"')
 pytest.importorskip("pydantic", reason='studies need the extra "cli"')
 
+from jals.app.show.report import gathering, verdict
 from tests.support import ROOT, script
 from tests.support.records import made_run
 
@@ -71,4 +72,6 @@ def test_a_run_is_taken_in(collect, tmp_path):
     worst = [max(row["certificate"]["user"] for row in found["rows"])]
     worst.append(max(fit["certificate"]["user"] for fit in record["fits"] if fit["certificate"]))
     assert worst[0] == pytest.approx(worst[1], rel=1e-5)
+    said = verdict.of(gathering.read([tmp_path]))
+    assert said.headline and found["verdict"]["headline"] == said.headline and found["verdict"]["cost"] == said.cost
     assert {row["solver"] for row in found["rows"] if row["tuned"]} == {"sgd"}
