@@ -5,7 +5,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from ..model.factors import Factors
+from ..model.factors import Factors, widened
 from ..model.objectives import Objective
 from ..model.problem import Problem
 
@@ -47,6 +47,5 @@ def _most(factors: Factors) -> float:
 @jax.jit
 def _product_of_largest(user: jax.Array, item: jax.Array) -> jax.Array:
     """max |user| max |item|; NaN where one is."""
-    wide = jnp.promote_types(user.dtype, jnp.float32)
-    largest = [jnp.max(jnp.abs(table), initial=0).astype(wide) for table in (user, item)]
-    return largest[0] * largest[1]
+    users, items = (jnp.max(jnp.abs(table), initial=0) for table in widened((user, item)))
+    return users * items

@@ -160,7 +160,7 @@ def _italic(letter: str) -> str:
 def _public_names() -> list[str]:
     """Every name that `jals/__init__.py` makes, but modules that are there because others import them."""
     source = (ROOT / "jals" / "__init__.py").read_text(encoding="utf-8")
-    imported = re.findall(r"^from \.\S* import (\([^)]*\)|.*)$", source, re.MULTILINE)
+    imported = re.findall(r"^    from \.\S* import (\([^)]*\)|.*)$", source, re.MULTILINE)
     names = re.findall(r"\w+", " ".join(imported))
     assert set(names) >= {"fit", "ALS", "Ratings", "split"}
     return names

@@ -13,7 +13,7 @@ from jals.app.config.schema import Config
 from jals.app.run import baselines, session
 from jals.app.run.data import folds
 from jals.app.show import page
-from jals.app.show.report import competitors
+from jals.app.show.report import gathering
 from jals.app.show.report import table as report_table
 from jals.files.runs import folder
 from tests.support.commands import jals_command, write_experiment
@@ -110,7 +110,7 @@ def test_implicit_feedback_is_ranked_unasked(tmp_path, monkeypatch):
     assert "With ials an error" not in shown
     config, found = configs.load(path), folder.read(tmp_path / "ranked")
     assert page._columns(found.fits, config) == [("validation", "ndcg@3"), ("test", "ndcg@3"), ("test", "recall@2")]
-    tables = report_table.measures(competitors.read([tmp_path / "ranked"]))
+    tables = report_table.measures(gathering.read([tmp_path / "ranked"]))
     assert list(tables)[:2] == ["test ndcg@3", "test recall@2"]
     for change in ("output.metrics=[]", 'objective={ preset = "als_wr", reg = 0.1 }'):
         assert configs.load(path, [change]).ranked == []
