@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 def seconds() -> float:
     """Seconds of a monotonic clock, less those in which the process was paused."""
-    still = _still()  # before the clock is read, so that no pause in between is lost
-    return time.perf_counter() - still
+    still = _still()
+    while True:
+        now, known = time.perf_counter(), still
+        if (still := _still()) == known:  # or it was paused in between
+            return now - still
 
 
 def follow(still: Callable[[], float] | None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from ... import clock
 
 _STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _BEAT = 0.05  # seconds: how exactly the time of a stop is known
+_GAP = 10 * _BEAT  # between two beats: a pause, or a machine with other work; the wait to be told which
 
 
 class Stopped(KeyboardInterrupt):
@@ -108,6 +110,7 @@ class _PausedTime:
 
     A Python handler runs only between two steps of the interpreter, and a sweep may delay that. So the system itself
     writes the number of SIGCONT into a pipe. No signal tells when a pause begins: a thread notes the time every 0.05 s.
+    On a busy machine that thread may go on before the number is written: after a gap in its beats it waits for it.
     """
 
     def __init__(self):
@@ -136,11 +139,15 @@ class _PausedTime:
 
     def __call__(self) -> float:
         with self._lock:
-            now = time.perf_counter()
+            if time.perf_counter() - self._beat > _GAP:
+                select.select([self._reading], [], [], _GAP)
+            before, ended = time.perf_counter(), False
             with contextlib.suppress(BlockingIOError):
-                if signal.SIGCONT in os.read(self._reading, 512):
-                    self._total += max(now - self._beat - _BEAT / 2, 0.0)
-            self._beat = now
+                ended = signal.SIGCONT in os.read(self._reading, 512)
+            after = time.perf_counter()  # a pause may also lie between these lines: it is in this gap or in the next
+            if ended:
+                self._total += max(after - self._beat - _BEAT / 2, 0.0)
+            self._beat = after if ended else before
             return self._total
 
     def _listen(self) -> None:

@@ -190,6 +190,28 @@ def test_time_that_a_process_stands_still_in_is_no_work(tmp_path):
     assert max(np.diff(seconds)) < 1 and min(np.diff(seconds)) >= -0.1
 
 
+LATE = """
+import os, signal, subprocess, time
+from jals import clock
+from jals.app.run import signals
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])  # by every thread that is begun from here on, too
+with signals.catch_stops():
+    began = clock.seconds()
+    subprocess.Popen(["sh", "-c", f"sleep 2; kill -CONT {os.getpid()}"])
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.3)  # the thread that notes the time goes on before the signal is heard
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCONT])
+    time.sleep(0.1)
+    print(clock.seconds() - began)
+"""
+
+
+def test_a_pause_whose_end_is_told_late_is_no_work():
+    """As on a machine that has other work when the process goes on."""
+    made = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert float(made.stdout) < 1.5, "2 s of it were none"
+
+
 # ---- one by one ----
 
 
