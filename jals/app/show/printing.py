@@ -1,6 +1,7 @@
 """What a run shows in the terminal: plain lines, and tables that fit 80 columns."""
 
 import contextlib
+import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -342,7 +343,8 @@ def _table_text(table: Any) -> str:
     values |= values.pop("hyper", {})
     parts = []
     for key, value in values.items():
-        value = value["path"] if isinstance(value, dict) else value
+        if isinstance(value, dict):  # a file, or a schedule and its numbers
+            value = value["path"] if "path" in value else " ".join(map(str, itertools.chain(*value.items())))
         if value is not False:
             parts.append(key if value is True else str(value) if key in ("kind", "preset") else f"{key} {value}")
     return ", ".join(parts)

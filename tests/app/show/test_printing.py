@@ -23,6 +23,7 @@ from rich.text import Text
 import jals
 from jals.app.commands import derivation, recommend
 from jals.app.commands.derivation import picture, steps
+from jals.app.config import load
 from jals.app.config.schema import Config, FitConfig
 from jals.app.show import console as door
 from jals.app.show import page, printing, progress_bar
@@ -39,6 +40,21 @@ from tests.support.records import made_run
 OBEYED = "\x1b]0;owned\x07\x1b[2J\x9b\x00\r\b\x7f\u202e\u2066\u2028"  # title, clear, and what else a terminal may obey
 HOSTILE = f"{OBEYED}[bold]a[/nope]:heart:[red]$x^$\nforged"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b\x00\r\x08\x7f\u202e\u2066\u2028[bold]a[/nope]:heart:[red]$x^$\nforged"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_what_the_project_s_configs_say_is_shown(path):
+    """Before a run reads or fits anything, whatever tables its values are."""
+    console = Plain(width=300, file=io.StringIO())
+    printing.print_setting(console, load(path), [], Path("run"))
+    shown = " ".join(console.file.getvalue().split())
+    for line in path.read_text("utf-8").splitlines():
+        if schedule := re.search(r'schedule = "(\w+)", init_value = ([\d.e-]+), decay_steps = (\d+)', line):
+            name, first, steps = schedule.groups()
+            assert f"learning_rate schedule {name} init_value {float(first)} decay_steps {steps}" in shown
+        if solver := re.match(r'name = "(\w+)"', line):
+            assert f"{solver[1]}: " in shown
+
 
 
 def clean(text: str) -> bool:
