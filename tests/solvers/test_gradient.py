@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jals
-from jals.solvers.gradient import batch_loss, epoch_batches, layout_loss
+from jals.solvers.gradient import batch_loss, epoch_batches, layout_loss, shuffled
 from tests.support import tables
 
 
@@ -56,6 +56,33 @@ def test_batches_average_to_the_loss(preset):
     assert tables.largest_difference(mean, whole) < 1e-10 * tables.largest_difference(whole, zeros(whole))
     one = gradient(factors, batches[0])
     assert tables.largest_difference(one, whole) > 1e-3, "a batch alone is no more than an estimate"
+
+
+@pytest.mark.parametrize("count", [1, 2, 4096, 4097, 5000, 70 * 70, 70 * 71 + 1])
+def test_a_shuffle_holds_every_place_once(count):
+    order = shuffled(jax.random.key(3), count)
+    assert order.dtype == jnp.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(count))
+    many = jax.vmap(shuffled, in_axes=(0, None))(jax.random.split(jax.random.key(3), 3), count)
+    np.testing.assert_array_equal(np.sort(many, axis=1), np.tile(np.arange(count), (3, 1)))
+    assert count < 3 or (many[0] != many[1]).any()
+
+
+def test_a_shuffle_is_as_drawn_at_random():
+    """Of a count that no sort is taken for: what comes first, what comes together, and how a batch is composed."""
+    count, batch, draws = 5000, 500, 400
+    orders = np.array(jax.vmap(shuffled, in_axes=(0, None))(jax.random.split(jax.random.key(0), draws), count))
+    sixths = np.bincount(orders[:, :batch].ravel() * 6 // count, minlength=6) / (draws * batch / 6)
+    assert np.abs(sixths - 1).max() < 5 * np.sqrt(6 / (draws * batch))
+    for marked in (orders < count // 2, orders % 2 == 0, orders % 71 < 35):  # halves, neighbours, columns of the grid
+        share = marked[0].mean()
+        found = marked[:, :batch].sum(axis=1)
+        variance = batch * share * (1 - share) * (count - batch) / (count - 1)  # hypergeometric
+        assert abs(found.mean() - batch * share) < 5 * np.sqrt(variance / draws)
+        assert abs(found.var(ddof=1) / variance - 1) < 5 * np.sqrt(2 / draws)
+    steps = np.diff(orders.astype(int), axis=1)
+    assert abs((steps == 1).mean() * count - 1) < 5 / np.sqrt(draws)  # one pair of neighbours in a row, on average
+    assert abs(np.corrcoef(orders[:, :-1].ravel(), orders[:, 1:].ravel())[0, 1]) < 5 / np.sqrt(draws * count)
 
 
 @pytest.mark.parametrize(
