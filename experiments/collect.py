@@ -3,7 +3,8 @@
     python experiments/collect.py runs/als_vs_gradient ...    takes in these runs, each under its folder's name
     python experiments/collect.py                             writes README.md again, from what was taken in
 
-README.md.j2 holds the words, the results hold the numbers: none is typed.
+README.md.j2 holds the words, the results hold the numbers: none is typed. Words that say what the numbers show hang on
+them, by a condition of theirs or by `given`: the page is not written once a claim has become false.
 """
 
 import json
@@ -74,6 +75,7 @@ def taken(place: Path) -> dict[str, Any]:
             "rows": rows,
             "paired": [each._asdict() for each in table.paired(comparison)],
             "equal_cost": _standings(comparison),
+            "own_points": _own_points(comparison),
             "baselines": [_baseline(comparison, row) for row in table.baseline_rows(comparison)],
             "by_degree": json.loads(by_degree.read_text("utf-8")) if by_degree.exists() else [],
         }
@@ -96,6 +98,41 @@ def _standings(comparison: competitors.Comparison) -> dict[str, Any]:
         numbers = {row.name: [list(pair) for pair in zip(row.means, row.errors, strict=True)] for row in rows}
         found[cost] = {"spent": budgets, "solvers": numbers}
     return found
+
+
+def _own_points(comparison: competitors.Comparison) -> dict[str, Any]:
+    """By solver, when each takes, of every fold, the point of the grid with the best validation part: the test RMSE and
+    what it is less the first solver's, as [mean, standard error, n], and the points taken. Where there is one split,
+    of every seed."""
+    if len(comparison.points) < 2:
+        return {}
+    folds = any(fit.fold is not None for fit in comparison.fits)
+    scored: dict[str, dict[Any, dict[tuple, list]]] = {}
+    for fit in comparison.fits:
+        scores = fit.metric("validation", "rmse"), fit.metric("test", "rmse")
+        if not fit.broken and None not in scores:
+            of = scored.setdefault(fit.name, {}).setdefault(fit.fold if folds else fit.seed, {})
+            of.setdefault(fit.setting, []).append(scores)
+    best: dict[str, dict[Any, tuple]] = {}
+    for name, of in scored.items():
+        means = {at: {point: np.mean(each, axis=0) for point, each in points.items()} for at, points in of.items()}
+        best[name] = {at: min(points.items(), key=lambda each: each[1][0]) for at, points in means.items()}
+    first = next(iter(best.values()), {})
+    found = {}
+    for name, taken in best.items():
+        less = [scores[1] - first[at][1][1] for at, (_, scores) in taken.items() if at in first]
+        found[name] = {
+            "test_RMSE": _mean([scores[1] for _, scores in taken.values()]),
+            "less_first": _mean(less),
+            "taken": [{competitors.short(axis): each for axis, each in point} for point, _ in taken.values()],
+        }
+    return found
+
+
+def _mean(numbers: list[float]) -> list[Any]:
+    """[mean, standard error, n]; no error of a single one."""
+    n = len(numbers)
+    return [np.mean(numbers) if n else None, np.std(numbers, ddof=1) / n**0.5 if n > 1 else None, n]
 
 
 def _baseline(comparison: competitors.Comparison, row: table.BaselineRow) -> dict[str, Any]:
@@ -215,14 +252,43 @@ def changed(setting: dict[str, Any], before: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value if isinstance(value, int) else short(value)}" for name, value in new.items())
 
 
+def is_below(one: list, other: list) -> bool:
+    """Of two [mean, standard error, ...]: whether the first is lower by more than two standard errors of the two."""
+    return one[0] - other[0] < -2 * float(np.hypot(one[1] or 0, other[1] or 0))
+
+
+def is_above(one: list, other: list) -> bool:
+    return is_below(other, one)
+
+
+def is_like(one: list, other: list) -> bool:
+    return not (is_below(one, other) or is_above(one, other))
+
+
+def given(claim: str, *shown: bool) -> str:
+    """The claim, which stands on the page as long as the results show it.
+
+    Raises:
+        ValueError: when they do not: the sentence has to be written anew.
+    """
+    if not all(shown):
+        raise ValueError(f'the results no longer show what README.md.j2 says of them: "{claim}"')
+    return claim
+
+
 def page() -> str:
-    """README.md, from the template and what was taken in."""
+    """README.md, from the template and what was taken in.
+
+    Raises:
+        ValueError: when the results do not show what the template claims; see `given`.
+    """
     studies = {path.stem: Study(json.loads(path.read_text("utf-8"))) for path in RESULTS.glob("*.json")}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"mean": mean, "short": short, "percent": lambda share: f"{100 * share:.3g} %"}
-    environment.filters |= {"columns": columns, "changed": changed}
+    environment.filters |= {"columns": columns, "changed": changed, "given": given}
+    environment.tests |= {"below": is_below, "above": is_above, "like": is_like}
     return environment.get_template("README.md.j2").render(**studies).rstrip() + "\n"
 
 

@@ -1,5 +1,6 @@
 """The studies' page: what it says comes from the results that were taken in, and those from the runs' records."""
 
+import json
 
 import numpy as np
 import pytest
@@ -20,6 +21,32 @@ def collect():
 
 def test_the_page_says_what_the_results_say(collect):
     assert (collect.HERE / "README.md").read_text(encoding="utf-8") == collect.page()
+
+
+@pytest.mark.parametrize(
+    ("study", "change", "claim"),
+    [
+        ("missing_not_zero", lambda rows: rows[1]["test_RMSE"].__setitem__(0, 1.0), "nearly everything is 0"),
+        ("initialisation", lambda rows: rows[0].__setitem__("stationarity", 1e-9), "exactly zero"),
+        ("rank_and_precision", lambda rows: rows[-1]["certificate"].__setitem__("user", 1.0), "exact update passes"),
+        ("als_vs_adam_ranking", lambda rows: rows[3]["test_ndcg@10"].__setitem__(0, 1.0), "no better"),
+    ],
+)
+def test_a_claim_that_the_results_no_longer_show_is_not_written(collect, tmp_path, monkeypatch, study, change, claim):
+    changed = collect.RESULTS / f"{study}.json"
+    for path in collect.RESULTS.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = json.loads(changed.read_text("utf-8"))
+    change(found["rows"])
+    (tmp_path / changed.name).write_text(json.dumps(found), "utf-8")
+    monkeypatch.setattr(collect, "RESULTS", tmp_path)
+    with pytest.raises(ValueError, match=f"no longer show.*{claim}"):
+        collect.page()
+
+
+def test_means_that_can_be_told_apart(collect):
+    assert collect.is_below([1.0, 0.1, 3], [1.3, 0.1, 3]) and collect.is_above([1.3, 0.1, 3], [1.0, 0.1, 3])
+    assert collect.is_like([1.0, 0.1, 3], [1.25, 0.1, 3]) and not collect.is_like([1.0, None, 1], [1.25, 0.1, 3])
 
 
 def test_every_study_has_a_config_results_and_a_section(collect):
@@ -72,6 +99,23 @@ def test_a_run_is_taken_in(collect, tmp_path):
     worst = [max(row["certificate"]["user"] for row in found["rows"])]
     worst.append(max(fit["certificate"]["user"] for fit in record["fits"] if fit["certificate"]))
     assert worst[0] == pytest.approx(worst[1], rel=1e-5)
+    for name, own in found["own_points"].items():  # of every fold the λ that its validation part is best at
+        fits = [fit for fit in record["fits"] if fit["solver"] == name and fit["trial"] is None and not fit["error"]]
+        tests, points = [], []
+        for fold in (0, 1):
+            of = {}
+            for fit in (fit for fit in fits if fit["fold"] == fold):
+                of.setdefault(fit["point"]["objective.reg"], []).append(fit["metrics"])
+            means = {
+                reg: [np.mean([each[part]["rmse"] for each in seeds]) for part in ("validation", "test")]
+                for reg, seeds in of.items()
+            }
+            points.append(min(means, key=lambda reg: means[reg][0]))
+            tests.append(means[points[-1]][1])
+        assert own["test_RMSE"] == pytest.approx([np.mean(tests), np.std(tests, ddof=1) / 2**0.5, 2], rel=1e-5)
+        assert [each["reg"] for each in own["taken"]] == points
+    first, other = list(found["own_points"].values())[:2]
+    assert first["less_first"][0] == 0 != other["less_first"][0]
     said = verdict.of(gathering.read([tmp_path]))
     assert said.headline and found["verdict"]["headline"] == said.headline and found["verdict"]["cost"] == said.cost
     assert {row["solver"] for row in found["rows"] if row["tuned"]} == {"sgd"}
