@@ -26,7 +26,7 @@ GPU_READY    = $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/gpu)
 GPU_TESTS   ?= 120
 GPU_SECONDS ?= 170
 
-.PHONY: help demo test test-long lint floor sanitize gpu plan package nvcc fuzz faults docs clean
+.PHONY: help demo test test-long lint floor sanitize gpu plan package cross nvcc fuzz faults docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -72,6 +72,14 @@ plan: $(VENV)/libtpu  ## what a TPU's compiler makes of sweeps and top_k on a ch
 package: $(VENV)/ready  ## what is packed, and what is installed with a compiler and without: a minute
 	$(BIN)/python -m pytest -m slow tests/test_package.py
 
+# By Zig's clang, which has the headers of both systems in its wheel. Nothing is run: the machines are not here.
+cross: $(VENV)/zig  ## the CPU's code compiled and linked for Linux on arm64 and for macOS: minutes
+	for target in aarch64-linux-gnu.2.28 aarch64-macos.11.0; do \
+		PYTHONPATH=$(VENV)/zig $(BIN)/python -m ziglang c++ -target $$target -std=c++17 -O1 -fPIC -shared -pthread \
+		-fvisibility=hidden -Wall -Wextra -Werror -DJALS_ISA=baseline -DJALS_BYTES=16 \
+		-isystem $$($(BIN)/python -c 'import jax; print(jax.ffi.include_dir())') \
+		jals/rows/native/*.cpp jals/data/native/*.cpp -o $(VENV)/zig/$$target.so && echo "$$target compiles" || exit 1; done
+
 nvcc: $(VENV)/nvcc  ## what nvcc makes of the GPUs' kernel, for each of them: minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "" -rP tests/rows/test_cuda_emulated.py -k nvcc
 
@@ -114,6 +122,10 @@ $(VENV)/gpu: $(VENV)/ready
 $(VENV)/libtpu: $(VENV)/ready
 	$(BIN)/$(PIP) --target $@ --no-deps $$($(BIN)/python -c 'import importlib.metadata as metadata; \
 		print(*(each.partition(";")[0] for each in metadata.requires("jax") if each.startswith("libtpu")))')
+	touch $@
+
+$(VENV)/zig: $(VENV)/ready
+	$(BIN)/$(PIP) --target $@ ziglang
 	touch $@
 
 # The extra `nvcc`, for tests that have no other at hand.

@@ -61,7 +61,7 @@ REQUIRES = {
     ],
     "jax": ["numpy>=2.0", "jaxlib<=0.10.2,>=0.10.2", "jax-cuda12-plugin[with-cuda]<=0.10.2; extra == 'cuda12'"],
 }
-VERSIONS = {"jals": "0.1.0", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "polars": "2.1.0", "rich": "15.0"}
+VERSIONS = {"jals": "0.2.0", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "polars": "2.1.0", "rich": "15.0"}
 
 
 def test_needs_follow_extras_of_extras(monkeypatch):

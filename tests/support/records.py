@@ -88,7 +88,7 @@ def made_run(
         "error": None,
         "started": "2026-01-02T03:04:05+00:00",
         "wall_seconds": 321.5,
-        "versions": {"jals": "0.1.0", "jax": "0.10.2", "numpy": "2.4.6", "python": "3.11.7", "device": "cpu"},
+        "versions": {"jals": "0.2.0", "jax": "0.10.2", "numpy": "2.4.6", "python": "3.11.7", "device": "cpu"},
         "hardware": {"device": "cpu", "cores": 2, "memory_gib": 24.0, "system": "Linux x86_64", "processor": "x"},
         "command": f"jals run configs/x.toml --out {place.as_posix()}",
         "config": config,

@@ -95,7 +95,7 @@ INLINE int32_t item_of(Key<T> key) {
 // A bit for each lane where a exceeds b, which a NaN does not.
 template <class T>
 INLINE uint32_t exceeds(Vec<T> a, Vec<T> b) {
-  constexpr bool kSingle = sizeof(T) == 4;
+  [[maybe_unused]] constexpr bool kSingle = sizeof(T) == 4;
 #if JALS_BYTES == 64
   if constexpr (kSingle) return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
   else return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_GT_OQ);
