@@ -130,6 +130,7 @@ def derive(found: dict[str, Any], reference: str) -> None:
         beyond = [peak - first for peak, first in zip(row["memory"], row.get("imported", []), strict=False)]
         row |= {"walls": spread(row["wall"]), "peaks": _gigabytes(row["memory"]), "beyond": _gigabytes(beyond)}
     found["headlines"] = {way: headline(found, way) for way in WAYS}
+    found["headline_pairs"] = {way: spread([ratio["n"] for _, ratio in ahead(found, way)]) for way in WAYS}
 
 
 def threads_label(name: str, count: int) -> str:
