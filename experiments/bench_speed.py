@@ -39,10 +39,9 @@ from speed.measure import REFERENCE, SOLVERS, Bench, Unavailable, machine, tidy
 from speed.table import floor, held_out_parts, made_table, shape_of
 
 HERE = Path(__file__).parent
-RANKS = (16, 32, 64, 128, 256)
+RANKS = (16, 64, 128, 256)
 SHARES = (16, 8, 4, 1)  # of the users: one in so many
-FEWER = 4  # likewise: of threads and xla, which so have time for enough pairs
-FAR = 8.0  # times the reference's seconds, beyond which a solver is left out at the other ranks
+FEWER = 4  # likewise: of ranks, threads and xla, which so have time for enough repetitions
 SINGLE = tuple(name for name, solver in SOLVERS.items() if solver.devices == 1)
 SCALED = (REFERENCE, "irspack Cholesky")  # looked at with fewer entries, and with one thread
 WHOLE = {  # jals minimises what cmfrec does there, so that their errors can be compared
@@ -63,8 +62,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # of the reference: what they take beyo
 # Sections: each returns what is kept of it
 
 
-def ceilings(bench: Bench, ranks: tuple[int, ...]) -> list[dict[str, float]]:
-    """The machine's, and the floor that follows, at each rank."""
+def ceilings(bench: Bench, ranks: tuple[int, ...], table: dict[str, int]) -> list[dict[str, float]]:
+    """The machine's, and the floor of a table of that shape that follows, at each rank."""
     tiny = bench.found["table"]["entries"] < 1_000_000
     with bench.lent("machine") as machine:
         sgemm = machine.ask("sgemm", sizes=[256] if tiny else [1024, 2048, 4096])
@@ -73,7 +72,7 @@ def ceilings(bench: Bench, ranks: tuple[int, ...]) -> list[dict[str, float]]:
     floors = []
     for rank in ranks:
         rates = {"sgemm": max(sgemm.values()), "copy": copy, "gather": gather[rank]}
-        floors.append(floor(bench.found["table"], rank, rates) | {"rates": rates, "sgemm": sgemm})
+        floors.append(floor(table, rank, rates) | {"rates": rates, "sgemm": sgemm})
         of = "operations {operations:.3f}, bytes {bytes:.3f}; gathers {gathers:.3f}".format(**floors[-1])
         at = f"{rates['sgemm'] / 1e9:.0f} GF/s, {copy / 1e9:.1f} GB/s, {gather[rank] / 1e6:.1f} M rows/s"
         print(f"  rank {rank:3}: floor {floors[-1]['floor']:.4f} s ({of}) at {at}")
@@ -89,38 +88,32 @@ def measured(bench: Bench, cases: dict[str, measure.Case], repeats: int = 0, sha
 
 def peers(bench: Bench) -> dict[str, Any]:
     """Every solver at the rank asked for."""
-    (least,) = ceilings(bench, (bench.rank,))
+    (least,) = ceilings(bench, (bench.rank,), bench.found["table"])
     found = measured(bench, {name: bench.case(name) for name in bench.chosen(SINGLE)})
     return {"rank": bench.rank, "floor": least} | found
 
 
 def ranks(bench: Bench) -> dict[str, Any]:
-    """Every solver at the other ranks, going up; not those that are far behind, or that the rank before says would take
-    too long."""
-    others = tuple(rank for rank in bench.arguments.ranks if rank != bench.rank)
-    before = bench.found["sections"].get("peers", {"rows": []})["rows"]
-    last = {row["solver"]: (bench.rank, row["median"]) for row in before}
-    base = last.get(REFERENCE, (0, 0.0))[1]
-    far = {name: seconds / base for name, (_, seconds) in last.items() if seconds > FAR * base > 0}
+    """Every solver at every rank, going up, with fewer users; not those that the rank before says would take too long,
+    but the reference always."""
+    table = shape_of(worker.fewer_users(worker.mapped(bench.folder), FEWER))
+    last: dict[str, tuple[int, float]] = {}
     found = []
-    for least in ceilings(bench, others):
+    for least in ceilings(bench, tuple(bench.arguments.ranks), table):
         rank, cases, dear = int(least["rank"]), {}, {}
         for name in bench.chosen(SINGLE):
             known, seconds = last.get(name, (rank, 0.0))
-            seconds *= (rank / known) ** (2 if rank > known and SOLVERS[name].way == "exact" else 1)
-            if name in far:
-                dear[name] = f"{far[name]:.0f} times the reference's seconds at rank {bench.rank}"
-            elif seconds > bench.arguments.cap:
+            seconds *= (rank / known) ** (1.5 if SOLVERS[name].way == "exact" else 1)
+            if seconds > bench.arguments.cap and name != REFERENCE:
                 dear[name] = f"about {seconds:.0f} s a sweep, going by rank {known}"
             else:
-                cases[name] = bench.case(name, rank)
-        print(f"rank {rank}")
-        at_rank = measured(bench, cases, 3, share=1 / 3)
+                cases[name] = bench.case(name, rank, share=FEWER)
+        print(f"rank {rank}, {table['entries']:,} entries")
+        at_rank = measured(bench, cases, 3)
         at_rank["left_out"] |= dear
         found.append({"rank": rank, "floor": least} | at_rank)
-        lower = {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}
-        last |= {name: at for name, at in lower.items() if name not in last or rank > last[name][0]}
-    return {"ranks": found}
+        last |= {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}
+    return {"share": FEWER, "entries": table["entries"], "ranks": found}
 
 
 def entries(bench: Bench) -> dict[str, Any]:
@@ -142,7 +135,7 @@ def threads(bench: Bench) -> dict[str, Any]:
     labels = {(name, count): rules.threads_label(name, count) for name in chosen for count in counts}
     cases = {label: bench.case(name, threads=count, share=FEWER) for (name, count), label in labels.items()}
     repeats = min(PAIRS, bench.arguments.most)
-    taken, left_out = measure.in_turn(cases, repeats, 2 * bench.arguments.budget)
+    taken, left_out = measure.in_turn(cases, repeats, 3 * bench.arguments.budget)
     found = measure.rows(taken, left_out, labels.get((REFERENCE, bench.threads), ""))
     by_label, compared = {each.name: each for each in taken}, {}
     for name in chosen:
@@ -157,7 +150,7 @@ def threads(bench: Bench) -> dict[str, Any]:
 def parts(bench: Bench) -> dict[str, Any]:
     """What terms of the objective and the loss add to a sweep; compiling; what a job does besides sweeps."""
     cases = {name: bench.case(REFERENCE, **more) for name, more in VARIANTS.items()}
-    variants = measured(bench, cases, VARIANT_PAIRS, 2, reference="plain")
+    variants = measured(bench, cases, VARIANT_PAIRS, 3, reference="plain")
     found: dict[str, Any] = {"rank": bench.rank, "variants": variants}
     bench.clear()
     found["compile_seconds"] = {}
@@ -210,7 +203,7 @@ def xla(bench: Bench) -> dict[str, Any]:
     with fewer users."""
     names = bench.chosen(("jals XLA", "jals XLA, two devices", "implicit Cholesky"))
     cases = {name: bench.case(name, share=FEWER) for name in names}
-    return {"rank": bench.rank, "share": FEWER} | measured(bench, cases, PAIRS, 2, reference="jals XLA")
+    return {"rank": bench.rank, "share": FEWER} | measured(bench, cases, PAIRS, 3, reference="jals XLA")
 
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -241,8 +234,8 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5, help="at most, where a section does not ask for others")
     parser.add_argument("--most", type=int, default=100, help="of repetitions in any section, for a quick try")
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds for a solver's repetitions, about")
-    parser.add_argument("--cap", type=float, default=12.0, help="seconds a sweep above which ranks leaves a solver out")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds for a solver's repetitions, about")
+    parser.add_argument("--cap", type=float, default=6.0, help="seconds a sweep above which ranks leaves a solver out")
     parser.add_argument("--longest", type=float, default=200.0, help="seconds after which a whole job is stopped")
     parser.add_argument("--out", type=Path, help="a folder for figures and picture")
     arguments = parser.parse_args(argv)

@@ -76,7 +76,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     shown = {"jals": "jals", "jals XLA": "jals without its kernel"}
     labels = [shown.get(name, name) for name in names]
     if names:
-        about = f"{found['table']['entries'] / 1e6:.3g} M entries, {found['threads']} threads"
+        entries = found["sections"].get("ranks", {}).get("entries", found["table"]["entries"])
+        about = f"{entries / 1e6:.3g} M entries, {found['threads']} threads"
         how = "medians; bars: lowest to highest"
         key.legend([known[name] for name in names], labels, loc="center left", frameon=False, title=f"{about}\n{how}")
         key.get_legend()._legend_box.align = "left"

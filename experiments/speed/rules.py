@@ -66,10 +66,10 @@ def exponent(sizes: list[float], seconds: list[float]) -> dict[str, Any]:
 
 
 def levels(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sections peers and ranks, by rank."""
-    sections = found["sections"]
-    known = [sections["peers"]] if "peers" in sections else []
-    return sorted(known + sections.get("ranks", {}).get("ranks", []), key=lambda level: level["rank"])
+    """What was measured at each rank, of one table: the section ranks, and where that is of the whole table, peers."""
+    peers, ranks = (found["sections"].get(name, {}) for name in ("peers", "ranks"))
+    known = [peers] if peers and ranks.get("share", 1) == 1 else []
+    return sorted(known + ranks.get("ranks", []), key=lambda level: level["rank"])
 
 
 def ahead(found: dict[str, Any], way: str) -> list[tuple[int, dict[str, Any]]]:
@@ -104,7 +104,8 @@ def headline(found: dict[str, Any], way: str) -> str:
 def derive(found: dict[str, Any], reference: str) -> None:
     """Writes into a record all that follows from its seconds."""
     sections = found["sections"]
-    for level in levels(found):
+    peers = [sections["peers"]] if "peers" in sections else []
+    for level in peers + sections.get("ranks", {}).get("ranks", []):
         rated(level["rows"], reference, level["floor"]["floor"])
     if "entries" in sections:
         section = sections["entries"]

@@ -307,8 +307,10 @@ def test_a_small_run(study, tmp_path, capsys):
     assert found["table"]["users"] == 138 and found["table"]["entries"] > 5_000
     assert {"processor", "cores"} <= set(found["machine"])
     assert found["versions"]["jals"]["jax"] and found["solvers"]["lenskit"]["objective"]
-    peers, (rank8,) = found["sections"]["peers"], found["sections"]["ranks"]["ranks"]
-    for level, rank in ((peers, 4), (rank8, 8)):
+    peers, ranks = (found["sections"][section] for section in ("peers", "ranks"))
+    assert ranks["entries"] < found["table"]["entries"]
+    assert study.rules.levels(found) == ranks["ranks"]  # peers are of another table
+    for level, rank in zip((peers, *ranks["ranks"]), (4, 4, 8), strict=True):
         assert level["rank"] == level["floor"]["rank"] == rank
         assert level["floor"]["floor"] > 0
         assert [row["solver"] for row in level["rows"]] == [name]
