@@ -4,7 +4,8 @@ All run in processes of their own (speed/worker.py), pinned to the same cores, o
 round backwards. A sweep's seconds are (fit of 4 sweeps - fit of 1) / 3, or fit of 2 - fit of 1 where the repetitions of
 those would cost more than `--budget`; everything is warm and jals logs no loss. The record holds all seconds; medians,
 lowest to highest and paired ratios follow from them, and what the page says of these (speed/rules.py). Each library
-minimises its own objective: the ratios are of sweeps, not of what a sweep achieves.
+minimises its own objective: the ratios are of sweeps, not of what a sweep achieves. In ranks, threads and xla it is of
+one user in four, which leaves time for repetitions.
 
 The floor is the larger of the sweep's Gram and solve operations (each triangle once) over the sgemm rate, and of its
 bytes (indices, values and weights once a side, the factors read and written once a side) over the copy bandwidth, both

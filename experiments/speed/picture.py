@@ -90,6 +90,7 @@ def _curve(axes: Any, curve: list[tuple[int, dict[str, Any]]], **how: Any) -> An
     """Medians, with the lowest and the highest as bars."""
     ranks, rows = zip(*curve, strict=True)
     medians = [row["median"] for row in rows]
-    least = min(medians) / 1e3  # a logarithmic axis has no place for a difference of fits that came out below zero
-    around = [[row["median"] - max(row["low"], least) for row in rows], [row["high"] - row["median"] for row in rows]]
+    # A difference of fits can come out below zero, which a logarithmic axis has no place for.
+    below = [row["median"] - max(row["low"], row["median"] / 10) for row in rows]
+    around = [below, [row["high"] - row["median"] for row in rows]]
     return axes.errorbar(ranks, medians, yerr=around, capsize=2, **how)
