@@ -1,9 +1,11 @@
 """Seconds a sweep of jals and of other ALS libraries on one table, and how far jals is from what the machine can do.
 
-All run in processes of their own (speed/worker.py), pinned to the same cores, one at a time and in turn. A sweep's
-seconds are (fit of 6 sweeps - fit of 2 sweeps) / 4, or fit of 2 - fit of 1 where a repetition of those would cost more
-than `--budget`; everything is warm and jals logs no loss. Medians; ratios are to jals' C++ kernel. Each library
-minimises its own objective: the ratios are of sweeps, not of what a sweep achieves.
+All run in processes of their own (speed/worker.py), pinned to the same cores, one at a time and in turn, every other
+round backwards. A sweep's seconds are (fit of 4 sweeps - fit of 1) / 3, or fit of 2 - fit of 1 where the repetitions of
+those would cost more than `--budget`; everything is warm and jals logs no loss. The record holds all seconds; medians,
+lowest to highest and paired ratios follow from them, and what the page says of these (speed/rules.py). Each library
+minimises its own objective: the ratios are of sweeps, not of what a sweep achieves. In ranks, threads and xla it is of
+one user in four, which leaves time for repetitions.
 
 The floor is the larger of the sweep's Gram and solve operations (each triangle once) over the sgemm rate, and of its
 bytes (indices, values and weights once a side, the factors read and written once a side) over the copy bandwidth, both
@@ -14,7 +16,7 @@ Command: python experiments/bench_speed.py [--table TABLE.npz] [--peers-python P
     PATH: the Python of another environment, in which the other libraries are installed (irspack, cmfrec, implicit,
     lenskit). Those that are not are left out.
 Sections: peers, ranks, entries, threads, parts, whole, xla. Each is written as soon as it is done and replaces its last
-    figures, so that they can be run one by one; `--only picture` draws again.
+    figures, so that they can be run one by one; `--only picture` draws, and applies the rules to what is there, again.
 Time: half an hour for all on two cores with a table of 21 million entries, a third of it `peers`.
 Writes: experiments/results/bench_speed.json and runs/bench_speed/bench_speed.png; with --out FOLDER both there.
 """
@@ -23,7 +25,6 @@ import argparse
 import datetime
 import itertools
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -34,17 +35,23 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from speed import measure, picture, worker
+from speed import measure, picture, rules, worker
 from speed.measure import REFERENCE, SOLVERS, Bench, Unavailable, machine, tidy
 from speed.table import floor, held_out_parts, made_table, shape_of
 
 HERE = Path(__file__).parent
-RANKS = (16, 32, 64, 128, 256)
-SHARES = (16, 4, 1)  # of the users: one in so many
+RANKS = (16, 64, 128, 256)
+SHARES = (16, 8, 4, 1)  # of the users: one in so many
+FEWER = 4  # likewise: of ranks, threads and xla, which so have time for enough repetitions
 SINGLE = tuple(name for name, solver in SOLVERS.items() if solver.devices == 1)
-SCALED = (REFERENCE, "jals XLA", "irspack Cholesky")  # looked at with fewer entries, and with one thread
-WHOLE = (REFERENCE, "irspack Cholesky", "cmfrec CG", "cmfrec Cholesky")
+SCALED = (REFERENCE, "irspack Cholesky")  # looked at with fewer entries, and with one thread
+WHOLE = {  # jals minimises what cmfrec does there, so that their errors can be compared
+    REFERENCE: ({"objective": "centred"}, measure.CENTRED),
+    "irspack Cholesky": ({}, measure.IALS),
+    "cmfrec CG": ({}, measure.CENTRED),
+}
 WHOLE_SWEEPS = 10
+VARIANT_PAIRS, PAIRS = 7, 5
 VARIANTS: dict[str, dict[str, Any]] = {  # of the reference: what they take beyond the plain sweep is their cost
     "plain": {},
     "bias": {"objective": "bias"},
@@ -56,8 +63,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # of the reference: what they take beyo
 # Sections: each returns what is kept of it
 
 
-def ceilings(bench: Bench, ranks: tuple[int, ...]) -> list[dict[str, float]]:
-    """The machine's, and the floor that follows, at each rank."""
+def ceilings(bench: Bench, ranks: tuple[int, ...], table: dict[str, int]) -> list[dict[str, float]]:
+    """The machine's, and the floor of a table of that shape that follows, at each rank."""
     tiny = bench.found["table"]["entries"] < 1_000_000
     with bench.lent("machine") as machine:
         sgemm = machine.ask("sgemm", sizes=[256] if tiny else [1024, 2048, 4096])
@@ -66,54 +73,48 @@ def ceilings(bench: Bench, ranks: tuple[int, ...]) -> list[dict[str, float]]:
     floors = []
     for rank in ranks:
         rates = {"sgemm": max(sgemm.values()), "copy": copy, "gather": gather[rank]}
-        floors.append(floor(bench.found["table"], rank, rates) | {"rates": rates, "sgemm": sgemm})
+        floors.append(floor(table, rank, rates) | {"rates": rates, "sgemm": sgemm})
         of = "operations {operations:.3f}, bytes {bytes:.3f}; gathers {gathers:.3f}".format(**floors[-1])
         at = f"{rates['sgemm'] / 1e9:.0f} GF/s, {copy / 1e9:.1f} GB/s, {gather[rank] / 1e6:.1f} M rows/s"
         print(f"  rank {rank:3}: floor {floors[-1]['floor']:.4f} s ({of}) at {at}")
     return floors
 
 
-def measured(bench: Bench, cases: dict[str, measure.Case], repeats: int = 0, **how: Any) -> dict[str, Any]:
+def measured(bench: Bench, cases: dict[str, measure.Case], repeats: int = 0, share: float = 1, **how: Any) -> dict:
+    """`share`: of the budget, for each case."""
     arguments = bench.arguments
-    return measure.rows(*measure.in_turn(cases, repeats or arguments.repeats, arguments.budget), **how)
-
-
-def against_floor(found: dict[str, Any], least: dict[str, float]) -> dict[str, Any]:
-    for row in found["rows"]:
-        row["of_floor"] = row["median"] / least["floor"]
-    return found | {"floor": least}
+    repeats = min(repeats or arguments.repeats, arguments.most)
+    return measure.rows(*measure.in_turn(cases, repeats, share * arguments.budget), **how)
 
 
 def peers(bench: Bench) -> dict[str, Any]:
     """Every solver at the rank asked for."""
-    (least,) = ceilings(bench, (bench.rank,))
-    return {"rank": bench.rank} | against_floor(
-        measured(bench, {name: bench.case(name) for name in bench.chosen(SINGLE)}), least
-    )
+    (least,) = ceilings(bench, (bench.rank,), bench.found["table"])
+    found = measured(bench, {name: bench.case(name) for name in bench.chosen(SINGLE)})
+    return {"rank": bench.rank, "floor": least} | found
 
 
 def ranks(bench: Bench) -> dict[str, Any]:
-    """Every solver at the other ranks, going up; not those that the rank before says would take too long."""
-    others = tuple(rank for rank in bench.arguments.ranks if rank != bench.rank)
-    before = bench.found["sections"].get("peers", {"rows": []})
-    last = {row["solver"]: (bench.rank, row["median"]) for row in before["rows"]}
+    """Every solver at every rank, going up, with fewer users; not those that the rank before says would take too long,
+    but the reference always."""
+    table = shape_of(worker.fewer_users(worker.mapped(bench.folder), FEWER))
+    last: dict[str, tuple[int, float]] = {}
     found = []
-    for least in ceilings(bench, others):
+    for least in ceilings(bench, tuple(bench.arguments.ranks), table):
         rank, cases, dear = int(least["rank"]), {}, {}
         for name in bench.chosen(SINGLE):
             known, seconds = last.get(name, (rank, 0.0))
-            seconds *= (rank / known) ** (2 if rank > known else 1)
-            if seconds > bench.arguments.cap:
+            seconds *= (rank / known) ** (1.5 if SOLVERS[name].way == "exact" else 1)
+            if seconds > bench.arguments.cap and name != REFERENCE:
                 dear[name] = f"about {seconds:.0f} s a sweep, going by rank {known}"
             else:
-                cases[name] = bench.case(name, rank)
-        print(f"rank {rank}")
-        at_rank = against_floor(measured(bench, cases), least)
+                cases[name] = bench.case(name, rank, share=FEWER)
+        print(f"rank {rank}, {table['entries']:,} entries")
+        at_rank = measured(bench, cases, 3)
         at_rank["left_out"] |= dear
-        found.append({"rank": rank} | at_rank)
-        lower = {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}
-        last |= {name: at for name, at in lower.items() if name not in last or rank > last[name][0]}
-    return {"ranks": found}
+        found.append({"rank": rank, "floor": least} | at_rank)
+        last |= {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}
+    return {"share": FEWER, "entries": table["entries"], "ranks": found}
 
 
 def entries(bench: Bench) -> dict[str, Any]:
@@ -122,40 +123,36 @@ def entries(bench: Bench) -> dict[str, Any]:
     for share in bench.arguments.shares:
         table = shape_of(worker.fewer_users(worker.mapped(bench.folder), share))
         print(f"{table['entries']:,} entries")
-        found.append(table | measured(bench, {name: bench.case(name, share=share) for name in bench.chosen(SCALED)}))
+        cases = {name: bench.case(name, share=share) for name in bench.chosen(SCALED)}
+        found.append(table | measured(bench, cases))
         bench.clear()
-    curves = {}
-    for name in SCALED:
-        rows = [(at["entries"], row["median"]) for at in found for row in at["rows"] if row["solver"] == name]
-        if rows:
-            sizes, seconds = (list(column) for column in zip(*rows, strict=True))
-            curves[name] = {"entries": sizes, "seconds": seconds, "exponent": measure.exponent(sizes, seconds)}
-            print(f"  {name:28} seconds grow with the power {curves[name]['exponent']:.3f} of the entries")
-    return {"rank": bench.rank, "shares": found, "curves": curves}
+    return {"rank": bench.rank, "shares": found}
 
 
 def threads(bench: Bench) -> dict[str, Any]:
-    """One thread against the number asked for, and whether the factors are the same to the bit."""
+    """One thread against the number asked for, and whether the factors are the same to the bit; with fewer users."""
     counts = (1, bench.threads)
     chosen = bench.chosen(SCALED)
-    names = {(name, count): f"{name}, {count} thread{'s' if count > 1 else ''}" for name in chosen for count in counts}
-    cases = {label: bench.case(name, threads=count) for (name, count), label in names.items()}
-    taken, left_out = measure.in_turn(cases, bench.arguments.repeats, bench.arguments.budget)
-    found = measure.rows(taken, left_out, names.get((REFERENCE, bench.threads), ""))
+    labels = {(name, count): rules.threads_label(name, count) for name in chosen for count in counts}
+    cases = {label: bench.case(name, threads=count, share=FEWER) for (name, count), label in labels.items()}
+    repeats = min(PAIRS, bench.arguments.most)
+    taken, left_out = measure.in_turn(cases, repeats, 3 * bench.arguments.budget)
+    found = measure.rows(taken, left_out, labels.get((REFERENCE, bench.threads), ""))
     by_label, compared = {each.name: each for each in taken}, {}
     for name in chosen:
-        pair = [by_label[names[name, count]] for count in counts if names[name, count] in by_label]
+        pair = [by_label[labels[name, count]] for count in counts if labels[name, count] in by_label]
         if len(pair) == len(counts):
             same = all(len(pair[0].digests[sweeps] | pair[1].digests[sweeps]) == 1 for sweeps in measure.SHORT)
-            compared[name] = {"speedup": pair[0].median / pair[1].median, "same_bits": same}
-            print("  {:28} {:.2f} times as fast, same bits: {}".format(name, *compared[name].values()))
-    return {"rank": bench.rank, "counts": counts, "compared": compared} | found
+            compared[name] = {"same_bits": same}
+            print(f"  {name:28} the same bits with any number of threads: {same}")
+    return {"rank": bench.rank, "share": FEWER, "counts": counts, "compared": compared} | found
 
 
 def parts(bench: Bench) -> dict[str, Any]:
     """What terms of the objective and the loss add to a sweep; compiling; what a job does besides sweeps."""
     cases = {name: bench.case(REFERENCE, **more) for name, more in VARIANTS.items()}
-    found: dict[str, Any] = {"rank": bench.rank, "variants": measured(bench, cases, 5, reference="plain")}
+    variants = measured(bench, cases, VARIANT_PAIRS, 3, reference="plain")
+    found: dict[str, Any] = {"rank": bench.rank, "variants": variants}
     bench.clear()
     found["compile_seconds"] = {}
     for name, rank in itertools.product((REFERENCE, "jals XLA"), bench.arguments.ranks):
@@ -169,21 +166,20 @@ def parts(bench: Bench) -> dict[str, Any]:
         print(f"  {name:28} rank {rank:3}: {told['compile_seconds']:.2f} s to compile")
     with bench.lent("machine") as alone:
         found["steps"] = alone.ask("steps", rank=bench.rank, **held_out_parts(bench.folder, bench.arguments.test))
-    plain = next((row["median"] for row in found["variants"]["rows"] if row["solver"] == "plain"), math.nan)
-    found["sweeps"] = {name: seconds / plain for name, seconds in found["steps"]["seconds"].items()}
     for name, seconds in found["steps"]["seconds"].items():
-        print(f"  {name:28} {seconds:.3f} s, {found['sweeps'][name]:.2f} sweeps")
+        print(f"  {name:28} {seconds:.3f} s")
     return found
 
 
 def whole(bench: Bench) -> dict[str, Any]:
-    """From files to the RMSE in a fresh process: wall time, interpreter included, and the most memory it held."""
+    """From files to the RMSE in a fresh process: wall time, interpreter included, and the most memory it held, of which
+    what importing the library takes is told apart."""
     paths, runs, left_out = held_out_parts(bench.folder, bench.arguments.test), {}, {}
-    for _, name in itertools.product(range(min(2, bench.arguments.repeats)), bench.chosen(WHOLE)):
+    for _, name in itertools.product(range(min(2, bench.arguments.most)), bench.chosen(tuple(WHOLE))):
         if name in left_out:
             continue
         solver = SOLVERS[name]
-        request = paths | {"rank": bench.rank, "sweeps": WHOLE_SWEEPS, "options": solver.options}
+        request = paths | {"rank": bench.rank, "sweeps": WHOLE_SWEEPS, "options": solver.options | WHOLE[name][0]}
         command = [bench.python(solver.library), str(measure.WORKER), "whole", solver.library, str(bench.threads)]
         started = time.perf_counter()
         try:
@@ -196,17 +192,19 @@ def whole(bench: Bench) -> dict[str, Any]:
         runs.setdefault(name, []).append(done | {"wall": time.perf_counter() - started})
         print("  {:28} {wall:7.1f} s {:7.2f} GB   RMSE {rmse:.4f}".format(name, done["memory"] / 1e9, **runs[name][-1]))
     rows = [
-        {"solver": name, "rmse": each[0]["rmse"]} | {key: [run[key] for run in each] for key in ("wall", "memory")}
+        {"solver": name, "objective": WHOLE[name][1], "rmse": each[0]["rmse"]}
+        | {key: [run[key] for run in each] for key in ("wall", "memory", "imported")}
         for name, each in runs.items()
     ]
     return {"rank": bench.rank, "sweeps": WHOLE_SWEEPS, "rows": rows, "left_out": left_out}
 
 
 def xla(bench: Bench) -> dict[str, Any]:
-    """The path of GPUs and TPUs on a CPU: against implicit's exact sweep, and its rows dealt over two host devices."""
+    """The path of GPUs and TPUs on a CPU: against implicit's exact sweep, and its rows dealt over two host devices;
+    with fewer users."""
     names = bench.chosen(("jals XLA", "jals XLA, two devices", "implicit Cholesky"))
-    found = measured(bench, {name: bench.case(name) for name in names}, reference="jals XLA")
-    return {"rank": bench.rank} | found
+    cases = {name: bench.case(name, share=FEWER) for name in names}
+    return {"rank": bench.rank, "share": FEWER} | measured(bench, cases, PAIRS, 3, reference="jals XLA")
 
 
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -235,9 +233,10 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
     parser.add_argument("--shares", type=int, nargs="+", default=SHARES, help="of the users: one in so many (entries)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="at most")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds for a solver's repetitions, about")
-    parser.add_argument("--cap", type=float, default=30.0, help="seconds a sweep above which ranks leaves a solver out")
+    parser.add_argument("--repeats", type=int, default=5, help="at most, where a section does not ask for others")
+    parser.add_argument("--most", type=int, default=100, help="of repetitions in any section, for a quick try")
+    parser.add_argument("--budget", type=float, default=20.0, help="seconds for a solver's repetitions, about")
+    parser.add_argument("--cap", type=float, default=6.0, help="seconds a sweep above which ranks leaves a solver out")
     parser.add_argument("--longest", type=float, default=200.0, help="seconds after which a whole job is stopped")
     parser.add_argument("--out", type=Path, help="a folder for figures and picture")
     arguments = parser.parse_args(argv)
@@ -263,9 +262,17 @@ def main(argv: list[str] | None = None) -> int:
         if stopped:
             return stopped
     if found.get("sections"):
+        keep(found, path)
         picture.draw(found, image)
         print(f"drawn: {image}")
     return 0
+
+
+def keep(found: dict[str, Any], path: Path) -> None:
+    """Writes the record, with all that follows from its seconds."""
+    found["solvers"] = {name: {"objective": each.objective, "way": each.way} for name, each in SOLVERS.items()}
+    rules.derive(found, REFERENCE)
+    path.write_text(json.dumps(tidy(found), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def run(wanted: list[str], arguments: argparse.Namespace, found: dict, path: Path, folder: Path) -> int:
@@ -281,7 +288,6 @@ def run(wanted: list[str], arguments: argparse.Namespace, found: dict, path: Pat
         if found.get("sections"):
             print(f"{path} holds figures of another table, machine, rank or number of threads: they go")
         found.update(about, versions={}, sections={})
-    found["solvers"] = {name: {"objective": each.objective, "exact": each.exact} for name, each in SOLVERS.items()}
     del table
     bench = Bench(arguments, found, folder)
     try:
@@ -291,8 +297,8 @@ def run(wanted: list[str], arguments: argparse.Namespace, found: dict, path: Pat
             made = SECTIONS[section](bench)
             bench.clear()
             made |= {"minutes": (time.perf_counter() - started) / 60, "date": datetime.date.today().isoformat()}
-            found["sections"][section] = tidy(made)
-            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            found["sections"][section] = made
+            keep(found, path)
     except KeyboardInterrupt:
         print("stopped: the sections before this one are kept")
         return 130

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import threading
@@ -14,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from .rules import rated
 
 WORKER = Path(__file__).parent / "worker.py"
-LONG, SHORT = (2, 6), (1, 2)  # the sweeps of the two fits whose difference is measured
+LONG, SHORT = (1, 4), (1, 2)  # the sweeps of the two fits whose difference is measured
 
 
 class Solver(NamedTuple):
@@ -27,7 +26,7 @@ class Solver(NamedTuple):
     library: str
     options: dict[str, Any]
     objective: str
-    exact: bool = True
+    way: str = "exact"  # of rules.WAYS
     devices: int = 1
 
 
@@ -38,15 +37,19 @@ CONFIDENCE = "Σ t (1 - s)² + Σ over missing s² + λ ‖x‖²"
 IALS = "Σ t (1 - s)² + α₀ Σ over all s² + λ (n + α₀ N) ‖x‖²"
 SOLVERS = {
     "jals native": Solver("jals", {"backend": "native"}, EXPLICIT),
+    "jals CG": Solver("jals", {"backend": "native", "linsolve": "cg", "objective": "ials"}, IALS, "cg"),
+    "jals subspace": Solver(
+        "jals", {"backend": "native", "linsolve": "subspace", "objective": "ials"}, IALS, "subspace"
+    ),
     "jals XLA": Solver("jals", {"backend": "xla"}, EXPLICIT),
     "jals XLA, two devices": Solver("jals", {"backend": "xla"}, EXPLICIT, devices=2),
     "irspack Cholesky": Solver("irspack", {"solver_type": "CHOLESKY"}, IALS),
-    "irspack CG": Solver("irspack", {"solver_type": "CG", "max_cg_steps": 3}, IALS, exact=False),
-    "irspack iALS++": Solver("irspack", {"solver_type": "IALSPP"}, IALS, exact=False),
+    "irspack CG": Solver("irspack", {"solver_type": "CG", "max_cg_steps": 3}, IALS, "cg"),
+    "irspack iALS++": Solver("irspack", {"solver_type": "IALSPP"}, IALS, "subspace"),
     "cmfrec Cholesky": Solver("cmfrec", {"use_cg": False}, CENTRED),
-    "cmfrec CG": Solver("cmfrec", {"use_cg": True, "max_cg_steps": 3}, CENTRED, exact=False),
+    "cmfrec CG": Solver("cmfrec", {"use_cg": True, "max_cg_steps": 3}, CENTRED, "cg"),
     "implicit Cholesky": Solver("implicit", {"use_cg": False}, CONFIDENCE),
-    "implicit CG": Solver("implicit", {"use_cg": True}, CONFIDENCE, exact=False),
+    "implicit CG": Solver("implicit", {"use_cg": True}, CONFIDENCE, "cg"),
     "lenskit": Solver("lenskit", {}, BIASED),
 }
 REFERENCE = "jals native"
@@ -177,7 +180,6 @@ class Sweeps(NamedTuple):
     """Seconds a sweep of one case, repetition by repetition."""
 
     name: str
-    median: float
     seconds: list[float]
     fits: tuple[int, int]
     digests: dict[int, set[str]]
@@ -186,11 +188,13 @@ class Sweeps(NamedTuple):
 def in_turn(cases: dict[str, Case], repeats: int, budget: float) -> tuple[list[Sweeps], dict[str, str]]:
     """Every case's seconds a sweep, one repetition of each after the other, and why some have none.
 
-    A first pair of short fits warms up and says what a repetition costs. A case takes part in as many repetitions,
-    `repeats` at most, as fit into `budget` seconds; at least in one.
+    Every other round goes through the cases backwards, so that a drift of the machine favours none; the first seconds
+    of two cases are of one round, and so on. A first pair of short fits warms up and says what a repetition costs. Fits
+    are `LONG` where `repeats` repetitions of those fit into `budget` seconds, else `SHORT`; a case takes part in as
+    many as fit, and where two do not, the first pair is its only one.
     """
     taken: dict[str, Sweeps] = {}
-    costs, left_out = {}, {}
+    rounds, left_out = {}, {}
 
     def repetition(name: str, low: int, high: int, digests: dict[int, set[str]]) -> tuple[float, float]:
         """(seconds a sweep, seconds of both fits)"""
@@ -206,47 +210,38 @@ def in_turn(cases: dict[str, Case], repeats: int, budget: float) -> tuple[list[S
                 case.fit(0)
             digests: dict[int, set[str]] = {}
             sweep, cost = repetition(name, *SHORT, digests)
-            longer = cost + (sum(LONG) - sum(SHORT)) * max(sweep, 0)
-            if longer <= budget:
-                taken[name], costs[name] = Sweeps(name, 0, [], LONG, digests), longer
-            else:
-                taken[name], costs[name] = Sweeps(name, 0, [sweep], SHORT, digests), cost
         except Unavailable as why:
             left_out[name] = str(why)
-    for repeat in range(repeats):
-        for name, sweeps in list(taken.items()):
-            done = len(sweeps.seconds)
-            if done > repeat or (done and (done + 1) * costs[name] > budget):
-                continue
-            try:
-                sweeps.seconds.append(repetition(name, *sweeps.fits, sweeps.digests)[0])
-            except Unavailable as why:
-                left_out[name] = str(why)
-                del taken[name]
-    measured = [each._replace(median=statistics.median(each.seconds)) for each in taken.values()]
-    return measured, left_out
+            continue
+        longer = cost + (sum(LONG) - sum(SHORT)) * max(sweep, 0)
+        rounds[name] = min(repeats, int(budget / cost)) if cost > 0 else repeats
+        taken[name] = Sweeps(name, [], LONG if repeats * longer <= budget else SHORT, digests)
+        if rounds[name] < min(2, repeats):
+            taken[name].seconds.append(sweep)
+            rounds[name] = 0
+    for turn in range(repeats):
+        for name in list(taken)[:: -1 if turn % 2 else 1]:
+            if turn < rounds[name]:
+                try:
+                    taken[name].seconds.append(repetition(name, *taken[name].fits, taken[name].digests)[0])
+                except Unavailable as why:
+                    left_out[name] = str(why)
+                    del taken[name]
+    return list(taken.values()), left_out
 
 
 def rows(measured: list[Sweeps], left_out: dict[str, str], reference: str = REFERENCE) -> dict[str, Any]:
     """What is kept of a measurement, which is printed; ratios are to the reference."""
-    base = next((each.median for each in measured if each.name == reference), math.nan)
-    kept = []
-    for each in measured:
-        ratio = each.median / base if base else math.nan
-        kept.append({"solver": each.name, "median": each.median, "ratio": ratio})
-        kept[-1] |= {"seconds": each.seconds, "fits": each.fits}
-        how = f"{len(each.seconds)} x ({each.fits[1]} - {each.fits[0]} sweeps)"
-        print(f"  {each.name:28} {each.median:9.4f} s a sweep {ratio:8.2f} x {reference}   {how}")
+    kept = [{"solver": each.name, "seconds": each.seconds, "fits": each.fits} for each in measured]
+    rated(kept, reference)
+    for row in kept:
+        of = "{median:9.4f} s a sweep ({low:.4f} to {high:.4f})".format(**row)
+        ratio = row["ratio"]["median"]
+        by = "" if ratio is None else f" {ratio:6.2f} x {reference}"
+        print(f"  {row['solver']:28} {of}{by}   {row['n']} x ({row['fits'][1]} - {row['fits'][0]} sweeps)")
     for name, why in left_out.items():
         print(f"  {name:28} left out: {why}", flush=True)
     return {"rows": kept, "left_out": left_out}
-
-
-def exponent(sizes: list[float], seconds: list[float]) -> float:
-    """By least squares in logarithms; nan where a measurement is not positive."""
-    if len(seconds) < 2 or min(seconds) <= 0:
-        return math.nan
-    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
 
 
 def once(command: list[str], env: dict[str, str], longest: float, log: Any = subprocess.DEVNULL) -> dict:
