@@ -215,6 +215,16 @@ class Study:
         rows = self.results["rows"]
         return [row for row in rows if all(row["point"].get(axis) == value for axis, value in point.items())]
 
+    def better(self, **point: Any) -> list[dict[str, Any]]:
+        """Whose test RMSE at a point is below the reference's by all of the interval of the paired difference; by most
+        first."""
+        found = []
+        for pair in self.results["paired"]:
+            values = {competitors.short(axis): value for axis, value in pair["point"][3]}
+            if pair["high"] is not None and pair["high"] < 0 and point.items() <= values.items():
+                found.append(pair)
+        return sorted(found, key=lambda pair: pair["mean"])
+
     def order(self, column: str, **point: Any) -> list[dict[str, Any]]:
         """The rows at a point that have the column, lowest first."""
         rows = [row for row in self.where(**point) if row.get(column) is not None]

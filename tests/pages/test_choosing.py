@@ -48,6 +48,25 @@ def test_als_is_first_by_passes(name):
     said("within 1 % of the lowest loss after 6 to 10")
 
 
+def test_als_is_first_by_seconds_too():
+    adam, xla = [], []
+    for name in ("als_vs_gradient", "als_vs_gradient_ml100k", "als_vs_gradient_ml1m"):
+        for point in {json.dumps(row["point"]) for row in study(name)["rows"]}:
+            at = rows(name, **json.loads(point))
+            spent = {solver: row["near_seconds"] for solver, row in at.items() if row.get("near_seconds")}
+            assert min(spent, key=lambda each: spent[each]) in ("als", "als_cg")
+            adam += [spent[each] / spent["als"] for each in ("adam", "adam_cosine") if each in spent]
+            xla.append(spent["als_xla"] / spent["als"])
+            assert spent["als_xla"] > min(spent[each] for each in ("adam", "adam_cosine"))
+    said(f"takes {min(adam):.1f} to {max(adam):.1f} times the seconds of exact ALS")
+    said(f"solved by XLA it takes {min(xla):.0f} to {max(xla):.0f} times as long")
+
+
+def test_with_a_lambda_of_its_own_nobody_predicts_better():
+    own = study("als_vs_gradient_own_lambda")["own_points"]
+    assert all(each["less_first"][0] > -2 * each["less_first"][1] for name, each in own.items() if name != "als")
+
+
 def test_where_rankings_count_als_is_first_and_adam_ends_no_better():
     for cost in study("als_vs_adam_ranking")["equal_cost"].values():
         at_first = {name: found[0][0] or 0.0 for name, found in cost["solvers"].items()}

@@ -49,6 +49,18 @@ def test_means_that_can_be_told_apart(collect):
     assert collect.is_like([1.0, 0.1, 3], [1.25, 0.1, 3]) and not collect.is_like([1.0, None, 1], [1.25, 0.1, 3])
 
 
+def test_who_is_better_by_the_whole_interval(collect):
+    point = [["solver.*.rank", 8]]
+    pairs = [("a", -0.2, 0.1), ("b", -0.1, -0.05), ("c", -0.3, -0.1), ("d", 0.2, 0.3), ("e", -0.1, None)]
+    paired = [
+        {"name": name, "point": ["t", "s", "o", point], "mean": mean, "high": high} for name, mean, high in pairs
+    ]
+    other = [{"name": "f", "point": ["t", "s", "o", [["solver.*.rank", 64]]], "mean": -1.0, "high": -0.5}]
+    study = collect.Study({"paired": paired + other})
+    assert [pair["name"] for pair in study.better(rank=8)] == ["c", "b"]
+    assert [pair["name"] for pair in study.better()] == ["f", "c", "b"]
+
+
 def test_every_study_has_a_config_results_and_a_section(collect):
     """And the other way round: nothing stale lies about."""
     configs = {path.stem for path in (ROOT / "configs").glob("*.toml")}
