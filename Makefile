@@ -104,7 +104,7 @@ clean:  ## remove environments, runs and caches
 
 $(VENV)/demo: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	@echo "Installing jals with jax, polars and matplotlib, and building its kernel for this processor's kind."
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile --editable '.[cli,data]' \
+	JALS_ISA=host $(BIN)/python -m pip install --disable-pip-version-check --no-compile --editable '.[cli,data]' \
 		--constraint constraints.txt
 	touch $@
 

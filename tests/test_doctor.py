@@ -276,29 +276,44 @@ def test_a_kernel_that_is_missing_is_told_with_a_cure(tmp_path, monkeypatch, nam
     assert finding.cure.startswith("Install ") and "Install" not in finding.what
 
 
-@pytest.mark.parametrize("calls", [None, 1, native.CALLS + 1])
-def test_a_kernel_built_of_other_sources_is_not_called(tmp_path, monkeypatch, calls):
-    """It knows other targets or attributes: called all the same, it would fail inside a program, or worse."""
-    path = tmp_path / "_kernel_0_3.so"
-    path.touch()
+def opened(monkeypatch, path, calls, isa=b"avx2"):
+    """(status, whether it can be called, whether XLA knows it) of a library that answers so."""
 
     class Library:
+        jals_isa = unittest.mock.Mock(return_value=isa)
+
         def __getattr__(self, name):
             if name == "jals_calls" and calls is None:
                 raise AttributeError(name)
             return unittest.mock.Mock(return_value=calls)
 
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    path.touch()
+    monkeypatch.setattr(native, "__file__", str(path.parent / "__init__.py"))
     monkeypatch.setattr(native.ctypes, "CDLL", lambda path: Library())
     monkeypatch.setattr(native.jax.ffi, "register_ffi_target", unittest.mock.Mock())
     monkeypatch.setattr(native.jax.ffi, "pycapsule", unittest.mock.Mock())
     native._load.cache_clear()
     try:
-        found, selects = native.status(), native.available()
+        return native.status(), native.available(), native.jax.ffi.register_ffi_target.called
     finally:
         native._load.cache_clear()
-    assert not found.available and not selects and not native.jax.ffi.register_ffi_target.called
+
+
+@pytest.mark.parametrize("calls", [None, 1, native.CALLS + 1])
+def test_a_kernel_built_of_other_sources_is_not_called(tmp_path, monkeypatch, calls):
+    """It knows other targets or attributes: called all the same, it would fail inside a program, or worse."""
+    path = tmp_path / "_kernel_0_3.so"
+    found, selects, known = opened(monkeypatch, path, calls)
+    assert not found.available and not selects and not known
     assert path.name in found.reason and "other sources" in found.reason and "Install jals again" in found.reason
+
+
+def test_a_kernel_built_for_another_machine_alone_is_not_called(tmp_path, monkeypatch):
+    path = tmp_path / "_kernel_0_3.so"
+    assert opened(monkeypatch, path, native.CALLS)[0].isa == "avx2"
+    found, selects, known = opened(monkeypatch, path, native.CALLS, isa=None)
+    assert not found.available and not selects and not known
+    assert path.name in found.reason and "JALS_ISA=host" in found.reason and "Install jals again" in found.reason
 
 
 def test_settings_tell_x64_and_what_slows_a_fit(monkeypatch):

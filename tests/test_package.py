@@ -14,6 +14,7 @@ import zipfile
 
 import pytest
 
+from jals import native
 from tests.support import ROOT
 
 pytest.importorskip("scikit_build_core")
@@ -72,6 +73,15 @@ def packed(wheel):
     return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
+def isas(site):
+    """Those of its instruction sets that a package's kernel has here."""
+    ask = "for each in ['baseline', 'avx2', 'avx512']: _load()[0].jals_use_isa(each.encode()) and print(each)"
+    ask = f"from jals.rows.native import _load\n{ask}"
+    environ = os.environ | {"PYTHONPATH": str(site)}
+    done = subprocess.run([sys.executable, "-c", ask], cwd=site, env=environ, capture_output=True, text=True)
+    return done.stdout.split()
+
+
 def test_a_wheel_holds_the_package_and_its_templates(tree):
     status, said, wheel = build(tree, JALS_NATIVE="0", CMAKE_EXECUTABLE="/nowhere")
     assert status == 0 and wheel.name.endswith("-py3-none-any.whl") and "as JALS_NATIVE=0 asks" in said
@@ -124,6 +134,7 @@ def test_a_wheel_from_the_archive_has_a_kernel_that_loads(tree, tmp_path):
     done = subprocess.run([sys.executable, "-c", ask], cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.stdout.startswith("True") and done.stdout.endswith("True\n"), done.stdout + done.stderr
     assert str(tmp_path / "site" / library) in done.stdout
+    assert isas(tmp_path / "site")[0] == "baseline"  # for any machine
 
 
 @pytest.mark.slow
@@ -149,7 +160,7 @@ def test_a_wheel_carries_the_kernel_of_gpus_where_nvcc_makes_it(tree, tmp_path):
 @pytest.mark.slow
 def test_an_editable_install_goes_by_path(tree):
     before = files(tree)
-    status, said, wheel = build(tree, "editable", JALS_NATIVE="require")
+    status, said, wheel = build(tree, "editable", JALS_NATIVE="require", JALS_ISA="host")
     assert status == 0, said
     assert files(tree) == before  # no litter
     libraries = sorted(path.name for path in tree.rglob("*.so"))
@@ -158,6 +169,8 @@ def test_an_editable_install_goes_by_path(tree):
     assert not any(name.startswith("jals/") for name in packed(wheel))
     (paths,) = [name for name in packed(wheel) if name.endswith(".pth")]
     assert str(tree) in zipfile.ZipFile(wheel).read(paths).decode().splitlines()
+    (isa,) = isas(tree)
+    assert isa == native.status().isa  # the best that there is here, and no other
     (tree / "jals/rows/native/rows.hpp").write_text('#include "nowhere.hpp"\n')
     assert build(tree, "editable")[1].splitlines()[-1].startswith(ON_XLA)
     assert [path.name for path in tree.rglob("*.so")] == ["_kernel_9_9.so"]  # what was built of other sources is gone

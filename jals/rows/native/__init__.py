@@ -114,6 +114,8 @@ def _open(
             for call, types in (calls | {"jals_isa": ([], ctypes.c_char_p)}).items():
                 function = getattr(library, call)
                 function.argtypes, function.restype = types
+            if library.jals_isa() is None:
+                raise ImportError("it was built for another machine's instruction set alone (JALS_ISA=host)")
             for target in targets:
                 jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(library, target)), platform=platform)
         except Exception as error:  # damaged, older, for another machine or a newer jax: XLA solves instead

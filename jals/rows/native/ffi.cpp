@@ -1,6 +1,8 @@
 // The door from XLA: its buffers become a Side, its thread pool hands out the rows, its calls find the kernel for this
 // machine's instruction set.
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "door.hpp"
@@ -8,8 +10,9 @@
 #include "schedule.hpp"
 #include "select.hpp"
 
-#if defined(__x86_64__)
-#define JALS_X86 1
+// CMakeLists.txt says which of them are built; by itself this file is for the first alone.
+#if !defined(JALS_WITH_baseline) && !defined(JALS_WITH_avx2) && !defined(JALS_WITH_avx512)
+#define JALS_WITH_baseline
 #endif
 
 namespace jals {
@@ -21,25 +24,39 @@ namespace jals {
   template <class T> Select<T> make_select(); \
   }
 JALS_DECLARE(baseline)
-#ifdef JALS_X86
 JALS_DECLARE(avx2)
 JALS_DECLARE(avx512)
-#endif
 
 namespace {
 
-enum class Isa { baseline, avx2, avx512 };
-constexpr const char* kNames[] = {"baseline", "avx2", "avx512"};
+enum class Isa { none, baseline, avx2, avx512 };
+constexpr Isa kIsas[] = {Isa::avx512, Isa::avx2, Isa::baseline};  // the best first
+constexpr const char* kNames[] = {nullptr, "baseline", "avx2", "avx512"};
+
+// Whether it is built, and this machine has it.
+bool usable(Isa isa) {
+  switch (isa) {
+#ifdef JALS_WITH_avx512
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+#endif
+#ifdef JALS_WITH_avx2
+    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#ifdef JALS_WITH_baseline
+    case Isa::baseline: return true;
+#endif
+    default: return false;
+  }
+}
 
 Isa best_isa() {
-#ifdef JALS_X86
+#ifdef __x86_64__
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
-    return Isa::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
-  return Isa::baseline;
+  const Isa* best = std::find_if(std::begin(kIsas), std::end(kIsas), usable);
+  return best == std::end(kIsas) ? Isa::none : *best;
 }
 
 Isa& isa() {
@@ -48,21 +65,33 @@ Isa& isa() {
 }
 
 template <class T>
-Kernel<T> kernel(const Side<T>& side) {
-#ifdef JALS_X86
-  if (isa() == Isa::avx512) return side.steps() ? avx512::make_steps(side) : avx512::make<T>(side.rank);
-  if (isa() == Isa::avx2) return side.steps() ? avx2::make_steps(side) : avx2::make<T>(side.rank);
+struct Kernels {
+  Kernel<T> (*rows)(int64_t rank);
+  Kernel<T> (*steps)(const Side<T>& side);
+  Select<T> (*select)();
+};
+
+template <class T>
+Kernels<T> kernels() {
+#define JALS_CASE(isa) \
+  case Isa::isa: return {isa::make<T>, isa::make_steps<T>, isa::make_select<T>}
+  switch (isa()) {
+#ifdef JALS_WITH_avx512
+    JALS_CASE(avx512);
 #endif
-  return side.steps() ? baseline::make_steps(side) : baseline::make<T>(side.rank);
+#ifdef JALS_WITH_avx2
+    JALS_CASE(avx2);
+#endif
+#ifdef JALS_WITH_baseline
+    JALS_CASE(baseline);
+#endif
+    default: throw Refused{"this library has no code for this machine"};
+  }
 }
 
 template <class T>
-Select<T> select_kernel() {
-#ifdef JALS_X86
-  if (isa() == Isa::avx512) return avx512::make_select<T>();
-  if (isa() == Isa::avx2) return avx2::make_select<T>();
-#endif
-  return baseline::make_select<T>();
+Kernel<T> kernel(const Side<T>& side) {
+  return side.steps() ? kernels<T>().steps(side) : kernels<T>().rows(side.rank);
 }
 
 // The order of the arguments is that of __init__.py, `solve_rows` and `step_rows`.
@@ -107,7 +136,7 @@ ffi::Error select(ffi::ThreadPool pool, bool with_offset, bool with_mask, bool w
   all.k = (*item)->dimensions().begin()[1];
   require(all.k >= 1 && all.k <= all.items, "k is not from 1 to the number of items");
   all.best = checked<T>(**best, "best", real, {all.queries, all.k});
-  if (!select_all(all, select_kernel<T>(), pool))
+  if (!select_all(all, kernels<T>().select(), pool))
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jals kernel: out of memory");
   return ffi::Error::Success();
 } catch (const Refused& refused) {
@@ -140,12 +169,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jals_select_f64, jals::select<double>, jals::selec
 // Raised with every change to the targets, their operands, attributes or results: __init__.py calls no other.
 extern "C" int jals_calls() { return 6; }
 
-// The instruction set in use, and a narrower one for tests: false where this machine does not have it.
+// The instruction set in use, null where the library has none for this machine; and another one of its own for tests:
+// false where there is none of that name.
 extern "C" const char* jals_isa() { return jals::kNames[static_cast<int>(jals::isa())]; }
 extern "C" bool jals_use_isa(const char* name) {
-  for (int i = 0; i <= static_cast<int>(jals::best_isa()); ++i)
-    if (std::string(name) == jals::kNames[i]) {
-      jals::isa() = static_cast<jals::Isa>(i);
+  for (jals::Isa each : jals::kIsas)
+    if (jals::usable(each) && std::string(name) == jals::kNames[static_cast<int>(each)]) {
+      jals::isa() = each;
       return true;
     }
   return false;
