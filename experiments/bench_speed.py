@@ -110,7 +110,7 @@ def ranks(bench: Bench) -> dict[str, Any]:
             else:
                 cases[name] = bench.case(name, rank, share=FEWER)
         print(f"rank {rank}, {table['entries']:,} entries")
-        at_rank = measured(bench, cases, 3)
+        at_rank = measured(bench, cases, PAIRS)
         at_rank["left_out"] |= dear
         found.append({"rank": rank, "floor": least} | at_rank)
         last |= {row["solver"]: (rank, row["median"]) for row in at_rank["rows"]}

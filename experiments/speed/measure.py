@@ -213,6 +213,7 @@ def in_turn(cases: dict[str, Case], repeats: int, budget: float) -> tuple[list[S
         except Unavailable as why:
             left_out[name] = str(why)
             continue
+        print(f"  {name:28} first fits in {cost:.1f} s", file=sys.stderr, flush=True)
         longer = cost + (sum(LONG) - sum(SHORT)) * max(sweep, 0)
         rounds[name] = min(repeats, int(budget / cost)) if cost > 0 else repeats
         taken[name] = Sweeps(name, [], LONG if repeats * longer <= budget else SHORT, digests)
@@ -220,6 +221,7 @@ def in_turn(cases: dict[str, Case], repeats: int, budget: float) -> tuple[list[S
             taken[name].seconds.append(sweep)
             rounds[name] = 0
     for turn in range(repeats):
+        print(f"  round {turn + 1} of {repeats}", file=sys.stderr, flush=True)
         for name in list(taken)[:: -1 if turn % 2 else 1]:
             if turn < rounds[name]:
                 try:

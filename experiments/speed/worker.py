@@ -48,8 +48,8 @@ def jals_als(table: Any, threads: int) -> Fit:
 
     import jals
 
-    ratings = jals.Ratings.from_scipy(table)
-    whole = jals.Problem.build(ratings, devices=len(jax.devices()) if len(jax.devices()) > 1 else None)
+    devices = len(jax.devices()) if len(jax.devices()) > 1 else None
+    whole = jals.Problem.build(jals.Ratings.from_scipy(table), devices=devices)
     objectives = {
         "als_wr": jals.als_wr(0.05),
         "centred": jals.als_wr(0.05, center=True),
@@ -64,6 +64,7 @@ def jals_als(table: Any, threads: int) -> Fit:
         if isinstance(objective, dict):
             key = json.dumps(objective)
             if key not in problems:
+                ratings = jals.Ratings.from_scipy(table)
                 theirs = jals.presets.translate(objective["library"], ratings, **objective["arguments"])
                 assert theirs.ratings is not None
                 problems[key] = jals.Problem.build(theirs.ratings), theirs.objective

@@ -22,6 +22,15 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
+def aligned(column: np.ndarray) -> np.ndarray:
+    """A column as of `empty`: itself where it begins so, else a copy."""
+    if column.ctypes.data % _LINE == 0:
+        return column
+    made = empty(column.shape, column.dtype)
+    made[...] = column
+    return made
+
+
 def cast(column: np.ndarray, dtype: Any) -> np.ndarray:
     """A column in this dtype: itself where it has it, else an array as of `empty`."""
     if column.dtype == dtype:

@@ -200,7 +200,11 @@ class Ratings:
         if not (which.any() if which.dtype == bool else which.size):
             raise DataError("the selection leaves no entry of the table.")
         columns = ("user", "item", "value", "weight", "time")
-        picked = {name: None if getattr(self, name) is None else getattr(self, name)[which] for name in columns}
+        picked = {}
+        for name in columns:
+            column = getattr(self, name)
+            # A problem of them on a CPU then has no columns of its own.
+            picked[name] = None if column is None else grouping.aligned(column[which])
         return dataclasses.replace(self, places=self.source_index[which], **picked)
 
     def sorted(self) -> "Ratings":

@@ -114,3 +114,19 @@ def test_ratings_keep_the_columns_that_they_are_given():
         assert getattr(ratings, name) is column
         assert np.shares_memory(np.asarray(getattr(problem, name)), column), name
     assert ratings.places is None
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_selection_is_not_held_twice_either(mask):
+    """What a split makes, wherever NumPy puts it: the training part of a large table is most of what a fit takes."""
+    rng = np.random.default_rng(0)
+    for count in (3, 40, 700, 50_000):
+        columns = np.arange(count), rng.integers(9, size=count), rng.normal(size=count), None, None, rng.random(count)
+        ratings = jals.Ratings.from_arrays(*columns)
+        which = rng.random(count) < 0.9 if mask else rng.permutation(count)[: count // 2 + 1]
+        part = ratings.select(which)
+        problem = jals.Problem.build(part)
+        for name in ("user", "item", "value"):
+            assert (getattr(part, name) == getattr(ratings, name)[which]).all(), name
+            assert np.shares_memory(np.asarray(getattr(problem, name)), getattr(part, name)), name
+        assert np.shares_memory(np.asarray(problem.given_weight), part.weight)

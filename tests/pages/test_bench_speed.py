@@ -215,6 +215,13 @@ def test_the_record_follows_from_its_seconds(study):
             assert row["ratio"]["told"] == known["ratio"]["told"]
 
 
+def test_the_page_on_speed_has_the_memory_of_the_record(study):
+    kept = json.loads((study.HERE / "results" / "bench_speed.json").read_text(encoding="utf-8"))
+    peak = {row["solver"]: f"{row['peaks']['median']:.2f}" for row in kept["sections"]["whole"]["rows"]}
+    said = "peaked at {jals native} GB, where irspack took {irspack Cholesky} and cmfrec {cmfrec CG}".format(**peak)
+    assert said in " ".join((ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split())
+
+
 def test_the_page_says_what_pairs_tell(study, tmp_path, monkeypatch):
     """A variant that does more and came out faster is not called cheaper, and its cost is said where there is one."""
     collect = script("experiments", "collect.py")
