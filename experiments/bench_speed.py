@@ -17,7 +17,8 @@ Command: python experiments/bench_speed.py [--table TABLE.npz] [--peers-python P
     lenskit). Those that are not are left out.
 Sections: peers, ranks, entries, threads, parts, whole, xla. Each is written as soon as it is done and replaces its last
     figures, so that they can be run one by one; `--only picture` draws, and applies the rules to what is there, again.
-Time: half an hour for all on two cores with a table of 21 million entries, a third of it `peers`.
+Time: 70 minutes on two cores with a table of 21 million entries and a `--budget` for five pairs of most rows, as
+    the record has: 115 s for peers (20 minutes), 50 for ranks (25), 30 for parts and whole, 40 for the others.
 Writes: experiments/results/bench_speed.json and runs/bench_speed/bench_speed.png; with --out FOLDER both there.
 """
 

@@ -118,6 +118,12 @@ def test_a_value_that_means_nothing_is_refused(tree):
     assert status and wheel is None and "JALS_NATIVE" in said and "0 (no CPU kernel) nor require" in said
 
 
+@needs_cmake
+def test_an_instruction_set_of_another_name_is_refused(tree):
+    status, said, wheel = build(tree, JALS_ISA="avx2", JALS_NATIVE="require")
+    assert status and wheel is None and 'JALS_ISA is "avx2"' in said and "must be host" in said
+
+
 @pytest.mark.slow
 def test_a_wheel_from_the_archive_has_a_kernel_that_loads(tree, tmp_path):
     _, _, archive = build(tree, "sdist")
