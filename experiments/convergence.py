@@ -7,7 +7,7 @@ that a solver makes, of line searches, safeguards and conjugate gradients too; t
 
 Command: JALS_DATA=folder python experiments/convergence.py
          python experiments/convergence.py --small [folder]    seconds, on a synthetic table; for a test
-Time: 10 minutes on two cores shared with other work.
+Time: 8 minutes on two cores shared with other work.
 Writes: experiments/results/convergence.json and runs/convergence/convergence.png; with --small both into the folder,
     runs/convergence_small unless given.
 """

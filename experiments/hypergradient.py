@@ -7,7 +7,7 @@ The product of the Hessian with a vector is timed against a gradient of the loss
 Command: JALS_DATA=folder-with-ml1m_explicit.npz python experiments/hypergradient.py
          python experiments/hypergradient.py --small      (MovieLens latest-small, rank 8)
 Writes experiments/results/hypergradient.json (not with --small).
-Time: 10 to 20 minutes on two cores, nearly all polishing.
+Time: 4 minutes on two cores shared with other work, nearly all polishing.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ much from features. Draws are of one table, so their standard errors tell nothin
 
 Command: python experiments/side_features.py                     needs the extra "data"
          python experiments/side_features.py --small [folder]    seconds, on a synthetic table; for a test
-Time: 9 minutes on two cores shared with other work (5 minutes of processor time).
+Time: 3 minutes on two cores shared with other work.
 Expect: test RMSE less that of "zero", by the film's training ratings (0; 1-2; 3-10; > 10): "features" -.017 ± .008,
     -.025 ± .004, -.029 ± .004, -.014 ± .001 (all .9146 -> .8948); "shared" -.002, -.002, -.007, -.002;
     "weights" -.000, -.002, -.000, -.002, each ± .001 or less: next to nothing.
